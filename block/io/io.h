@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef BDRV_IO_IO_H
+#define BDRV_IO_IO_H
+
+/* Calls of the request layer that only the core makes; the rest is in <bdrv/driver.h>. */
+
+#include "block/graph/graph.h"
+
+/** bdrv_co_get_info() etc. - ask a node's driver, passing filters */
+int bdrv_get_info(BlockDriverState *bs, BdrvInfo *info);
+BdrvOptions *bdrv_get_specific_info(BlockDriverState *bs);
+bool bdrv_has_zero_init(BlockDriverState *bs);
+int coroutine_fn bdrv_co_check(BlockDriverState *bs, BdrvCheckResult *result, BdrvCheckFix fix, GError **errp);
+
+/** bdrv_co_refresh_length() - ask the driver; 0 or -errno */
+int coroutine_fn bdrv_co_refresh_length(BlockDriverState *bs);
+
+#endif

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef BDRV_QCOW2_META_H
+#define BDRV_QCOW2_META_H
+
+/*
+ * Cached metadata and its write order: the interface to the rest of the driver.
+ * The contract is docs/qcow2-metadata.md. Coroutine context unless said otherwise.
+ */
+
+#include "drivers/qcow2/qcow2.h"
+
+typedef struct Qcow2MetaConfig {
+    int64_t l2_cache_bytes, refcount_cache_bytes; /* bounds; at least two slices each */
+    uint32_t slice_bytes;                         /* 512 .. cluster size, power of two */
+} Qcow2MetaConfig;
+
+/** qcow2_meta_open() - load L1 and refcount table (offsets validated by open.c), set up caches and the metadata map
+ * @bs->read_only decides whether anything will ever be written. */
+bool coroutine_fn qcow2_meta_open(BlockDriverState *bs, const Qcow2MetaConfig *config, GError **errp);
+/** qcow2_meta_close() - commit everything (if writable), stop the timer, free; 0 or the commit's -errno */
+int coroutine_fn qcow2_meta_close(BlockDriverState *bs);
+
+/** qcow2_meta_commit() - make all that was published durable; what a guest flush does. 0 or -errno */
+int coroutine_fn qcow2_meta_commit(BlockDriverState *bs);
+
+/** qcow2_meta_settle() - commit until limbo is empty (structural operations, close, ENOSPC) */
+int coroutine_fn qcow2_meta_settle(BlockDriverState *bs);
+
+/* Requests mark their stay for limbo. Any coroutine of the node; per-thread counters. Returns the epoch to leave. */
+unsigned qcow2_epoch_enter(Qcow2Meta *meta);
+void qcow2_epoch_leave(Qcow2Meta *meta, unsigned epoch);
+
+/* ---- refcounts and allocation ---- */
+
+/** qcow2_alloc_clusters() - up to @count host clusters in a row, refcount 1, marked A
+ * @host_hint: where contiguous would be nice (0: anywhere)
+ * Returns: how many (>= 1) with *@host_offset set, or -errno (-ENOSPC after settling limbo). Yields. */
+int64_t coroutine_fn qcow2_alloc_clusters(BlockDriverState *bs, uint64_t host_hint, uint64_t count,
+                                          uint64_t *host_offset);
+/** qcow2_release_clusters() - undo an allocation that was never published; must not yield */
+void qcow2_release_clusters(BlockDriverState *bs, uint64_t host_offset, uint64_t count);
+/** qcow2_drop_clusters() - one reference less, after the commit now open has published the drop (limbo) */
+int coroutine_fn qcow2_drop_clusters(BlockDriverState *bs, uint64_t host_offset, uint64_t count);
+/** qcow2_get_refcount() - loads the block if needed; 0 or -errno */
+int coroutine_fn qcow2_get_refcount(BlockDriverState *bs, uint64_t host_offset, uint64_t *refcount);
+
+/* ---- mapping ---- */
+
+/** qcow2_l2_read() - entries of the L2 table for @guest_offset
+ * @entries: host byte order, at most @max, within one slice; all 0 if there is no L2 table
+ * Returns: how many (>= 1) or -errno (-EIO with the corrupt bit set if the L1 entry is invalid). */
+int coroutine_fn qcow2_l2_read(BlockDriverState *bs, uint64_t guest_offset, uint64_t *entries, unsigned max);
+
+/** qcow2_l2_prepare() - make sure the table for @guest_offset exists and may be written in place (B afterwards) */
+int coroutine_fn qcow2_l2_prepare(BlockDriverState *bs, uint64_t guest_offset);
+
+/**
+ * qcow2_l2_publish() - store entries (host byte order), marked B. The in-flight range is the caller's.
+ * @old: filled with what stood there (NULL: not wanted)
+ * Stays in one slice per call: returns how many were stored (>= 1) or -errno. Prepares if needed.
+ */
+int coroutine_fn qcow2_l2_publish(BlockDriverState *bs, uint64_t guest_offset, const uint64_t *entries,
+                                  unsigned count, uint64_t *old);
+
+/** qcow2_check_data_write() - 0, or -EIO (corrupt bit set) if [host_offset, +bytes) touches metadata. Must not yield... but for the first hit. */
+int coroutine_fn qcow2_check_data_write(BlockDriverState *bs, uint64_t host_offset, uint64_t bytes);
+
+/** qcow2_mark_corrupt() - set the corrupt bit (v3), stop writes, remember the message */
+void coroutine_fn qcow2_mark_corrupt(BlockDriverState *bs, const char *message);
+
+/** qcow2_meta_grow_l1() - L1 for at least @entries entries: new table, flush, header switch; drained */
+int coroutine_fn qcow2_meta_grow_l1(BlockDriverState *bs, uint64_t entries);
+
+/** qcow2_write_header_sector() - write the first 512 bytes of the header from s->header in one request (B: flushed before and after) */
+int coroutine_fn qcow2_write_header_sector(BlockDriverState *bs);
+
+#endif

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef BDRV_QCOW2_QCOW2_H
+#define BDRV_QCOW2_QCOW2_H
+
+/*
+ * The qcow2 driver from inside. Start at qcow2.c (the table). format/ turns bytes into structs and
+ * back (pure), meta/ keeps tables cached and ordered (docs/qcow2-metadata.md); the rest carries out
+ * requests. All offsets are bytes: guest_offset in the virtual disk, host_offset in the image file.
+ */
+
+#include <bdrv/driver.h>
+
+#include "drivers/qcow2/format/format.h"
+
+/* What never changes while the image is open (amend and repair reopen it). */
+typedef struct Qcow2Geometry {
+    unsigned version;         /* 2 or 3 */
+    unsigned cluster_bits;    /* 9 .. 21 */
+    unsigned l2_bits;         /* log2 of L2 entries a table */
+    unsigned refcount_order;  /* 0 .. 6 */
+    unsigned refcount_bits;   /* 1 << refcount_order */
+    unsigned refblock_bits;   /* log2 of refcounts a block */
+    uint32_t cluster_size;    /* bytes */
+    uint32_t l2_entries;      /* a table */
+    uint64_t refcount_max;    /* largest count */
+} Qcow2Geometry;
+
+typedef struct Qcow2Meta Qcow2Meta;         /* meta/meta.h */
+typedef struct Qcow2Inflight Qcow2Inflight; /* inflight.h */
+
+typedef struct Qcow2State {
+    BlockDriverState *bs;
+    Qcow2Geometry geometry;
+    Qcow2Header header;             /* as in the file, host byte order; structural operations change it drained */
+    Qcow2HeaderExtensions extensions;
+    Qcow2SnapshotTable snapshots;   /* loaded at open */
+    bool dirty_at_open;             /* incompatible dirty bit: opened read-only */
+    _Atomic bool corrupt;           /* the corrupt bit is set: no more writes */
+    Qcow2Meta *meta;
+    Qcow2Inflight *inflight;
+} Qcow2State;
+
+static inline Qcow2State *qcow2_state(const BlockDriverState *bs)
+{
+    return bs->opaque;
+}
+
+extern const BlockDriver bdrv_qcow2;
+void bdrv_qcow2_init(void);
+
+#endif

@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef BDRV_BDRV_H
+#define BDRV_BDRV_H
+
+/*
+ * The embedding API.
+ *
+ *     g_autoptr(BdrvGraph) graph = bdrv_graph_new();
+ *     BlockBackend *disk = blk_open(graph, "disk.qcow2", NULL, BDRV_O_RDWR, &error);
+ *     blk_pwrite(disk, 0, sizeof(buf), buf, 0);
+ *     blk_close(disk, &error);
+ *
+ * A BdrvGraph owns all nodes and names; two graphs share nothing. A BlockBackend is a handle on a
+ * root node. Any number of threads use one BlockBackend at once, each in its own AioContext; a
+ * request runs where it was submitted. Three flavours of I/O: blocking, callback, and a queue.
+ *
+ * Buffers belong to the library from submission until the call returns or the callback runs.
+ */
+
+#include <bdrv/coroutine.h>
+#include <bdrv/types.h>
+
+G_BEGIN_DECLS
+
+/* ---- graph ---- */
+
+BDRV_API BdrvGraph *bdrv_graph_new(void);
+BDRV_API BdrvGraph *bdrv_graph_ref(BdrvGraph *graph);
+BDRV_API void bdrv_graph_unref(BdrvGraph *graph); /* never does I/O; BlockBackends must be closed before */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(BdrvGraph, bdrv_graph_unref)
+
+/*
+ * The opener gate: asked before a file is opened that an image (not the user) names.
+ * @parent: node name of the image; @filename: absolute or protocol-prefixed name, resolved;
+ * @format: driver recorded in the image, NULL if none: then *@guess may be set true to allow
+ * probing for reading. Refuse with false and an error. No gate set: everything is refused.
+ */
+typedef bool BdrvOpenerGate(void *opaque, const char *parent, const char *filename, const char *format, bool *guess,
+                            GError **errp);
+BDRV_API void bdrv_graph_set_opener_gate(BdrvGraph *graph, BdrvOpenerGate *gate, void *opaque);
+
+/* Ready-made gates; the tools use bdrv_gate_local. */
+BDRV_API bool bdrv_gate_local(void *opaque, const char *parent, const char *filename, const char *format, bool *guess,
+                              GError **errp); /* plain local file names, guessing allowed */
+BDRV_API bool bdrv_gate_any(void *opaque, const char *parent, const char *filename, const char *format, bool *guess,
+                            GError **errp);
+
+/** bdrv_graph_to_text() / _to_dot() - the nodes, edges and rights; caller frees */
+BDRV_API char *bdrv_graph_to_text(BdrvGraph *graph);
+BDRV_API char *bdrv_graph_to_dot(BdrvGraph *graph);
+
+/* ---- registry ---- */
+
+/** bdrv_driver_nth() - format_name of the @n-th driver in alphabetical order, NULL past the end */
+BDRV_API const char *bdrv_driver_nth(unsigned n);
+/** bdrv_driver_known() - whether driver=@name can be opened */
+BDRV_API bool bdrv_driver_known(const char *name);
+typedef enum BdrvOptionTable {
+    BDRV_TABLE_OPEN,
+    BDRV_TABLE_CREATE,
+    BDRV_TABLE_AMEND,
+} BdrvOptionTable;
+/** bdrv_driver_options() - a driver's option table, ended by a NULL name; NULL if unknown or it has none */
+BDRV_API const BdrvOptionSpec *bdrv_driver_options(const char *driver, BdrvOptionTable table);
+/** bdrv_driver_can_create() / bdrv_driver_supports_backing() */
+BDRV_API bool bdrv_driver_can_create(const char *driver);
+BDRV_API bool bdrv_driver_supports_backing(const char *driver);
+
+/* ---- opening ---- */
+
+/**
+ * blk_open() - open an image and get a handle on it
+ * @graph: where its nodes live
+ * @filename: plain name, "protocol:…" or "json:{…}"; NULL if @options say it all
+ * @options: taken (freed in any case); NULL: none. "driver" absent: the format is probed
+ * @flags: of the root, inherited by its file
+ *
+ * Rights of the handle: read always; write with BDRV_O_RDWR; resize with BDRV_O_RESIZE; it shares all.
+ * Returns: a handle for blk_close(), or NULL with @errp set; nothing is left open then.
+ */
+BDRV_API BlockBackend *blk_open(BdrvGraph *graph, const char *filename, BdrvOptions *options, BdrvOpenFlags flags,
+                                GError **errp);
+BDRV_API BlockBackend *coroutine_fn blk_co_open(BdrvGraph *graph, const char *filename, BdrvOptions *options,
+                                                BdrvOpenFlags flags, GError **errp);
+
+/**
+ * blk_close() - wait for the handle's requests, flush if writable, close nodes nobody else uses
+ * Returns: false with the first error of flushing or closing; the handle is gone in any case.
+ * NULL @blk is allowed.
+ */
+BDRV_API bool blk_close(BlockBackend *blk, GError **errp);
+BDRV_API bool coroutine_fn blk_co_close(BlockBackend *blk, GError **errp);
+
+/**
+ * bdrv_create_image() - make an image file
+ * @format: driver; @filename: plain or prefixed; @options: taken; "size" in bytes and create options
+ * Protocol file is made first (an existing one is emptied), then the format is written into it.
+ */
+BDRV_API bool bdrv_create_image(BdrvGraph *graph, const char *format, const char *filename, BdrvOptions *options,
+                                GError **errp);
+
+/* ---- blocking I/O: 0 or -errno; -EDEADLK from a coroutine or a callback ---- */
+
+BDRV_API int blocking_fn blk_pread(BlockBackend *blk, int64_t offset, int64_t bytes, void *buf, BdrvRequestFlags flags);
+BDRV_API int blocking_fn blk_pwrite(BlockBackend *blk, int64_t offset, int64_t bytes, const void *buf,
+                                    BdrvRequestFlags flags);
+BDRV_API int blocking_fn blk_preadv(BlockBackend *blk, int64_t offset, const BdrvIov *iov, BdrvRequestFlags flags);
+BDRV_API int blocking_fn blk_pwritev(BlockBackend *blk, int64_t offset, const BdrvIov *iov, BdrvRequestFlags flags);
+BDRV_API int blocking_fn blk_pwrite_zeroes(BlockBackend *blk, int64_t offset, int64_t bytes, BdrvRequestFlags flags);
+BDRV_API int blocking_fn blk_pdiscard(BlockBackend *blk, int64_t offset, int64_t bytes);
+BDRV_API int blocking_fn blk_flush(BlockBackend *blk);
+BDRV_API int blocking_fn blk_block_status(BlockBackend *blk, int64_t offset, int64_t bytes, BlockExtent *extent);
+/** blk_block_status_above() - down the chain */
+BDRV_API int blocking_fn blk_block_status_above(BlockBackend *blk, int64_t offset, int64_t bytes, BlockExtent *extent);
+BDRV_API int blocking_fn blk_copy_range(BlockBackend *src, int64_t src_offset, BlockBackend *dst, int64_t dst_offset,
+                                        int64_t bytes, BdrvRequestFlags flags);
+
+/* ---- coroutine I/O, in the calling coroutine ---- */
+
+BDRV_API int coroutine_fn blk_co_preadv(BlockBackend *blk, int64_t offset, const BdrvIov *iov, BdrvRequestFlags flags);
+BDRV_API int coroutine_fn blk_co_pwritev(BlockBackend *blk, int64_t offset, const BdrvIov *iov, BdrvRequestFlags flags);
+BDRV_API int coroutine_fn blk_co_pread(BlockBackend *blk, int64_t offset, int64_t bytes, void *buf,
+                                       BdrvRequestFlags flags);
+BDRV_API int coroutine_fn blk_co_pwrite(BlockBackend *blk, int64_t offset, int64_t bytes, const void *buf,
+                                        BdrvRequestFlags flags);
+BDRV_API int coroutine_fn blk_co_pwrite_zeroes(BlockBackend *blk, int64_t offset, int64_t bytes,
+                                               BdrvRequestFlags flags);
+BDRV_API int coroutine_fn blk_co_pdiscard(BlockBackend *blk, int64_t offset, int64_t bytes);
+BDRV_API int coroutine_fn blk_co_flush(BlockBackend *blk);
+BDRV_API int coroutine_fn blk_co_block_status(BlockBackend *blk, int64_t offset, int64_t bytes, BlockExtent *extent);
+BDRV_API int coroutine_fn blk_co_block_status_above(BlockBackend *blk, int64_t offset, int64_t bytes,
+                                                    BlockExtent *extent);
+BDRV_API int coroutine_fn blk_co_copy_range(BlockBackend *src, int64_t src_offset, BlockBackend *dst,
+                                            int64_t dst_offset, int64_t bytes, BdrvRequestFlags flags);
+
+/* ---- callback I/O ---- */
+
+typedef struct BlkRequest BlkRequest;
+/* @ret: 0 or -errno. Runs exactly once, in the submitting thread's context, never inside the submission. */
+typedef void BlkCompletion(void *opaque, int ret);
+
+/* The request handle is valid until the callback has run. @iov must stay valid as long. */
+BDRV_API BlkRequest *blk_aio_preadv(BlockBackend *blk, int64_t offset, const BdrvIov *iov, BdrvRequestFlags flags,
+                                    BlkCompletion *cb, void *opaque);
+BDRV_API BlkRequest *blk_aio_pwritev(BlockBackend *blk, int64_t offset, const BdrvIov *iov, BdrvRequestFlags flags,
+                                     BlkCompletion *cb, void *opaque);
+BDRV_API BlkRequest *blk_aio_pwrite_zeroes(BlockBackend *blk, int64_t offset, int64_t bytes, BdrvRequestFlags flags,
+                                           BlkCompletion *cb, void *opaque);
+BDRV_API BlkRequest *blk_aio_pdiscard(BlockBackend *blk, int64_t offset, int64_t bytes, BlkCompletion *cb,
+                                      void *opaque);
+BDRV_API BlkRequest *blk_aio_flush(BlockBackend *blk, BlkCompletion *cb, void *opaque);
+/** blk_aio_cancel() - ask a request to end early (-ECANCELED if it had not started); the callback still comes */
+BDRV_API void blk_aio_cancel(BlkRequest *request);
+
+/* ---- queue I/O: one queue per thread; nothing is allocated per request ---- */
+
+typedef struct BlkQueue BlkQueue;
+typedef enum BlkOp {
+    BLK_OP_READ,
+    BLK_OP_WRITE,
+    BLK_OP_WRITE_ZEROES,
+    BLK_OP_DISCARD,
+    BLK_OP_FLUSH,
+} BlkOp;
+typedef struct BlkSubmission {
+    BlkOp op;
+    BdrvRequestFlags flags;
+    int64_t offset, bytes; /* bytes: of ZEROES and DISCARD; READ and WRITE take the iov's */
+    const BdrvIov *iov;    /* stays valid until reaped */
+    uint64_t user_data;
+} BlkSubmission;
+typedef struct BlkQueueCompletion {
+    uint64_t user_data;
+    int result; /* 0 or -errno */
+} BlkQueueCompletion;
+
+/** blk_queue_new() - a queue of the calling thread for at most @depth (1 .. 65536) requests in flight */
+BDRV_API BlkQueue *blk_queue_new(BlockBackend *blk, unsigned depth, GError **errp);
+BDRV_API void blk_queue_free(BlkQueue *queue); /* waits for what is in flight; a blocking call */
+/** blk_queue_submit() - note a request; false if @depth are in flight. It starts with blk_queue_ring(). */
+BDRV_API bool blk_queue_submit(BlkQueue *queue, const BlkSubmission *submission);
+/** blk_queue_ring() - start what was submitted; returns how many */
+BDRV_API unsigned blk_queue_ring(BlkQueue *queue);
+/** blk_queue_reap() - take up to @max completions; runs the thread's context once without blocking if none is there
+ * Returns: how many were stored. */
+BDRV_API unsigned blk_queue_reap(BlkQueue *queue, BlkQueueCompletion *completions, unsigned max);
+/** blk_queue_wait() - as reap, but runs the context until at least one is there or nothing is in flight */
+BDRV_API unsigned blocking_fn blk_queue_wait(BlkQueue *queue, BlkQueueCompletion *completions, unsigned max);
+/** blk_queue_eventfd() - readable when completions wait to be reaped (eventfd(2); made on first call) */
+BDRV_API int blk_queue_eventfd(BlkQueue *queue);
+
+/* ---- handles ---- */
+
+BDRV_API int64_t blk_length(BlockBackend *blk); /* bytes */
+BDRV_API bool blk_is_read_only(BlockBackend *blk);
+BDRV_API const char *blk_filename(BlockBackend *blk);
+BDRV_API const char *blk_driver(BlockBackend *blk); /* format_name of the root node */
+BDRV_API void blk_set_name(BlockBackend *blk, const char *device_name);
+BDRV_API const char *blk_name(BlockBackend *blk);
+BDRV_API BdrvGraph *blk_graph(BlockBackend *blk);
+BDRV_API uint32_t blk_request_alignment(BlockBackend *blk);
+BDRV_API int64_t blk_max_transfer(BlockBackend *blk); /* 0: no limit */
+BDRV_API void *blk_blockalign(BlockBackend *blk, size_t bytes); /* aligned for direct I/O; bdrv_vfree */
+BDRV_API bool blk_has_zero_init(BlockBackend *blk);
+BDRV_API void blk_set_writethrough(BlockBackend *blk, bool on);
+/** blk_allow_write_beyond_eof() - let writes past the end grow the image (protocol or raw nodes; off) */
+BDRV_API void blk_allow_write_beyond_eof(BlockBackend *blk, bool allow);
+/** blk_probed() - whether the format was guessed, not given */
+BDRV_API bool blk_probed(BlockBackend *blk);
+
+/* Drain: no request of any handle is inside the nodes under @blk until the matching end. Nests.
+ * -EDEADLK inside a request. */
+BDRV_API int blocking_fn blk_drain_begin(BlockBackend *blk);
+BDRV_API void blocking_fn blk_drain_end(BlockBackend *blk);
+BDRV_API int coroutine_fn blk_co_drain_begin(BlockBackend *blk);
+BDRV_API void coroutine_fn blk_co_drain_end(BlockBackend *blk);
+
+/** blk_reopen() - change flags and options of the root node and what inherits from it; all or nothing */
+BDRV_API bool blocking_fn blk_reopen(BlockBackend *blk, BdrvOptions *options_taken, BdrvOpenFlags flags,
+                                     GError **errp);
+BDRV_API bool coroutine_fn blk_co_reopen(BlockBackend *blk, BdrvOptions *options_taken, BdrvOpenFlags flags,
+                                         GError **errp);
+
+/** blk_truncate() - resize; see the driver table */
+BDRV_API bool blocking_fn blk_truncate(BlockBackend *blk, int64_t length, bool exact, BdrvPrealloc prealloc,
+                                       BdrvRequestFlags flags, GError **errp);
+/** blk_check() - check (and repair) the image's metadata; result->report is called in this thread */
+BDRV_API bool blocking_fn blk_check(BlockBackend *blk, BdrvCheckResult *result, BdrvCheckFix fix, GError **errp);
+/** blk_get_info() - cluster size and the like */
+BDRV_API int blocking_fn blk_get_info(BlockBackend *blk, BdrvInfo *info);
+/** blk_get_specific_info() - the root driver's "format-specific" tree, NULL if none; caller frees */
+BDRV_API BdrvOptions *blk_get_specific_info(BlockBackend *blk);
+/** blk_list_snapshots() - count or -errno; free with bdrv_snapshot_list_free() */
+BDRV_API int blocking_fn blk_list_snapshots(BlockBackend *blk, BdrvSnapshotInfo **list);
+BDRV_API void bdrv_snapshot_list_free(BdrvSnapshotInfo *list, int count);
+BDRV_API int64_t blocking_fn blk_allocated_size(BlockBackend *blk); /* bytes in the host file system or -errno */
+
+/*
+ * The nodes of a handle, for tools that show them. depth 0 is the root, 1 its backing file, and so on
+ * (filters between are passed over).
+ */
+typedef struct BdrvLayer {
+    const char *filename, *driver, *node_name;
+    const char *backing_filename, *backing_format; /* as stored in the image; NULL: none */
+    const char *full_backing_filename;             /* resolved against this layer's directory */
+    int64_t length, allocated_size;
+    bool encrypted, is_dirty, is_corrupt;
+    int64_t cluster_size;
+} BdrvLayer;
+BDRV_API bool blocking_fn blk_layer(BlockBackend *blk, unsigned depth, BdrvLayer *layer); /* false past the last */
+BDRV_API BdrvOptions *blk_layer_specific_info(BlockBackend *blk, unsigned depth);
+BDRV_API const char *bdrv_node_filename(const BlockDriverState *bs);
+
+G_END_DECLS
+#endif

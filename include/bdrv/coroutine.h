@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef BDRV_COROUTINE_H
+#define BDRV_COROUTINE_H
+
+/*
+ * Stackful coroutines. A coroutine lives and dies in the AioContext it was first entered in; waking
+ * it from elsewhere is a deferred call there, so a wake-up can come before the yield it answers and
+ * is never lost. Yielding gives control back to whoever entered: normally the context's run loop.
+ */
+
+#include <bdrv/aio.h>
+#include <pthread.h>
+
+G_BEGIN_DECLS
+
+typedef struct Coroutine Coroutine;
+typedef void CoroutineEntry(void *opaque);
+
+/**
+ * co_new() - a coroutine that will run @entry(@opaque)
+ * Taken from the calling thread's pool. It starts with co_enter() or co_wake() and is recycled when
+ * @entry returns. Aborts if a stack cannot be mapped; co_try_new() returns NULL instead.
+ */
+BDRV_API Coroutine *co_new(CoroutineEntry *entry, void *opaque);
+BDRV_API Coroutine *co_try_new(CoroutineEntry *entry, void *opaque);
+
+/**
+ * co_enter() - run @co now, in this thread, until it yields or ends
+ * For starting a new coroutine. From inside a coroutine it nests at most once a level; prefer co_wake().
+ */
+BDRV_API void co_enter(Coroutine *co);
+
+/**
+ * co_wake() - make @co continue from its co_yield()
+ * From its own thread: it is put on the ready list and runs when the current coroutine yields
+ * (never nested). From another thread: a deferred call to its context. A started coroutine that has
+ * not yielded yet continues right after it does. One wake for one yield. Any thread.
+ * A new coroutine may be started by co_wake() in the calling thread's context.
+ */
+BDRV_API void co_wake(Coroutine *co);
+
+/** co_start() - start a new coroutine in @ctx, which may be another thread's. Any thread. */
+BDRV_API void co_start(AioContext *ctx, Coroutine *co);
+
+BDRV_API void coroutine_fn co_yield(void);
+
+/** co_yield_reason() - yield, and say to the debug list what is waited for (a string constant) */
+BDRV_API void coroutine_fn co_yield_reason(const char *reason);
+
+BDRV_API Coroutine *co_self(void); /* NULL outside of a coroutine */
+BDRV_API bool co_in_coroutine(void);
+
+/** co_context() - the context @co lives in */
+BDRV_API AioContext *co_context(Coroutine *co);
+
+/** co_reschedule() - go to the end of the ready list once */
+BDRV_API void coroutine_fn co_reschedule(void);
+
+/** co_maybe_yield() - in a deterministic run reschedule at the run's chance; otherwise do nothing */
+BDRV_API void coroutine_fn co_maybe_yield(void);
+
+/** co_sleep_until() - yield until the context's clock reaches @deadline_ns */
+BDRV_API void coroutine_fn co_sleep_until(int64_t deadline_ns);
+
+/*
+ * One pointer per running coroutine for the request layer: the gate slot that the request entered
+ * through. Set when a request begins, cleared when it ends.
+ */
+BDRV_API void *co_get_request(void); /* NULL outside of a coroutine */
+BDRV_API void co_set_request(void *request);
+
+/**
+ * co_dump() - text of all live coroutines of the process: entry, context, what each waits for
+ * Complete only in builds with -Dcoroutine_debug=true. Caller frees.
+ */
+BDRV_API char *co_dump(void);
+
+/** co_run_blocking() - run @entry(@opaque) in a coroutine, running this thread's context until it ends
+ * Returns: 0; -EDEADLK from a coroutine or a callback.
+ */
+BDRV_API int blocking_fn co_run_blocking(CoroutineEntry *entry, void *opaque);
+
+/*
+ * Locks over I/O. Holders may yield and belong to any thread. A CoMutex spins briefly if its holder
+ * runs elsewhere, lets newcomers barge in a bounded number of times, then hands over in order.
+ * For locks that are never held over a yield use pthread_mutex_t.
+ */
+typedef struct CoWaiter CoWaiter;
+
+typedef struct CoMutex {
+    _Atomic uint32_t state;
+    uint32_t barged;
+    void *waiters_lock_and_queue[8];
+} CoMutex;
+
+BDRV_API void co_mutex_init(CoMutex *mutex);
+BDRV_API void co_mutex_destroy(CoMutex *mutex); /* must be free */
+BDRV_API void coroutine_fn co_mutex_lock(CoMutex *mutex);
+BDRV_API bool coroutine_fn co_mutex_trylock(CoMutex *mutex);
+BDRV_API void coroutine_fn co_mutex_unlock(CoMutex *mutex);
+
+/* Writers are not starved by readers, nor readers by writers: FIFO once somebody waits. */
+typedef struct CoRwLock {
+    void *lock_and_queue[12];
+} CoRwLock;
+
+BDRV_API void co_rwlock_init(CoRwLock *lock);
+BDRV_API void co_rwlock_destroy(CoRwLock *lock);
+BDRV_API void coroutine_fn co_rwlock_rdlock(CoRwLock *lock);
+BDRV_API void coroutine_fn co_rwlock_wrlock(CoRwLock *lock);
+BDRV_API void coroutine_fn co_rwlock_downgrade(CoRwLock *lock); /* writer becomes reader */
+BDRV_API void coroutine_fn co_rwlock_unlock(CoRwLock *lock);
+
+/* A FIFO of waiting coroutines, protected by a pthread mutex of the user. */
+typedef struct CoQueue {
+    CoWaiter *first, **last;
+} CoQueue;
+
+BDRV_API void co_queue_init(CoQueue *queue);
+/** co_queue_wait() - unlock @mutex, yield until woken, lock @mutex again. Always re-check the condition. */
+BDRV_API void coroutine_fn co_queue_wait(CoQueue *queue, pthread_mutex_t *mutex);
+BDRV_API bool co_queue_wake_one(CoQueue *queue); /* with the mutex held; whether anybody waited */
+BDRV_API void co_queue_wake_all(CoQueue *queue);
+BDRV_API bool co_queue_empty(const CoQueue *queue);
+
+G_END_DECLS
+#endif

@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef BDRV_DRIVER_H
+#define BDRV_DRIVER_H
+
+/*
+ * The driver author's API: the table a driver fills, what it sees of a node, and the calls it may
+ * make on its children.
+ *
+ * The core does for every driver: range checks, alignment padding with read-modify-write, splitting
+ * by the limits, zero, discard and FUA fall-backs, serialising of overlapping unaligned writes,
+ * flush generations, opening and closing of children. A driver never repeats these.
+ */
+
+#include <bdrv/coroutine.h>
+#include <bdrv/types.h>
+
+G_BEGIN_DECLS
+
+#define BDRV_DRIVER_API 1
+
+/* Part a child plays; the core derives the rights of the edge from it. */
+typedef enum BdrvChildRole {
+    BDRV_CHILD_PROTOCOL, /* "file" of a format: metadata and data; nobody else may write or resize */
+    BDRV_CHILD_DATA,     /* data only: an external data file */
+    BDRV_CHILD_COW,      /* "backing": read, must not change */
+    BDRV_CHILD_FILTERED, /* the parent shows exactly this child (raw, blkdebug): rights pass through */
+} BdrvChildRole;
+
+/* A child that the core opens before bdrv_open runs, from the options "@name.…" or "@name=node-name". */
+typedef struct BdrvChildSpec {
+    const char *name; /* NULL ends the table */
+    BdrvChildRole role;
+    bool optional;
+} BdrvChildSpec;
+
+/* An edge of the graph. @bs changes only while the parent is drained. */
+struct BdrvChild {
+    BlockDriverState *bs;
+    const char *name;
+    BdrvChildRole role;
+};
+
+/* What a driver sees of its node. The core's half follows and is not visible. */
+struct BlockDriverState {
+    const BlockDriver *drv;
+    void *opaque;       /* the driver's instance, drv->instance_size zeroed bytes; NULL if 0 */
+    char *filename;     /* as bdrv_refresh_filename or the user gave it; never NULL */
+    char *node_name;    /* unique in the graph; "#block…" if the user gave none */
+    BdrvChild *file;    /* child named "file", or NULL */
+    BdrvChild *backing; /* child named "backing", or NULL */
+    bool read_only;
+    bool encrypted;
+    BdrvOpenFlags open_flags; /* of this node, after inheritance */
+    _Atomic int64_t length;   /* bytes; the core keeps it up to date */
+    BdrvLimits limits;
+    BdrvRequestFlags supported_write_flags; /* what bdrv_co_writev handles itself: FUA, COMPRESSED */
+    BdrvRequestFlags supported_zero_flags;  /* what bdrv_co_write_zeroes handles: FUA, MAY_UNMAP, NO_FALLBACK */
+    char *backing_filename; /* as stored in the image, NULL: none; set by bdrv_open of the driver, freed by the core */
+    char *backing_format;   /* as stored, NULL: not recorded */
+    BdrvGraph *graph;
+};
+
+/* Debug events: the names that qemu-io's break takes (l2_load, cluster_alloc …). */
+typedef enum BdrvDebugEvent {
+#define BDRV_EVENT(upper, lower) BDRV_EVENT_##upper,
+#include <bdrv/events.h>
+#undef BDRV_EVENT
+    BDRV_EVENT_MAX
+} BdrvDebugEvent;
+
+/**
+ * BlockDriver - the table
+ *
+ * One const table per driver, made with designated initialisers. Every callback but bdrv_probe,
+ * bdrv_parse_filename and bdrv_refresh_filename runs in a coroutine and may yield, unless its
+ * comment says "must not yield". "Drained" callbacks run with no request in the node.
+ * A NULL callback means: a filter passes the call on to bs->file; others answer -ENOTSUP or what the
+ * comment says.
+ */
+struct BlockDriver {
+    /* identity */
+    const char *format_name;   /* what driver= says; unique */
+    const char *protocol_name; /* prefix "name:" of filenames it takes; NULL for formats */
+    size_t instance_size;      /* bytes of bs->opaque */
+    bool is_filter;            /* shows its "file" unchanged but for what the callbacks do */
+    bool supports_backing;     /* images may name a backing file */
+    const BdrvChildSpec *children;         /* NULL: no children (protocol drivers) */
+    const BdrvOptionSpec *open_options;    /* besides those that every node has */
+    const BdrvOptionSpec *create_options;  /* besides "size" */
+    const BdrvOptionSpec *amend_options;
+
+    /* opening */
+
+    /* Score 0 .. 100 for the first @size (<= 4096) bytes of a file; pure. NULL: never probed. */
+    int (*bdrv_probe)(const uint8_t *buf, size_t size, const char *filename);
+    /* Protocols: 0 .. 100 for a name without prefix (file 50 for anything, host_device 100 for a device). */
+    int (*bdrv_probe_device)(const char *filename);
+    /* Turn "prefix:…" (or the plain name) into options; NULL: "filename" is set to it. */
+    bool (*bdrv_parse_filename)(const char *filename, BdrvOptions *options, GError **errp);
+    /* New value for bs->filename from what was opened; NULL: the core composes json:{…} or the child's. */
+    char *(*bdrv_refresh_filename)(BlockDriverState *bs);
+    /*
+     * Open. @options: validated against open_options. Children of the table are open already.
+     * Sets bs->length unless bdrv_getlength is there, limits by bdrv_refresh_limits, and
+     * backing_filename/backing_format; the core opens the backing file afterwards.
+     * On failure everything it made is undone by itself.
+     */
+    bool (*bdrv_open)(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags, GError **errp);
+    /* Drained. Write back what is cached, free what open made. 0 or -errno; the node is closed anyway. */
+    int (*bdrv_close)(BlockDriverState *bs);
+    /*
+     * Drained. prepare may do I/O and fail; commit and abort must not yield or fail.
+     * @flags and @options are the new ones; *state is the driver's from prepare to commit/abort.
+     */
+    bool (*bdrv_reopen_prepare)(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags, void **state,
+                                GError **errp);
+    void (*bdrv_reopen_commit)(BlockDriverState *bs, void *state);
+    void (*bdrv_reopen_abort)(BlockDriverState *bs, void *state);
+    /* Must not yield. Fill bs->limits; it holds the merged limits of the children. */
+    void (*bdrv_refresh_limits)(BlockDriverState *bs);
+    /*
+     * The file locks that the edges on this node need now change: @used and @unshared are masks of
+     * BdrvRight. Called before the edit is published; take the locks of both old and new, so that
+     * abort can go back. Protocol drivers only. NULL: nothing to lock.
+     */
+    bool (*bdrv_set_rights)(BlockDriverState *bs, unsigned used, unsigned unshared, GError **errp);
+
+    /* making and changing images */
+
+    /*
+     * Create an image. Protocols: make the file @filename of options "size". Formats: @file is the
+     * opened, empty protocol node, read-write and resizable; write the image into it.
+     */
+    bool (*bdrv_create)(const char *filename, BdrvChild *file, const BdrvOptions *options, GError **errp);
+    bool (*bdrv_delete_file)(const char *filename, GError **errp);
+    int (*bdrv_set_key)(BlockDriverState *bs, const char *key);
+    int (*bdrv_make_empty)(BlockDriverState *bs);                 /* drained */
+    bool (*bdrv_has_zero_init)(BlockDriverState *bs);             /* a new image reads as zeroes; must not yield */
+    /* Resize to @length. @exact: fail rather than round. Growing reads as zeroes whatever lies below. Drained. */
+    bool (*bdrv_truncate)(BlockDriverState *bs, int64_t length, bool exact, BdrvPrealloc prealloc,
+                          BdrvRequestFlags flags, GError **errp);
+    bool (*bdrv_change_backing_file)(BlockDriverState *bs, const char *filename, const char *format,
+                                     GError **errp); /* drained */
+    bool (*bdrv_amend)(BlockDriverState *bs, const BdrvOptions *options, bool force,
+                       void (*progress)(void *opaque, int64_t done, int64_t total), void *opaque,
+                       GError **errp); /* drained */
+
+    /* I/O; offset and bytes are multiples of limits.request_alignment and inside the node */
+
+    /* BYTES, NOT SECTORS: @offset and @bytes count bytes, unlike in older drivers of this shape. */
+    int (*bdrv_co_readv)(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov, size_t iov_offset,
+                         BdrvRequestFlags flags);
+    int (*bdrv_co_writev)(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
+                          size_t iov_offset, BdrvRequestFlags flags);
+    /* One cluster (or the tail of the image), stored compressed. */
+    int (*bdrv_write_compressed)(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
+                                 size_t iov_offset);
+    /* -ENOTSUP: the core writes a buffer of zeroes instead, unless BDRV_REQ_NO_FALLBACK. */
+    int (*bdrv_co_write_zeroes)(BlockDriverState *bs, int64_t offset, int64_t bytes, BdrvRequestFlags flags);
+    /* A hint. -ENOTSUP is no error to the caller. */
+    int (*bdrv_co_discard)(BlockDriverState *bs, int64_t offset, int64_t bytes);
+    /* Copy from @src (maybe another file) to this node without passing memory; -ENOTSUP: the core copies. */
+    int (*bdrv_co_copy_range)(BlockDriverState *bs, BlockDriverState *src, int64_t src_offset, int64_t dst_offset,
+                              int64_t bytes, BdrvRequestFlags flags);
+    /* Status of this layer from @offset, at most @bytes; NULL: all is EXTENT_DATA mapped 1:1 if there is a file. */
+    int (*bdrv_co_block_status)(BlockDriverState *bs, int64_t offset, int64_t bytes, BlockExtent *extent);
+    /* Write the driver's caches to the file, no barrier. NULL: nothing cached. */
+    int (*bdrv_co_flush_to_os)(BlockDriverState *bs);
+    /* Make everything durable, children included. NULL: the core flushes every writable child. */
+    int (*bdrv_co_flush_to_disk)(BlockDriverState *bs);
+
+    /* questions */
+
+    int64_t (*bdrv_getlength)(BlockDriverState *bs); /* bytes or -errno; NULL: bs->length as open set it */
+    int64_t (*bdrv_get_allocated_file_size)(BlockDriverState *bs); /* NULL: the sum of the children, COW excluded */
+    int (*bdrv_get_info)(BlockDriverState *bs, BdrvInfo *info);    /* must not yield */
+    /* "format-specific" of info: a tree {type, data.…}; NULL or NULL result: none. Must not yield. */
+    BdrvOptions *(*bdrv_get_specific_info)(BlockDriverState *bs);
+    bool (*bdrv_measure)(const BdrvOptions *options, BlockDriverState *source, int64_t *required,
+                         int64_t *fully_allocated, GError **errp);
+    int (*bdrv_check)(BlockDriverState *bs, BdrvCheckResult *result, BdrvCheckFix fix); /* drained */
+
+    /* snapshots; drained but for list */
+    bool (*bdrv_snapshot_create)(BlockDriverState *bs, BdrvSnapshotInfo *info, GError **errp);
+    bool (*bdrv_snapshot_goto)(BlockDriverState *bs, const char *id, GError **errp);
+    bool (*bdrv_snapshot_delete)(BlockDriverState *bs, const char *id, const char *name, GError **errp);
+    int (*bdrv_snapshot_list)(BlockDriverState *bs, BdrvSnapshotInfo **list); /* count or -errno; g_free each field */
+    bool (*bdrv_snapshot_load_tmp)(BlockDriverState *bs, const char *id, const char *name, GError **errp);
+    int (*bdrv_save_vmstate)(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov);
+    int (*bdrv_load_vmstate)(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov);
+
+    /* life */
+    bool (*bdrv_invalidate_cache)(BlockDriverState *bs, GError **errp); /* drained */
+    void (*bdrv_drain_begin)(BlockDriverState *bs); /* stop what the driver does on its own (timers, jobs) */
+    void (*bdrv_drain_end)(BlockDriverState *bs);   /* and go on */
+    void (*bdrv_debug_event)(BlockDriverState *bs, BdrvDebugEvent event); /* coroutine; may suspend the caller */
+};
+
+/**
+ * bdrv_register() - make a driver known under its format_name
+ * @drv: the table; must stay as long as the process (the core keeps a full-size copy)
+ *
+ * Stamps the API number and the size of the table, so that a driver built against an earlier
+ * libbdrv still registers (missing tail = NULL).
+ * Any thread. Returns: false with EEXIST (name or prefix taken), EINVAL (a mandatory callback is
+ * missing; the message names it), ENOTSUP (newer API).
+ */
+#define bdrv_register(drv_) bdrv_register_full((drv_), BDRV_DRIVER_API, sizeof(BlockDriver), NULL)
+BDRV_API bool bdrv_register_full(const BlockDriver *drv, unsigned api, size_t table_size, GError **errp);
+
+/* ---- calls on a child: coroutine, inside a request or a callback of the core ---- */
+
+BDRV_API int coroutine_fn bdrv_co_preadv(BdrvChild *child, int64_t offset, int64_t bytes, const BdrvIov *iov,
+                                         size_t iov_offset, BdrvRequestFlags flags);
+BDRV_API int coroutine_fn bdrv_co_pwritev(BdrvChild *child, int64_t offset, int64_t bytes, const BdrvIov *iov,
+                                          size_t iov_offset, BdrvRequestFlags flags);
+BDRV_API int coroutine_fn bdrv_co_pread(BdrvChild *child, int64_t offset, int64_t bytes, void *buf,
+                                        BdrvRequestFlags flags);
+BDRV_API int coroutine_fn bdrv_co_pwrite(BdrvChild *child, int64_t offset, int64_t bytes, const void *buf,
+                                         BdrvRequestFlags flags);
+BDRV_API int coroutine_fn bdrv_co_pwrite_zeroes(BdrvChild *child, int64_t offset, int64_t bytes,
+                                                BdrvRequestFlags flags);
+BDRV_API int coroutine_fn bdrv_co_pdiscard(BdrvChild *child, int64_t offset, int64_t bytes);
+BDRV_API int coroutine_fn bdrv_co_flush(BdrvChild *child);
+BDRV_API int coroutine_fn bdrv_co_copy_range(BdrvChild *src, int64_t src_offset, BdrvChild *dst, int64_t dst_offset,
+                                             int64_t bytes, BdrvRequestFlags flags);
+/* Resizes the child without draining its parent: for a format whose file must grow or shrink. */
+BDRV_API bool coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t length, bool exact, BdrvPrealloc prealloc,
+                                            BdrvRequestFlags flags, GError **errp);
+BDRV_API int64_t coroutine_fn bdrv_co_getlength(BdrvChild *child);
+BDRV_API int64_t coroutine_fn bdrv_co_get_allocated_file_size(BdrvChild *child);
+
+/**
+ * bdrv_co_block_status() - tell how a byte range of one layer is stored
+ * @child:  node to ask; its backing file is not looked at
+ * @offset: first byte, a multiple of the node's request alignment
+ * @bytes:  1 .. length - @offset
+ * @extent: set on success; extent->bytes is 1 .. @bytes
+ *
+ * Context: coroutine, inside a request; may yield.
+ * Returns: 0; -EIO if metadata cannot be read; -EINVAL if out of range.
+ */
+BDRV_API int coroutine_fn bdrv_co_block_status(BdrvChild *child, int64_t offset, int64_t bytes, BlockExtent *extent);
+
+/** bdrv_co_block_status_above() - the same down the backing chain; extent->depth tells the layer */
+BDRV_API int coroutine_fn bdrv_co_block_status_above(BdrvChild *child, int64_t offset, int64_t bytes,
+                                                     BlockExtent *extent);
+
+/**
+ * bdrv_debug_event() - tell the drivers below @bs what is about to happen
+ * Costs one test when no driver below listens. Coroutine; may yield.
+ */
+BDRV_API void coroutine_fn bdrv_debug_event(BlockDriverState *bs, BdrvDebugEvent event);
+
+/** bdrv_event_name() / bdrv_event_find() - "l2_load" and back; find answers -1 */
+BDRV_API const char *bdrv_event_name(BdrvDebugEvent event);
+BDRV_API int bdrv_event_find(const char *name);
+
+/** bdrv_set_length() - the driver changed its length by itself (a write past the end did) */
+BDRV_API void bdrv_set_length(BlockDriverState *bs, int64_t length);
+
+/**
+ * bdrv_blockalign() - buffer aligned for direct I/O on @bs (page size if NULL)
+ * Returns: memory for bdrv_vfree(), or NULL if there is none.
+ */
+BDRV_API void *bdrv_try_blockalign(BlockDriverState *bs, size_t bytes);
+BDRV_API void bdrv_vfree(void *buf);
+
+G_END_DECLS
+#endif

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef BDRV_TYPES_H
+#define BDRV_TYPES_H
+
+/* What embedders and driver authors share: flags, extents, results. Offsets and sizes are bytes. */
+
+#include <bdrv/error.h>
+#include <bdrv/iov.h>
+#include <bdrv/options.h>
+
+G_BEGIN_DECLS
+
+typedef struct BdrvGraph BdrvGraph;
+typedef struct BlockDriver BlockDriver;
+typedef struct BlockDriverState BlockDriverState;
+typedef struct BdrvChild BdrvChild;
+typedef struct BlockBackend BlockBackend;
+
+/* How to open. The same can be said by options (in brackets), which win over flags. */
+typedef enum BdrvOpenFlags {
+    BDRV_O_RDWR = 1 << 0,        /* [read-only=off] */
+    BDRV_O_NOCACHE = 1 << 1,     /* [cache.direct=on] O_DIRECT */
+    BDRV_O_NO_FLUSH = 1 << 2,    /* [cache.no-flush=on] flushes answer 0 and do nothing */
+    BDRV_O_FORCE_SHARE = 1 << 3, /* [force-share=on] take no lock against writers; read-only only */
+    BDRV_O_UNMAP = 1 << 4,       /* [discard=unmap] pass discards on */
+    BDRV_O_CHECK = 1 << 5,       /* for check/repair: tolerate what a check can report */
+    BDRV_O_NO_BACKING = 1 << 6,  /* [backing=null] do not open the backing file */
+    BDRV_O_NO_IO = 1 << 7,       /* only metadata is wanted (info): keys are not needed */
+    BDRV_O_RESIZE = 1 << 8,      /* the caller will resize */
+    BDRV_O_WRITETHROUGH = 1 << 9, /* [cache.writeback=off] BlockBackend only: every write is FUA */
+} BdrvOpenFlags;
+
+typedef enum BdrvRequestFlags {
+    BDRV_REQ_FUA = 1 << 0,         /* durable when the request returns */
+    BDRV_REQ_MAY_UNMAP = 1 << 1,   /* write-zeroes may leave the range unallocated */
+    BDRV_REQ_NO_FALLBACK = 1 << 2, /* write-zeroes: -ENOTSUP rather than writing a buffer of zeroes */
+    BDRV_REQ_COMPRESSED = 1 << 3,  /* write compressed */
+    BDRV_REQ_UNCHANGED = 1 << 4,   /* the write does not change what the guest reads */
+    BDRV_REQ_SERIALISING = 1 << 5, /* wait for, and hold up, overlapping requests */
+} BdrvRequestFlags;
+
+/* Rights on a node, each used or not and shared or not, per edge (numbers are the lock byte offsets). */
+typedef enum BdrvRight {
+    BDRV_RIGHT_CONSISTENT_READ = 1 << 0,
+    BDRV_RIGHT_WRITE = 1 << 1,
+    BDRV_RIGHT_WRITE_UNCHANGED = 1 << 2,
+    BDRV_RIGHT_RESIZE = 1 << 3,
+} BdrvRight;
+#define BDRV_RIGHTS_ALL 0xfu
+
+/* How a range of one layer, or of a chain, is stored. */
+typedef enum BlockExtentKind {
+    EXTENT_BACKING, /* not in this layer: the backing file shows, or zeroes if there is none */
+    EXTENT_ZERO,    /* reads as zeroes without being read; may or may not have space allocated */
+    EXTENT_DATA,    /* stored data */
+} BlockExtentKind;
+
+typedef struct BlockExtent {
+    BlockExtentKind kind;
+    bool allocated;      /* space is reserved for it in this layer (true for DATA) */
+    bool compressed;     /* stored compressed: no host_offset */
+    bool at_eof;         /* the extent ends where the node does */
+    int64_t bytes;       /* length from the offset asked, >= 1 */
+    int64_t host_offset; /* where @file has these bytes, -1: no single place */
+    BlockDriverState *file; /* node that host_offset is in; NULL if host_offset is -1 */
+    unsigned depth;         /* chain queries: 0 is the node asked */
+} BlockExtent;
+
+typedef enum BdrvPrealloc {
+    BDRV_PREALLOC_OFF,
+    BDRV_PREALLOC_METADATA,
+    BDRV_PREALLOC_FALLOC,
+    BDRV_PREALLOC_FULL,
+} BdrvPrealloc;
+
+/* What the request layer must respect below; 0 means "no limit" except for request_alignment (1). */
+typedef struct BdrvLimits {
+    uint32_t request_alignment;   /* power of two, 1 .. 64 KiB: offset and length of every request */
+    uint32_t mem_alignment;       /* of buffers; the core bounces what is not aligned */
+    uint32_t max_iov;             /* elements a request */
+    int64_t max_transfer;         /* bytes a read or write */
+    int64_t opt_transfer;
+    int64_t pwrite_zeroes_alignment; /* a hint: unaligned ends may be written as buffers */
+    int64_t max_pwrite_zeroes;
+    int64_t pdiscard_alignment; /* unaligned ends of a discard are dropped */
+    int64_t max_pdiscard;
+} BdrvLimits;
+
+typedef struct BdrvInfo {
+    int64_t cluster_size;    /* 0: the format has none */
+    int64_t vm_state_offset; /* first byte after the guest disk; 0: none */
+    bool is_dirty;           /* needs a check */
+    bool is_corrupt;
+    int64_t subcluster_size;
+} BdrvInfo;
+
+typedef enum BdrvCheckFix {
+    BDRV_FIX_NONE = 0,
+    BDRV_FIX_LEAKS = 1 << 0,
+    BDRV_FIX_ERRORS = 1 << 1,
+} BdrvCheckFix;
+
+typedef struct BdrvCheckResult {
+    int64_t corruptions, leaks, check_errors;
+    int64_t corruptions_fixed, leaks_fixed;
+    int64_t image_end_offset; /* first byte after the last used cluster */
+    int64_t total_clusters, allocated_clusters, fragmented_clusters, compressed_clusters;
+    /* Findings in words, one call each; may be NULL. */
+    void (*report)(void *opaque, bool is_corruption, const char *text);
+    void *report_opaque;
+} BdrvCheckResult;
+
+typedef struct BdrvSnapshotInfo {
+    char *id, *name;
+    int64_t vm_state_size, disk_size;
+    int64_t date_sec;
+    uint32_t date_nsec;
+    uint64_t vm_clock_ns;
+    uint64_t icount; /* UINT64_MAX: not recorded */
+} BdrvSnapshotInfo;
+
+G_END_DECLS
+#endif
