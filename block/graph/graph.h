@@ -8,6 +8,8 @@
  * Structure (nodes, edges, names) is protected by the graph's edit lock (a CoMutex: edits are
  * serialised) for writers and by the gate for readers: a request that has entered may follow any
  * child pointer, because an edit waits until every gate that reaches the node is closed and empty.
+ * Code that is neither an edit nor inside a request (dump, find) reads under the graph's short lock,
+ * which writers take as well.
  */
 
 #include <bdrv/bdrv.h>
@@ -22,24 +24,32 @@ typedef struct BdrvGate BdrvGate;
 /* An edge: parent (a node, or a BlockBackend if NULL) uses child. First member: drivers get &edge->child. */
 struct BdrvEdge {
     BdrvChild child;
-    BdrvNode *parent;   /* NULL: the root edge of @blk */
-    BlockBackend *blk;  /* owner of a root edge */
-    unsigned used;      /* BdrvRight mask */
-    unsigned shared;    /* BdrvRight mask: what other parents of the child may use */
+    BdrvNode *parent;        /* NULL: a root edge */
+    BdrvGate *gate;          /* of a root edge: requests come through here; NULL if it makes none */
+    char *owner;             /* of a root edge: what messages and dumps call it */
+    char *name;              /* child.name points here */
+    _Atomic unsigned used;   /* BdrvRight mask */
+    _Atomic unsigned shared; /* BdrvRight mask: what other parents of the child may use */
 };
 
 /* A node: the driver's half first. */
 struct BdrvNode {
     BlockDriverState bs;
-    unsigned refs;          /* edit lock */
+    _Atomic unsigned refs;  /* the last one goes under the edit lock */
+    bool opened;            /* set by block/open when bdrv_open succeeded: bdrv_close is due */
     bool published;         /* visible by name, may be used by others; false while being opened */
     bool closing;
     bool probed;            /* the format was guessed from the content */
-    bool force_share;
-    GPtrArray *parents;     /* BdrvEdge *; edit lock */
-    GPtrArray *children;    /* BdrvEdge *, owned; edit lock */
+    bool force_share;       /* children take no locks against others; so does BDRV_O_FORCE_SHARE */
+    unsigned serial;        /* number in a generated name */
+    unsigned quiesced;      /* drains that stopped this driver's own work; edit lock */
+    unsigned held_used;     /* what bdrv_set_rights was last told; edit lock */
+    unsigned held_unshared;
+    GPtrArray *parents;     /* BdrvEdge *; changed with edit lock and short lock */
+    GPtrArray *children;    /* BdrvEdge *, owned; changed with edit lock and short lock */
     BdrvOptions *options;   /* as opened, this node's own keys only: reopen and filenames start from them */
     BdrvOptions *explicit_options; /* what the user gave, children included: json: filenames */
+    char *full_backing_filename;   /* cache of blk_layer() */
     bool event_listener_below; /* some driver below has bdrv_debug_event: bdrv_debug_event() walks only then */
     BdrvIoState io;         /* block/io */
 };
@@ -56,7 +66,8 @@ static inline BdrvEdge *bdrv_edge(const BdrvChild *child)
 
 /* ---- nodes (node.c, child.c) ---- */
 
-/** bdrv_node_new() - a private node with one reference; opaque allocated; not yet opened */
+/** bdrv_node_new() - a private node with one reference; opaque allocated; not yet opened
+ * node_name is "#blockN" until block/open replaces it (g_free, g_strdup) by what the user gave. */
 BlockDriverState *bdrv_node_new(BdrvGraph *graph, const BlockDriver *drv);
 
 /**
@@ -64,12 +75,14 @@ BlockDriverState *bdrv_node_new(BdrvGraph *graph, const BlockDriver *drv);
  * Works out the rights of the edge from role, flags of the parent and force-share, checks them
  * against the other parents of @bs and lets its protocol driver take its file locks before the
  * parent reads a byte. Sets parent->file / parent->backing by the child's name.
- * Fails with EBUSY naming who uses what; the reference is then still the caller's.
+ * @parent's open_flags and read_only must be set: it counts as read-write only with BDRV_O_RDWR and
+ * not read_only. Fails with EBUSY naming who uses what; the reference is then still the caller's.
  */
 BdrvChild *coroutine_fn bdrv_node_attach(BlockDriverState *parent, const char *name, BdrvChildRole role,
                                          BlockDriverState *bs, GError **errp);
 
 /** bdrv_node_ref() / bdrv_co_node_unref() - the last one closes: driver's bdrv_close, then children
+ * A node that was never opened (bdrv_node()->opened is false) is only freed.
  * Returns: 0 or the first -errno of closing. */
 void bdrv_node_ref(BlockDriverState *bs);
 int coroutine_fn bdrv_co_node_unref(BlockDriverState *bs);
@@ -77,12 +90,31 @@ int coroutine_fn bdrv_co_node_unref(BlockDriverState *bs);
 /** bdrv_graph_publish() - make a private tree visible: unique node names, lookup by name. One step, all or nothing. */
 bool coroutine_fn bdrv_graph_publish(BdrvGraph *graph, BlockDriverState *root, GError **errp);
 
-/** bdrv_graph_find() - published node by name, or NULL */
+/** bdrv_graph_find_ref() - published node by name with a new reference, or NULL. Any thread. */
+BlockDriverState *bdrv_graph_find_ref(BdrvGraph *graph, const char *node_name);
+
+/** bdrv_graph_find() - the same without a reference: only for who knows that the node stays */
 BlockDriverState *bdrv_graph_find(BdrvGraph *graph, const char *node_name);
 
 /** bdrv_graph_ask_gate() - may @parent open @filename, which its image names? See BdrvOpenerGate. */
 bool bdrv_graph_ask_gate(BdrvGraph *graph, const BlockDriverState *parent, const char *filename, const char *format,
                          bool *guess, GError **errp);
+
+/* ---- root edges (child.c): of BlockBackends, and of the core where it works on a node without one ---- */
+
+/**
+ * bdrv_root_attach() - use @bs from outside of the graph; takes the caller's reference
+ * @gate: where requests come in; NULL if the caller makes none or sees to draining itself
+ * @owner: for messages
+ * @used, @shared: BdrvRight masks
+ * Returns: the edge, whose &edge->child takes I/O; NULL with EBUSY (the reference is the caller's then).
+ */
+BdrvEdge *coroutine_fn bdrv_root_attach(BlockDriverState *bs, BdrvGate *gate, const char *owner, unsigned used,
+                                        unsigned shared, GError **errp);
+/** bdrv_co_root_detach() - end it and drop the reference; 0 or the first -errno of closing nodes */
+int coroutine_fn bdrv_co_root_detach(BdrvEdge *edge);
+/** bdrv_co_root_set_rights() - ask for other rights; EBUSY. Giving up rights never fails. */
+bool coroutine_fn bdrv_co_root_set_rights(BdrvEdge *edge, unsigned used, unsigned shared, GError **errp);
 
 /* ---- gate (gate.c) ---- */
 
@@ -91,17 +123,59 @@ bool bdrv_graph_ask_gate(BdrvGraph *graph, const BlockDriverState *parent, const
  * the slot of (gate, its AioContext); calls on children inherit it. Closing the gate makes newcomers
  * park in their own thread, first come first served.
  */
-BdrvGate *bdrv_gate_new(BdrvGraph *graph);
-void bdrv_gate_free(BdrvGate *gate); /* no request inside */
-void coroutine_fn bdrv_gate_enter(BdrvGate *gate); /* may park; sets co_set_request() */
-void coroutine_fn bdrv_gate_leave(BdrvGate *gate);
+BdrvGate *bdrv_gate_new(void);
+void bdrv_gate_free(BdrvGate *gate); /* no request inside or parked */
+
+/**
+ * bdrv_gate_enter() - begin a request; may park. Sets co_set_request().
+ * A coroutine that is inside this gate already passes freely.
+ * Returns: what to give to bdrv_gate_leave(): the outer request, or NULL.
+ */
+void *coroutine_fn bdrv_gate_enter(BdrvGate *gate);
+void coroutine_fn bdrv_gate_leave(BdrvGate *gate, void *outer);
+
+/* The wait of a request that may be cancelled while it is parked; lives in the request. */
+typedef struct BdrvGateWait {
+    Coroutine *co;
+    struct BdrvGateWait *next;
+    bool parked, woken, cancelled; /* gate's lock */
+} BdrvGateWait;
+
+/** bdrv_gate_enter_or_cancel() - as bdrv_gate_enter(); -ECANCELED if cancelled before it got in, else 0 */
+int coroutine_fn bdrv_gate_enter_or_cancel(BdrvGate *gate, BdrvGateWait *wait, void **outer);
+/** bdrv_gate_cancel() - end the wait if it is parked; else nothing. The waiter's thread. */
+bool bdrv_gate_cancel(BdrvGate *gate, BdrvGateWait *wait);
+
+/** bdrv_gate_enter_both() - for a request on two BlockBackends; never waits for one inside the other */
+void *coroutine_fn bdrv_gate_enter_both(BdrvGate *a, BdrvGate *b);
+void coroutine_fn bdrv_gate_leave_both(BdrvGate *a, BdrvGate *b, void *outer);
+
+/** bdrv_gate_close() / _open() - newcomers park from now on; nests. close does not wait. Any thread. */
+void bdrv_gate_close(BdrvGate *gate);
+void bdrv_gate_open(BdrvGate *gate);
+/** bdrv_gate_wait_empty() - until no request is inside the closed gate */
+void coroutine_fn bdrv_gate_wait_empty(BdrvGate *gate);
+/** bdrv_gate_shut() - for closing a handle: let the parked in, wait until all have left, stay closed */
+void coroutine_fn bdrv_gate_shut(BdrvGate *gate);
+bool bdrv_gate_is_empty(BdrvGate *gate); /* a snapshot, for tests */
 
 /* ---- drain (drain.c) ---- */
 
-/** bdrv_co_drain_begin() - close the gates of every backend that reaches @bs, stop the drivers' own work,
- * wait until no request is inside. Nests. -EDEADLK inside a request. */
+/** bdrv_co_drain_begin() - close the gates of every backend that reaches @bs or a node below it, stop
+ * the drivers' own work, wait until no request is inside. Nests. -EDEADLK inside a request. */
 int coroutine_fn bdrv_co_drain_begin(BlockDriverState *bs);
 void coroutine_fn bdrv_co_drain_end(BlockDriverState *bs);
+
+/* ---- reopen (reopen.c) ---- */
+
+/**
+ * bdrv_co_reopen() - new flags and options for the root of @edge and the file children that inherit them
+ * @options: own keys of the root node ("file.…" for its file), taken, NULL: none
+ * @used: rights that @edge needs from then on
+ * Drains, prepares all, commits all or aborts all.
+ */
+bool coroutine_fn bdrv_co_reopen(BdrvEdge *edge, BdrvOptions *options, BdrvOpenFlags flags, unsigned used,
+                                 GError **errp);
 
 /* ---- drivers' callbacks that the control path makes (io/driver_call.c has those of the data path) ---- */
 

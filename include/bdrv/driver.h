@@ -119,9 +119,11 @@ struct BlockDriver {
     /* Must not yield. Fill bs->limits; it holds the merged limits of the children. */
     void (*bdrv_refresh_limits)(BlockDriverState *bs);
     /*
-     * The file locks that the edges on this node need now change: @used and @unshared are masks of
-     * BdrvRight. Called before the edit is published; take the locks of both old and new, so that
-     * abort can go back. Protocol drivers only. NULL: nothing to lock.
+     * Hold exactly the file locks for these rights: @used and @unshared are masks of BdrvRight.
+     * An edit calls it with the union of old and new before it is published (that may fail, and
+     * leaves the locks as they were), and with the new masks, or the old ones after a roll-back,
+     * when it is over: locks are only given up then, which must not fail. Not called for closing.
+     * Protocol drivers only. NULL: nothing to lock.
      */
     bool (*bdrv_set_rights)(BlockDriverState *bs, unsigned used, unsigned unshared, GError **errp);
 
