@@ -14,6 +14,10 @@
 #define QCOW2_MAGIC 0x514649fbu
 #define QCOW2_HEADER_SIZE_V2 72u
 #define QCOW2_HEADER_SIZE_V3 104u
+/* Header bytes this driver has fields for: up to and including compression_type */
+#define QCOW2_HEADER_KNOWN_BYTES 105u
+/* header_length of the images we make: the known fields, padded to 8 */
+#define QCOW2_HEADER_SIZE_NEW 112u
 
 /* Incompatible features (header bytes 72..79) */
 #define QCOW2_INCOMPAT_DIRTY (UINT64_C(1) << 0)
@@ -43,6 +47,10 @@
 #define QCOW2_MAX_BITMAPS 65535u
 #define QCOW2_MAX_BACKING_NAME 1023u
 #define QCOW2_MAX_EXTENSIONS_BYTES (1u << 20)
+#define QCOW2_MAX_SNAPSHOT_TABLE_BYTES (16u << 20)
+#define QCOW2_MIN_CLUSTER_BITS 9u
+#define QCOW2_MAX_CLUSTER_BITS 21u
+#define QCOW2_MAX_REFCOUNT_ORDER 6u
 
 /* The header in host byte order; version 2 images have the defaults of version 3 filled in. */
 typedef struct Qcow2Header {
@@ -107,5 +115,164 @@ typedef struct Qcow2SnapshotTable {
     unsigned count;
     uint64_t offset, bytes; /* in the image */
 } Qcow2SnapshotTable;
+
+/* ---- header.c ---- */
+
+/** qcow2_header_probe() - whether @buf starts with a whole qcow2 header of version 2 or later */
+bool qcow2_header_probe(const uint8_t *buf, size_t size);
+
+/**
+ * qcow2_header_decode() - read the fixed fields
+ * @buf: start of the image; @size: bytes there (QCOW2_HEADER_SIZE_NEW or more unless the file is shorter)
+ *
+ * Checks what can be judged without the rest of the image: magic, version, header_length. All
+ * other values are as in the file.
+ * Fails with EINVAL (not qcow2, truncated, bad header_length) or ENOTSUP (version).
+ */
+bool qcow2_header_decode(const uint8_t *buf, size_t size, Qcow2Header *header, GError **errp);
+
+/**
+ * qcow2_header_encode() - write the fixed fields into @buf
+ * Bytes after the fields that header->version and header_length have are left as they are.
+ * Returns: bytes written, at most QCOW2_HEADER_KNOWN_BYTES; 0 if @size is too small.
+ */
+size_t qcow2_header_encode(const Qcow2Header *header, uint8_t *buf, size_t size);
+
+/* ---- extensions.c ---- */
+
+/**
+ * qcow2_extensions_decode() - parse the header extension area
+ * @buf: area from header_length to where extensions must end; @size: its length
+ * @first_offset: where the area lies in the image, for messages
+ *
+ * The area ends at the end marker, or where fewer than 8 bytes remain. @ext must be zeroed or
+ * cleared; unknown_header is not touched. Fails with EINVAL (length, duplicate) or ENOMEM.
+ */
+bool qcow2_extensions_decode(const uint8_t *buf, size_t size, uint64_t first_offset, Qcow2HeaderExtensions *ext,
+                             GError **errp);
+
+/** qcow2_extensions_size() - bytes qcow2_extensions_encode() needs, end marker included */
+size_t qcow2_extensions_size(const Qcow2HeaderExtensions *ext);
+
+/** qcow2_extensions_encode() - the area as bytes; returns how many, or 0 if @size is too small */
+size_t qcow2_extensions_encode(const Qcow2HeaderExtensions *ext, uint8_t *buf, size_t size);
+
+/** qcow2_extensions_clear() - free what the struct holds (unknown_header too) and zero it */
+void qcow2_extensions_clear(Qcow2HeaderExtensions *ext);
+
+/* The bitmaps extension (specification: "Bitmaps extension") */
+typedef struct Qcow2BitmapsExtension {
+    uint32_t nb_bitmaps;
+    uint64_t directory_size, directory_offset; /* bytes */
+} Qcow2BitmapsExtension;
+bool qcow2_bitmaps_extension_decode(const uint8_t *buf, size_t size, Qcow2BitmapsExtension *out, GError **errp);
+
+/* The full disk encryption header pointer */
+typedef struct Qcow2CryptoExtension {
+    uint64_t offset, length; /* bytes */
+} Qcow2CryptoExtension;
+bool qcow2_crypto_extension_decode(const uint8_t *buf, size_t size, Qcow2CryptoExtension *out, GError **errp);
+
+/* ---- features.c ---- */
+
+typedef enum Qcow2FeatureKind {
+    QCOW2_FEATURE_INCOMPATIBLE = 0,
+    QCOW2_FEATURE_COMPATIBLE = 1,
+    QCOW2_FEATURE_AUTOCLEAR = 2,
+} Qcow2FeatureKind;
+
+#define QCOW2_FEATURE_ENTRY_BYTES 48u
+
+/** qcow2_feature_name() - the name an image's table gives a bit, printable; NULL if none. Caller frees. */
+char *qcow2_feature_name(const uint8_t *table, size_t table_bytes, Qcow2FeatureKind kind, unsigned bit);
+
+/** qcow2_feature_list() - "name, name, bit 17" for the bits of @mask. Caller frees. */
+char *qcow2_feature_list(const uint8_t *table, size_t table_bytes, Qcow2FeatureKind kind, uint64_t mask);
+
+/** qcow2_feature_table_new() - the table we write into new images; caller frees */
+uint8_t *qcow2_feature_table_new(uint32_t *bytes);
+
+/* ---- refcount.c: entries of a refcount block, @order 0 .. 6 (width 1 << order bits) ---- */
+
+/** qcow2_refcount_get() - entry @index of @block; the caller keeps @index inside the block */
+uint64_t qcow2_refcount_get(const void *block, uint64_t index, unsigned order);
+/** qcow2_refcount_set() - @value must fit the width */
+void qcow2_refcount_set(void *block, uint64_t index, unsigned order, uint64_t value);
+/** qcow2_refcount_limit() - the largest count of a width */
+uint64_t qcow2_refcount_limit(unsigned order);
+
+/* ---- entry.c: L1 and L2 table entries ---- */
+
+typedef enum Qcow2ClusterKind {
+    QCOW2_CLUSTER_UNALLOCATED, /* the backing file shows */
+    QCOW2_CLUSTER_ZERO,        /* reads as zeroes; host_offset is 0 or a preallocated cluster */
+    QCOW2_CLUSTER_NORMAL,
+    QCOW2_CLUSTER_COMPRESSED,
+    QCOW2_CLUSTER_INVALID, /* breaks the specification in a way that makes it unusable */
+} Qcow2ClusterKind;
+
+typedef struct Qcow2L2Entry {
+    Qcow2ClusterKind kind;
+    bool copied;              /* COPIED flag */
+    bool reserved;            /* reserved bits are set: tolerated for reading, reported by check */
+    uint64_t host_offset;     /* 0: none; compressed: first byte of the data, unaligned */
+    uint32_t compressed_bytes; /* from host_offset to the end of the last sector */
+    const char *problem;      /* INVALID: what is wrong, a constant; else NULL */
+} Qcow2L2Entry;
+
+/** qcow2_l2_entry_decode() - @entry in host byte order, of an image without subclusters */
+Qcow2L2Entry qcow2_l2_entry_decode(uint64_t entry, unsigned version, unsigned cluster_bits);
+
+/**
+ * qcow2_compressed_descriptor() - an L2 entry for @bytes of compressed data at @host_offset
+ * Returns: 0 if it cannot be described (offset or length too large for cluster_bits).
+ */
+uint64_t qcow2_compressed_descriptor(uint64_t host_offset, uint64_t bytes, unsigned cluster_bits);
+
+/** qcow2_l1_entry_problem() - NULL if @entry (host byte order) is usable, else what is wrong, a constant */
+const char *qcow2_l1_entry_problem(uint64_t entry, unsigned cluster_bits);
+
+/* ---- snapshot.c ---- */
+
+#define QCOW2_SNAPSHOT_FIXED_BYTES 40u
+
+/** qcow2_snapshot_entry_bytes() - length of a table entry, padding included, from its fixed part
+ * At most QCOW2_SNAPSHOT_FIXED_BYTES + UINT32_MAX + 2 * 65535 + 7. */
+uint64_t qcow2_snapshot_entry_bytes(const uint8_t fixed[QCOW2_SNAPSHOT_FIXED_BYTES]);
+
+/**
+ * qcow2_snapshot_decode() - parse one whole table entry
+ * @size: qcow2_snapshot_entry_bytes() or more
+ * @guest_size: for entries that do not record the disk size
+ *
+ * Fails with EINVAL (truncated, extra data too long or, version 3, too short) or ENOMEM; @snapshot is then
+ * untouched.
+ */
+bool qcow2_snapshot_decode(const uint8_t *buf, size_t size, unsigned version, uint64_t guest_size,
+                           Qcow2Snapshot *snapshot, GError **errp);
+/** qcow2_snapshot_encoded_bytes() / _encode() - entry with extra data as kept; returns bytes, 0 if @size is too small */
+size_t qcow2_snapshot_encoded_bytes(const Qcow2Snapshot *snapshot);
+size_t qcow2_snapshot_encode(const Qcow2Snapshot *snapshot, uint8_t *buf, size_t size);
+void qcow2_snapshot_clear(Qcow2Snapshot *snapshot);
+void qcow2_snapshot_table_clear(Qcow2SnapshotTable *table);
+
+/* ---- bitmap.c: entries of the bitmap directory ---- */
+
+#define QCOW2_BITMAP_FIXED_BYTES 24u
+#define QCOW2_MAX_BITMAP_DIRECTORY_BYTES (64u << 20)
+#define QCOW2_BITMAP_IN_USE 1u
+#define QCOW2_BITMAP_AUTO 2u
+#define QCOW2_BITMAP_TABLE_RESERVED UINT64_C(0xff000000000001fe)
+
+typedef struct Qcow2Bitmap {
+    uint64_t table_offset;
+    uint32_t table_size; /* entries */
+    uint32_t flags;
+    uint8_t type, granularity_bits;
+    char *name;
+} Qcow2Bitmap;
+
+/** qcow2_bitmap_decode() - parse a directory entry; *@consumed is its length with padding. @out->name is the caller's */
+bool qcow2_bitmap_decode(const uint8_t *buf, size_t size, Qcow2Bitmap *out, size_t *consumed, GError **errp);
 
 #endif
