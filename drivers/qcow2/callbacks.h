@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef BDRV_QCOW2_CALLBACKS_H
+#define BDRV_QCOW2_CALLBACKS_H
+
+/* What the table in qcow2.c points at, by file. Contracts: struct BlockDriver in <bdrv/driver.h>. */
+
+#include "drivers/qcow2/qcow2.h"
+
+/* open.c */
+bool coroutine_fn qcow2_open(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags, GError **errp);
+int coroutine_fn qcow2_close(BlockDriverState *bs);
+
+/* create.c */
+bool coroutine_fn qcow2_create(const char *filename, BdrvChild *file, const BdrvOptions *options, GError **errp);
+
+/* resize.c */
+bool coroutine_fn qcow2_truncate(BlockDriverState *bs, int64_t length, bool exact, BdrvPrealloc prealloc,
+                                 BdrvRequestFlags flags, GError **errp);
+
+/* info.c */
+int qcow2_get_info(BlockDriverState *bs, BdrvInfo *info);
+BdrvOptions *qcow2_get_specific_info(BlockDriverState *bs);
+int qcow2_snapshot_list(BlockDriverState *bs, BdrvSnapshotInfo **list);
+
+/* check.c */
+int coroutine_fn qcow2_check(BlockDriverState *bs, BdrvCheckResult *result, BdrvCheckFix fix);
+
+/* read.c, write.c, zero.c, status.c */
+int coroutine_fn qcow2_co_readv(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
+                                size_t iov_offset, BdrvRequestFlags flags);
+int coroutine_fn qcow2_co_writev(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
+                                 size_t iov_offset, BdrvRequestFlags flags);
+int coroutine_fn qcow2_co_write_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes, BdrvRequestFlags flags);
+int coroutine_fn qcow2_co_discard(BlockDriverState *bs, int64_t offset, int64_t bytes);
+int coroutine_fn qcow2_co_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes, BlockExtent *extent);
+
+/* meta/: flush is qcow2_meta_commit() and a flush of the file; drain stops and restarts the commit timer.
+ * qcow2_meta_open() also makes s->inflight, qcow2_meta_close() frees it. */
+int coroutine_fn qcow2_co_flush_to_disk(BlockDriverState *bs);
+void coroutine_fn qcow2_drain_begin(BlockDriverState *bs);
+void coroutine_fn qcow2_drain_end(BlockDriverState *bs);
+
+#endif
