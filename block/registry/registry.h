@@ -16,6 +16,12 @@ const BlockDriver *bdrv_find_format(const char *format_name);
  */
 const BlockDriver *bdrv_find_protocol(const char *filename, GError **errp);
 
+/** bdrv_find_device() - driver for a plain file name, by what kind of file it is; a prefix is part of the name */
+const BlockDriver *bdrv_find_device(const char *filename, GError **errp);
+
+/** bdrv_filename_prefix() - "proto" of "proto:…", NULL of a plain name; caller frees */
+char *bdrv_filename_prefix(const char *filename);
+
 /**
  * bdrv_probe_format() - highest scoring driver for the first bytes of a file
  * @buf: the first @size = min(length, 4096) bytes

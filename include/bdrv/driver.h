@@ -88,6 +88,11 @@ struct BlockDriver {
     const BdrvOptionSpec *open_options;    /* besides those that every node has */
     const BdrvOptionSpec *create_options;  /* besides "size" */
     const BdrvOptionSpec *amend_options;
+    /*
+     * The open_options that decide what the guest sees (raw: offset, size): they make the file name
+     * json:{…}, others do not show in it. Ended by NULL. A NULL table: every option does.
+     */
+    const char *const *strong_options;
 
     /* opening */
 
