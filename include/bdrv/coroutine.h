@@ -87,10 +87,14 @@ BDRV_API int blocking_fn co_run_blocking(CoroutineEntry *entry, void *opaque);
  */
 typedef struct CoWaiter CoWaiter;
 
+/* All fields are private. Not to be moved or copied once somebody may wait. */
 typedef struct CoMutex {
     _Atomic uint32_t state;
-    uint32_t barged;
-    void *waiters_lock_and_queue[8];
+    uint32_t barged;                 /* times that newcomers went before the first waiter; lock */
+    const void *_Atomic holder_thread; /* only compared */
+    _Atomic int32_t spin;            /* how much spinning has paid off */
+    pthread_mutex_t lock;            /* of the queue; taken only if somebody waits */
+    CoWaiter *first, **last;         /* lock */
 } CoMutex;
 
 BDRV_API void co_mutex_init(CoMutex *mutex);
@@ -101,7 +105,11 @@ BDRV_API void coroutine_fn co_mutex_unlock(CoMutex *mutex);
 
 /* Writers are not starved by readers, nor readers by writers: FIFO once somebody waits. */
 typedef struct CoRwLock {
-    void *lock_and_queue[12];
+    _Atomic uint32_t state;
+    _Atomic int32_t spin;
+    const void *_Atomic holder_thread; /* of the writer */
+    pthread_mutex_t lock;              /* of the queue; taken only if somebody waits */
+    CoWaiter *first, **last;           /* lock */
 } CoRwLock;
 
 BDRV_API void co_rwlock_init(CoRwLock *lock);

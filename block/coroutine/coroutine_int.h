@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef BDRV_COROUTINE_COROUTINE_INT_H
+#define BDRV_COROUTINE_COROUTINE_INT_H
+
+/* What the event loop and the parts of the coroutine runtime see of each other. */
+
+#include "config.h"
+#include "block/loop/context.h" /* CoReady, co_resume(), aio_context_make_ready() */
+#include <bdrv/coroutine.h>
+#include <stddef.h>
+
+/* Until the loop is there: weak, so that the library links. */
+#pragma weak aio_context_make_ready
+#pragma weak aio_context_current_or_null
+#pragma weak aio_context_sim
+#pragma weak aio_context_run_until
+#pragma weak aio_sim_draw_yield
+#pragma weak aio_context_current
+#pragma weak aio_in_callback
+#pragma weak aio_timer_init
+#pragma weak aio_timer_arm
+#pragma weak aio_timer_destroy
+
+/*
+ * A coroutine lives at the upper end of its own stack mapping:
+ *
+ *     map                                    stack_top          map + map_bytes
+ *     | guard (PROT_NONE) | stack, grows down | colour | Coroutine |
+ *
+ * so making one is a single mmap() and its hot fields share a TLB entry with its first frames.
+ * Fields up to @caller_sp are known to the assembly by their offset.
+ */
+struct Coroutine {
+    CoReady ready;   /* first: co_resume() gets its address */
+    void *sp;        /* where it continues; NULL: not yet entered, or never yielded in this life */
+    void *caller_sp; /* where who entered it continues; NULL: it is not running */
+    Coroutine *caller; /* the coroutine that entered it; NULL: the thread itself */
+    void *request;     /* the request layer's, see co_set_request() */
+    AioContext *_Atomic ctx; /* where it lives; NULL: not yet bound */
+    CoroutineEntry *entry;
+    void *opaque;
+    _Atomic bool scheduled; /* between a wake and its turn; only to find misuse */
+    _Atomic(const char *) waits_for; /* string constant; NULL: it runs or is new */
+
+    void *stack_bottom, *stack_top;
+    Coroutine *pool_next;
+    void *map;
+    size_t map_bytes;
+    void *fake_stack;          /* address sanitiser: of this coroutine while it is not running */
+    void *caller_fake_stack;   /* ... of who entered it */
+    const void *caller_bottom; /* ... whose stack this is */
+    size_t caller_bytes;
+    void *fiber; /* thread sanitiser */
+    void *caller_fiber;
+    unsigned valgrind_id;
+#ifdef CONFIG_COROUTINE_DEBUG
+    Coroutine *live_next, **live_prev; /* co_debug_lock */
+#endif
+};
+
+#define CO_ASM_SP 8         /* offsets that the assembly uses */
+#define CO_ASM_CALLER_SP 16
+_Static_assert(sizeof(void *) != 8 || offsetof(Coroutine, sp) == CO_ASM_SP, "change the assembly too");
+_Static_assert(sizeof(void *) != 8 || offsetof(Coroutine, caller_sp) == CO_ASM_CALLER_SP,
+               "change the assembly too");
+
+/*
+ * The thread's coroutine state. Compilers may keep the address of a thread-local variable in a
+ * register over a call, thus over a switch: that is sound here because a coroutine never moves to
+ * another thread once it was entered.
+ */
+typedef struct CoThread {
+    Coroutine *current; /* NULL: outside of any coroutine */
+    Coroutine *pool;    /* unused ones, last in first out */
+    unsigned pooled, pool_limit; /* limit 0: the pool is not yet set up */
+} CoThread;
+
+extern __thread CoThread co_thread __attribute__((tls_model("initial-exec"), visibility("hidden")));
+
+/* co_self() and co_get_request() for the library's own hot paths */
+static inline Coroutine *co_current(void)
+{
+    return co_thread.current;
+}
+
+static inline void *co_current_request(void)
+{
+    Coroutine *self = co_thread.current;
+
+    return self ? self->request : NULL;
+}
+
+/* switch-*.S, switch-ucontext.c */
+
+/* co_switch() - leave this stack, storing where to continue in *@save, and continue at @load */
+void co_switch(void **save, void *load);
+
+/* co_switch_first() - the same, but to co_main(@co) on the fresh stack that ends below @stack_top */
+void co_switch_first(void **save, void *stack_top, Coroutine *co);
+
+/* co_main() - the whole life of a coroutine, on its stack; returns where the caller continues */
+void *co_main(Coroutine *co);
+
+/* stack.c */
+Coroutine *co_stack_new(void); /* NULL if nothing can be mapped */
+void co_stack_free(Coroutine *co);
+
+/* pool.c */
+Coroutine *co_pool_refill(void);   /* the pool is empty; NULL if nothing can be mapped */
+void co_pool_overflow(Coroutine *co); /* the pool is full or not yet set up; @co may be running */
+
+/* debug.c */
+#ifdef CONFIG_COROUTINE_DEBUG
+void co_debug_add(Coroutine *co);
+void co_debug_remove(Coroutine *co);
+#else
+static inline void co_debug_add(Coroutine *co)
+{
+}
+
+static inline void co_debug_remove(Coroutine *co)
+{
+}
+#endif
+
+/* lock.c: the waiters of a lock, first in first out */
+struct CoWaiter {
+    Coroutine *co;
+    CoWaiter *next;
+    enum {
+        CO_WAIT_EXCLUSIVE,
+        CO_WAIT_SHARED,
+    } wants;
+    bool woken;   /* by an unlock, but it must still win the lock */
+    bool granted; /* the lock is its own */
+};
+
+void co_waiters_append(CoWaiter **first, CoWaiter ***last, CoWaiter *waiter);
+CoWaiter *co_waiters_take(CoWaiter **first, CoWaiter ***last);
+
+/*
+ * co_spin() - wait a moment for a lock whose holder runs elsewhere
+ * @state: the lock's state word
+ * @held, @waited: bits of it: held by somebody; somebody waits
+ * @spin: the lock's own memory of whether spinning has paid off
+ * @holder_thread: of the holder, see co_this_thread()
+ *
+ * Returns: whether the lock was seen free.
+ */
+bool co_spin(_Atomic uint32_t *state, uint32_t held, uint32_t waited, _Atomic int32_t *spin,
+             const void *holder_thread);
+
+/* A number for this thread to compare with; never dereferenced. */
+static inline const void *co_this_thread(void)
+{
+    return &co_thread;
+}
+
+/* co_misuse() - a call that can only be a bug of the caller and would corrupt memory if it went on */
+_Noreturn void co_misuse(const char *what);
+
+#endif
