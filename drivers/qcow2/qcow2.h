@@ -27,6 +27,7 @@ typedef struct Qcow2Geometry {
 
 typedef struct Qcow2Meta Qcow2Meta;         /* meta/meta.h */
 typedef struct Qcow2Inflight Qcow2Inflight; /* inflight.h */
+typedef struct Qcow2CompressedCache Qcow2CompressedCache; /* compressed.h */
 
 typedef struct Qcow2State {
     BlockDriverState *bs;
@@ -34,16 +35,38 @@ typedef struct Qcow2State {
     Qcow2Header header;             /* as in the file, host byte order; structural operations change it drained */
     Qcow2HeaderExtensions extensions;
     Qcow2SnapshotTable snapshots;   /* loaded at open */
+    Qcow2BitmapTable bitmaps;       /* persistent bitmaps that are consistent; loaded at open */
     bool dirty_at_open;             /* incompatible dirty bit: opened read-only */
+    bool metadata_only;             /* BDRV_O_NO_IO: header facts only; meta is NULL, I/O is refused */
     _Atomic bool corrupt;           /* the corrupt bit is set: no more writes */
-    Qcow2Meta *meta;
+    Qcow2Meta *meta;                /* NULL with metadata_only */
     Qcow2Inflight *inflight;
+    Qcow2CompressedCache *compressed;
 } Qcow2State;
 
 static inline Qcow2State *qcow2_state(const BlockDriverState *bs)
 {
     return bs->opaque;
 }
+
+/** qcow2_geometry_init() - derive from a header whose cluster_bits and refcount_order are in range */
+void qcow2_geometry_init(Qcow2Geometry *geometry, const Qcow2Header *header);
+
+/** qcow2_load_snapshots() - read the snapshot table that s->header names (snapshot_table.c)
+ * Fails with EINVAL or an I/O error; *@table is then untouched. @file_length: of bs->file. */
+bool coroutine_fn qcow2_load_snapshots(BlockDriverState *bs, int64_t file_length, Qcow2SnapshotTable *table,
+                                       GError **errp);
+
+/**
+ * qcow2_compose_header() - the bytes of the header cluster up to the end of the backing file name
+ * @header: backing_file_offset, backing_file_size are filled in
+ * @backing_name: NULL: none
+ * @cluster: buffer of @cluster_size bytes, zeroed; written from the start
+ *
+ * Fails with EINVAL if it does not fit: the feature name table is left out first.
+ */
+bool qcow2_compose_header(Qcow2Header *header, const Qcow2HeaderExtensions *extensions, const char *backing_name,
+                          uint8_t *cluster, uint32_t cluster_size, GError **errp);
 
 extern const BlockDriver bdrv_qcow2;
 void bdrv_qcow2_init(void);

@@ -43,3 +43,35 @@ bool qcow2_bitmap_decode(const uint8_t *buf, size_t size, Qcow2Bitmap *out, size
     *consumed = need;
     return true;
 }
+
+void qcow2_bitmap_table_clear(Qcow2BitmapTable *table)
+{
+    for (unsigned i = 0; i < table->count; i++) {
+        g_free(table->bitmaps[i].name);
+    }
+    g_free(table->bitmaps);
+    *table = (Qcow2BitmapTable){ 0 };
+}
+
+bool qcow2_bitmap_directory_decode(const uint8_t *buf, size_t size, unsigned count, Qcow2BitmapTable *table,
+                                   GError **errp)
+{
+    Qcow2BitmapTable t = { .bitmaps = g_try_new0(Qcow2Bitmap, count) };
+    if (count && !t.bitmaps) {
+        g_set_error(errp, BDRV_ERROR, ENOMEM, "no memory for %u bitmaps", count);
+        return false;
+    }
+    size_t at = 0;
+    while (t.count < count) {
+        size_t consumed;
+        if (!qcow2_bitmap_decode(buf + at, size - at, &t.bitmaps[t.count], &consumed, errp)) {
+            g_prefix_error(errp, "bitmap %u of %u: ", t.count + 1, count);
+            qcow2_bitmap_table_clear(&t);
+            return false;
+        }
+        at += consumed;
+        t.count++;
+    }
+    *table = t;
+    return true;
+}

@@ -259,7 +259,7 @@ void qcow2_snapshot_table_clear(Qcow2SnapshotTable *table);
 /* ---- bitmap.c: entries of the bitmap directory ---- */
 
 #define QCOW2_BITMAP_FIXED_BYTES 24u
-#define QCOW2_MAX_BITMAP_DIRECTORY_BYTES (64u << 20)
+#define QCOW2_MAX_BITMAP_DIRECTORY_BYTES (16u << 20)
 #define QCOW2_BITMAP_IN_USE 1u
 #define QCOW2_BITMAP_AUTO 2u
 #define QCOW2_BITMAP_TABLE_RESERVED UINT64_C(0xff000000000001fe)
@@ -271,6 +271,19 @@ typedef struct Qcow2Bitmap {
     uint8_t type, granularity_bits;
     char *name;
 } Qcow2Bitmap;
+
+typedef struct Qcow2BitmapTable {
+    Qcow2Bitmap *bitmaps;
+    unsigned count;
+} Qcow2BitmapTable;
+
+/**
+ * qcow2_bitmap_directory_decode() - parse a whole directory
+ * Fails with EINVAL or ENOMEM; @table is then untouched.
+ */
+bool qcow2_bitmap_directory_decode(const uint8_t *buf, size_t size, unsigned count, Qcow2BitmapTable *table,
+                                   GError **errp);
+void qcow2_bitmap_table_clear(Qcow2BitmapTable *table);
 
 /** qcow2_bitmap_decode() - parse a directory entry; *@consumed is its length with padding. @out->name is the caller's */
 bool qcow2_bitmap_decode(const uint8_t *buf, size_t size, Qcow2Bitmap *out, size_t *consumed, GError **errp);

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Create an image. The tables are written first, then flushed, then the header: a half-made image is
+ * never taken for a good one, and an older header in the same place is wiped before anything else.
+ */
+
+#include "drivers/qcow2/create.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "drivers/qcow2/callbacks.h"
+#include "drivers/qcow2/format/bytes.h"
+
+/* Tables are written in pieces of this size, or of a cluster. */
+#define CHUNK_BYTES (256u << 10)
+
+typedef struct Creating {
+    BdrvChild *file;
+    Qcow2CreateParams params;
+    Qcow2Layout layout;
+    uint64_t old_length; /* of the file before we began; what lies below may be anything */
+} Creating;
+
+static bool fail(int ret, const char *what, uint64_t offset, uint64_t bytes, GError **errp)
+{
+    if (ret < 0) {
+        g_set_error(errp, BDRV_ERROR, -ret, "cannot %s (%" PRIu64 " bytes at offset %" PRIu64 "): %s", what, bytes,
+                    offset, g_strerror(-ret));
+    }
+    return ret >= 0;
+}
+
+static bool coroutine_fn zero_range(Creating *c, uint64_t offset, uint64_t end, GError **errp)
+{
+    if (end <= offset) {
+        return true;
+    }
+    int ret = bdrv_co_pwrite_zeroes(c->file, (int64_t)offset, (int64_t)(end - offset), 0);
+    return fail(ret, "zero the image file", offset, end - offset, errp);
+}
+
+static bool coroutine_fn flush(Creating *c, GError **errp)
+{
+    return fail(bdrv_co_flush(c->file), "flush the image file", 0, c->layout.end, errp);
+}
+
+static bool coroutine_fn grow(Creating *c, uint64_t length, BdrvPrealloc prealloc, GError **errp)
+{
+    int64_t now = bdrv_co_getlength(c->file);
+    if (now < 0) {
+        return fail((int)now, "get the length of the image file", 0, 0, errp);
+    }
+    return (uint64_t)now >= length || bdrv_co_truncate(c->file, (int64_t)length, false, prealloc, 0, errp);
+}
+
+/* An empty place for the metadata, with no header in front. */
+static bool coroutine_fn clear_place(Creating *c, GError **errp)
+{
+    int64_t length = bdrv_co_getlength(c->file);
+    if (length < 0) {
+        return fail((int)length, "get the length of the image file", 0, 0, errp);
+    }
+    c->old_length = (uint64_t)length;
+    if (c->old_length > 0 && (!zero_range(c, 0, MIN(c->old_length, c->layout.cluster_size), errp) || !flush(c, errp))) {
+        return false;
+    }
+    return grow(c, c->layout.metadata_end, BDRV_PREALLOC_OFF, errp) &&
+           zero_range(c, c->layout.cluster_size, MIN(c->old_length, c->layout.metadata_end), errp);
+}
+
+/* Writes a table of @entries 8-byte entries at @offset; @value gives entry @n. */
+static bool coroutine_fn write_entries(Creating *c, uint64_t offset, uint64_t entries,
+                                       uint64_t (*value)(const Creating *c, uint64_t n), const char *what,
+                                       GError **errp)
+{
+    uint8_t *buf = g_try_malloc(CHUNK_BYTES);
+    bool ok = buf || fail(-ENOMEM, what, offset, CHUNK_BYTES, errp);
+    for (uint64_t done = 0; ok && done < entries;) {
+        uint64_t n = MIN(entries - done, CHUNK_BYTES / 8);
+        for (uint64_t i = 0; i < n; i++) {
+            store_be64(buf + 8 * i, value(c, done + i));
+        }
+        ok = fail(bdrv_co_pwrite(c->file, (int64_t)(offset + done * 8), (int64_t)n * 8, buf, 0), what,
+                  offset + done * 8, n * 8, errp);
+        done += n;
+    }
+    g_free(buf);
+    return ok;
+}
+
+static uint64_t refcount_table_entry(const Creating *c, uint64_t n)
+{
+    return c->layout.refblocks_offset + n * c->layout.cluster_size;
+}
+
+static uint64_t l1_entry(const Creating *c, uint64_t n)
+{
+    return QCOW2_COPIED | (c->layout.l2_offset + n * c->layout.cluster_size);
+}
+
+static uint64_t l2_entry(const Creating *c, uint64_t n)
+{
+    return QCOW2_COPIED | (c->layout.data_offset + n * c->layout.cluster_size);
+}
+
+/* Every cluster up to the end has refcount 1. All blocks but the last are alike. */
+static bool coroutine_fn write_refblocks(Creating *c, GError **errp)
+{
+    const Qcow2Layout *l = &c->layout;
+    unsigned order = c->params.refcount_order;
+    uint64_t per_block = ((uint64_t)l->cluster_size * 8) >> order;
+    uint64_t clusters = l->end >> c->params.cluster_bits;
+    uint8_t *block = g_try_malloc0(l->cluster_size);
+    bool ok = block || fail(-ENOMEM, "write refcount blocks", l->refblocks_offset, l->cluster_size, errp);
+    uint64_t filled = 0;
+    for (uint64_t n = 0; ok && n < l->refblocks; n++) {
+        uint64_t first = n * per_block;
+        uint64_t used = clusters > first ? MIN(clusters - first, per_block) : 0;
+        for (; filled < used; filled++) {
+            qcow2_refcount_set(block, filled, order, 1);
+        }
+        while (filled > used) {
+            qcow2_refcount_set(block, --filled, order, 0);
+        }
+        uint64_t at = l->refblocks_offset + n * l->cluster_size;
+        ok = fail(bdrv_co_pwrite(c->file, (int64_t)at, l->cluster_size, block, 0), "write refcount blocks", at,
+                  l->cluster_size, errp);
+    }
+    g_free(block);
+    return ok;
+}
+
+static bool coroutine_fn write_tables(Creating *c, GError **errp)
+{
+    const Qcow2Layout *l = &c->layout;
+    return write_entries(c, l->refcount_table_offset, l->refblocks, refcount_table_entry, "write the refcount table",
+                         errp) &&
+           write_refblocks(c, errp) &&
+           write_entries(c, l->l1_offset, l->l2_tables, l1_entry, "write the L1 table", errp) &&
+           write_entries(c, l->l2_offset, l->data_clusters, l2_entry, "write the L2 tables", errp);
+}
+
+/* Data clusters read as zeroes: the file grows by them, and what was there before is zeroed. */
+static bool coroutine_fn reserve_data(Creating *c, GError **errp)
+{
+    const Qcow2Layout *l = &c->layout;
+    if (l->data_clusters == 0) {
+        return true;
+    }
+    BdrvPrealloc mode = c->params.prealloc == BDRV_PREALLOC_METADATA ? BDRV_PREALLOC_OFF : c->params.prealloc;
+    return zero_range(c, l->data_offset, MIN(c->old_length, l->end), errp) && grow(c, l->end, mode, errp);
+}
+
+static bool coroutine_fn write_header(Creating *c, GError **errp)
+{
+    const Qcow2CreateParams *p = &c->params;
+    const Qcow2Layout *l = &c->layout;
+    Qcow2Header header = {
+        .version = p->version,
+        .cluster_bits = p->cluster_bits,
+        .size = p->size,
+        .l1_size = (uint32_t)l->l1_entries,
+        .l1_table_offset = l->l1_entries ? l->l1_offset : 0,
+        .refcount_table_offset = l->refcount_table_offset,
+        .refcount_table_clusters = (uint32_t)l->refcount_table_clusters,
+        .incompatible_features = p->compression_type ? QCOW2_INCOMPAT_COMPRESSION : 0,
+        .refcount_order = p->refcount_order,
+        .header_length = p->version == 2 ? QCOW2_HEADER_SIZE_V2 : QCOW2_HEADER_SIZE_NEW,
+        .compression_type = p->compression_type,
+    };
+    Qcow2HeaderExtensions ext = { .backing_format = (char *)p->backing_format };
+    if (p->version >= 3) {
+        ext.feature_names = qcow2_feature_table_new(&ext.feature_names_bytes);
+    }
+    uint8_t *cluster = g_try_malloc0(l->cluster_size);
+    bool ok = cluster || fail(-ENOMEM, "write the header", 0, l->cluster_size, errp);
+    ok = ok && qcow2_compose_header(&header, &ext, p->backing_file, cluster, l->cluster_size, errp) &&
+         fail(bdrv_co_pwrite(c->file, 0, l->cluster_size, cluster, 0), "write the header", 0, l->cluster_size, errp);
+    g_free(cluster);
+    g_free(ext.feature_names);
+    return ok;
+}
+
+/* Does the header fit? Found out before anything is overwritten. */
+static bool check_header_fits(const Creating *c, GError **errp)
+{
+    Qcow2Header header = {
+        .version = c->params.version,
+        .header_length = c->params.version == 2 ? QCOW2_HEADER_SIZE_V2 : QCOW2_HEADER_SIZE_NEW,
+    };
+    Qcow2HeaderExtensions ext = { .backing_format = (char *)c->params.backing_format };
+    uint8_t *cluster = g_try_malloc0(c->layout.cluster_size);
+    bool ok = cluster || fail(-ENOMEM, "make the header", 0, c->layout.cluster_size, errp);
+    ok = ok && qcow2_compose_header(&header, &ext, c->params.backing_file, cluster, c->layout.cluster_size, errp);
+    g_free(cluster);
+    return ok;
+}
+
+bool coroutine_fn qcow2_create(const char *filename, BdrvChild *file, const BdrvOptions *options, GError **errp)
+{
+    Creating c = { .file = file };
+    return qcow2_create_params(options, &c.params, errp) &&
+           qcow2_layout(&c.params, &c.layout, errp) &&
+           check_header_fits(&c, errp) &&
+           clear_place(&c, errp) &&
+           write_tables(&c, errp) &&
+           reserve_data(&c, errp) &&
+           flush(&c, errp) &&
+           write_header(&c, errp) &&
+           flush(&c, errp);
+}

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: MIT */
+/* What an open image tells of itself. Nothing here may yield: it was all loaded at open. */
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "drivers/qcow2/callbacks.h"
+
+int qcow2_get_info(BlockDriverState *bs, BdrvInfo *info)
+{
+    const Qcow2State *s = qcow2_state(bs);
+    unsigned l1_shift = s->geometry.cluster_bits + s->geometry.l2_bits;
+    uint64_t disk_l1_entries = (s->header.size + (UINT64_C(1) << l1_shift) - 1) >> l1_shift;
+    bool extended = s->header.incompatible_features & QCOW2_INCOMPAT_EXTENDED_L2;
+    *info = (BdrvInfo){
+        .cluster_size = s->geometry.cluster_size,
+        .subcluster_size = extended ? s->geometry.cluster_size / 32 : s->geometry.cluster_size,
+        /* VM state is stored like guest data, past what the disk needs of the L1 table. */
+        .vm_state_offset = (int64_t)(disk_l1_entries << l1_shift),
+        .is_dirty = s->header.incompatible_features & QCOW2_INCOMPAT_DIRTY,
+        .is_corrupt = s->corrupt,
+    };
+    return 0;
+}
+
+static void put_bitmap(BdrvOptions *tree, unsigned n, const Qcow2Bitmap *bitmap)
+{
+    char key[64];
+    unsigned flags = 0;
+    if (bitmap->flags & QCOW2_BITMAP_IN_USE) {
+        g_snprintf(key, sizeof(key), "data.bitmaps.%u.flags.%u", n, flags++);
+        bdrv_options_set_string(tree, key, "in-use");
+    }
+    if (bitmap->flags & QCOW2_BITMAP_AUTO) {
+        g_snprintf(key, sizeof(key), "data.bitmaps.%u.flags.%u", n, flags++);
+        bdrv_options_set_string(tree, key, "auto");
+    }
+    if (flags == 0) {
+        g_snprintf(key, sizeof(key), "data.bitmaps.%u.flags", n);
+        bdrv_options_set_empty(tree, key, BDRV_OPTION_LIST);
+    }
+    g_snprintf(key, sizeof(key), "data.bitmaps.%u.name", n);
+    bdrv_options_set_string(tree, key, bitmap->name);
+    g_snprintf(key, sizeof(key), "data.bitmaps.%u.granularity", n);
+    bdrv_options_set_int(tree, key, bitmap->granularity_bits < 63 ? INT64_C(1) << bitmap->granularity_bits : INT64_MAX);
+}
+
+/* The order of keys is the one qemu-img prints. */
+BdrvOptions *qcow2_get_specific_info(BlockDriverState *bs)
+{
+    const Qcow2State *s = qcow2_state(bs);
+    const Qcow2Header *h = &s->header;
+    bool v3 = h->version >= 3;
+    BdrvOptions *tree = bdrv_options_new();
+    bdrv_options_set_string(tree, "type", "qcow2");
+    bdrv_options_set_string(tree, "data.compat", v3 ? "1.1" : "0.10");
+    bdrv_options_set_string(tree, "data.compression-type", h->compression_type ? "zstd" : "zlib");
+    if (v3) {
+        bdrv_options_set_bool(tree, "data.lazy-refcounts", h->compatible_features & QCOW2_COMPAT_LAZY_REFCOUNTS);
+    }
+    for (unsigned n = 0; n < s->bitmaps.count; n++) {
+        put_bitmap(tree, n, &s->bitmaps.bitmaps[n]);
+    }
+    bdrv_options_set_int(tree, "data.refcount-bits", s->geometry.refcount_bits);
+    if (h->crypt_method) {
+        bdrv_options_set_string(tree, "data.encrypt.format", h->crypt_method == 1 ? "aes" : "luks");
+    }
+    if (h->incompatible_features & QCOW2_INCOMPAT_DATA_FILE) {
+        if (s->extensions.data_file) {
+            bdrv_options_set_string(tree, "data.data-file", s->extensions.data_file);
+        }
+        bdrv_options_set_bool(tree, "data.data-file-raw", h->autoclear_features & QCOW2_AUTOCLEAR_DATA_FILE_RAW);
+    }
+    if (v3) {
+        bdrv_options_set_bool(tree, "data.corrupt", s->corrupt);
+        bdrv_options_set_bool(tree, "data.extended-l2", h->incompatible_features & QCOW2_INCOMPAT_EXTENDED_L2);
+    }
+    return tree;
+}
+
+int qcow2_snapshot_list(BlockDriverState *bs, BdrvSnapshotInfo **list)
+{
+    const Qcow2SnapshotTable *table = &qcow2_state(bs)->snapshots;
+    BdrvSnapshotInfo *out = g_try_new0(BdrvSnapshotInfo, table->count + 1);
+    if (!out) {
+        return -ENOMEM;
+    }
+    for (unsigned i = 0; i < table->count; i++) {
+        const Qcow2Snapshot *s = &table->snapshots[i];
+        out[i] = (BdrvSnapshotInfo){
+            .id = g_strdup(s->id),
+            .name = g_strdup(s->name),
+            .vm_state_size = (int64_t)MIN(s->vm_state_size, (uint64_t)INT64_MAX),
+            .disk_size = (int64_t)MIN(s->disk_size, (uint64_t)INT64_MAX),
+            .date_sec = s->date_sec,
+            .date_nsec = s->date_nsec,
+            .vm_clock_ns = s->vm_clock_ns,
+            .icount = s->icount,
+        };
+    }
+    *list = out;
+    return (int)table->count;
+}

@@ -1,0 +1,444 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Open an image. An image is hostile input: each step judges one thing before the next one uses it,
+ * and says which field has which value and what would be right. Nothing is written before every
+ * step has passed.
+ *
+ * qcow2_open() at the end reads as the list of steps. Tables are validated before the caches are
+ * made from them, so that meta/ starts from facts only.
+ */
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "config.h"
+#include "drivers/qcow2/callbacks.h"
+#include "drivers/qcow2/compressed.h"
+#include "drivers/qcow2/open.h"
+
+#define KNOWN_INCOMPATIBLE                                                                                     \
+    (QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT | QCOW2_INCOMPAT_DATA_FILE | QCOW2_INCOMPAT_COMPRESSION |  \
+     QCOW2_INCOMPAT_EXTENDED_L2)
+
+/* Read of the header cluster when cluster_bits is nonsense: enough for the feature name table. */
+#define FALLBACK_HEAD_BYTES (64u << 10)
+
+/* What the steps share. */
+typedef struct Opening {
+    BlockDriverState *bs;
+    Qcow2State *s;
+    const BdrvOptions *options;
+    bool writable;  /* the image will be written to */
+    bool check;     /* opened for check: tolerate what a check reports */
+    int64_t file_length;
+    uint8_t *head;  /* the header cluster, or what the file has of it */
+    size_t head_bytes;
+} Opening;
+
+static bool coroutine_fn read_bytes(Opening *o, uint64_t offset, size_t bytes, void *buf, const char *what,
+                                    GError **errp)
+{
+    int ret = bdrv_co_pread(o->bs->file, (int64_t)offset, (int64_t)bytes, buf, 0);
+    if (ret < 0) {
+        g_set_error(errp, BDRV_ERROR, -ret, "cannot read %s (%zu bytes at offset %" PRIu64 "): %s", what, bytes,
+                    offset, g_strerror(-ret));
+    }
+    return ret >= 0;
+}
+
+static bool coroutine_fn load_header(Opening *o, GError **errp)
+{
+    int64_t length = bdrv_co_getlength(o->bs->file);
+    if (length < 0) {
+        g_set_error(errp, BDRV_ERROR, (int)-length, "cannot get the length of the image file: %s",
+                    g_strerror((int)-length));
+        return false;
+    }
+    o->file_length = length;
+    uint8_t fixed[QCOW2_HEADER_SIZE_NEW];
+    size_t bytes = (size_t)MIN(length, (int64_t)sizeof(fixed));
+    return read_bytes(o, 0, bytes, fixed, "the header", errp) &&
+           qcow2_header_decode(fixed, bytes, &o->s->header, errp);
+}
+
+/* The header cluster, and from it the header fields that are unknown to us. */
+static bool coroutine_fn keep_unknown_header(Opening *o, GError **errp)
+{
+    const Qcow2Header *h = &o->s->header;
+    bool sane = h->cluster_bits >= QCOW2_MIN_CLUSTER_BITS && h->cluster_bits <= QCOW2_MAX_CLUSTER_BITS;
+    uint64_t want = sane ? UINT64_C(1) << h->cluster_bits : FALLBACK_HEAD_BYTES;
+    o->head_bytes = (size_t)MIN(want, (uint64_t)o->file_length);
+    if (h->header_length > o->head_bytes) {
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "header_length %" PRIu32 " is larger than the header cluster (%zu bytes)", h->header_length,
+                    o->head_bytes);
+        return false;
+    }
+    o->head = g_try_malloc(o->head_bytes);
+    if (!o->head) {
+        g_set_error(errp, BDRV_ERROR, ENOMEM, "no memory for the header cluster of %zu bytes", o->head_bytes);
+        return false;
+    }
+    if (!read_bytes(o, 0, o->head_bytes, o->head, "the header cluster", errp)) {
+        return false;
+    }
+    if (h->header_length > QCOW2_HEADER_KNOWN_BYTES) {
+        uint32_t bytes = h->header_length - QCOW2_HEADER_KNOWN_BYTES;
+        o->s->extensions.unknown_header = g_memdup2(o->head + QCOW2_HEADER_KNOWN_BYTES, bytes);
+        o->s->extensions.unknown_header_bytes = bytes;
+    }
+    return true;
+}
+
+/* Where header extensions must end: at the backing file name, or with the header cluster. */
+static size_t extension_area(const Opening *o)
+{
+    const Qcow2Header *h = &o->s->header;
+    size_t end = o->head_bytes;
+    if (h->backing_file_offset >= h->header_length && h->backing_file_offset < end) {
+        end = (size_t)h->backing_file_offset;
+    }
+    return MIN(end - h->header_length, (size_t)QCOW2_MAX_EXTENSIONS_BYTES);
+}
+
+static bool refuse_unknown_features(Opening *o, uint64_t unknown, GError **errp)
+{
+    /* A damaged extension area only costs the names. */
+    Qcow2HeaderExtensions ext = { 0 };
+    qcow2_extensions_decode(o->head + o->s->header.header_length, extension_area(o), o->s->header.header_length, &ext,
+                            NULL);
+    g_autofree char *names =
+        qcow2_feature_list(ext.feature_names, ext.feature_names_bytes, QCOW2_FEATURE_INCOMPATIBLE, unknown);
+    qcow2_extensions_clear(&ext);
+    g_set_error(errp, BDRV_ERROR, ENOTSUP, "unsupported qcow2 feature(s): %s; a newer version may know them", names);
+    return false;
+}
+
+static bool not_built(const char *feature, GError **errp)
+{
+    g_set_error(errp, BDRV_ERROR, ENOTSUP, "%s is not built yet: only information about the image can be shown",
+                feature);
+    return false;
+}
+
+static bool check_compression_type(const Qcow2Header *h, GError **errp)
+{
+    bool bit = h->incompatible_features & QCOW2_INCOMPAT_COMPRESSION;
+    if (bit != (h->compression_type != 0)) {
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "compression_type %u contradicts the compression type feature bit (%s): the bit must be set if "
+                    "and only if the type is not 0",
+                    h->compression_type, bit ? "set" : "clear");
+        return false;
+    }
+    if (h->compression_type > 1) {
+        g_set_error(errp, BDRV_ERROR, ENOTSUP, "compression_type %u is unknown; 0 (zlib) and 1 (zstd) are supported",
+                    h->compression_type);
+        return false;
+    }
+#ifndef CONFIG_LIBZSTD
+    if (h->compression_type == 1) {
+        g_set_error(errp, BDRV_ERROR, ENOTSUP, "compression_type 1 (zstd) is not supported: built without libzstd");
+        return false;
+    }
+#endif
+    return true;
+}
+
+static bool check_features(Opening *o, GError **errp)
+{
+    Qcow2State *s = o->s;
+    uint64_t bits = s->header.incompatible_features;
+    if (bits & ~KNOWN_INCOMPATIBLE) {
+        return refuse_unknown_features(o, bits & ~KNOWN_INCOMPATIBLE, errp);
+    }
+    if ((bits & QCOW2_INCOMPAT_DATA_FILE) && !s->metadata_only) {
+        return not_built("external data file", errp);
+    }
+    if ((bits & QCOW2_INCOMPAT_EXTENDED_L2) && !s->metadata_only) {
+        return not_built("extended L2 entries (extended_l2=on)", errp);
+    }
+    if (!check_compression_type(&s->header, errp)) {
+        return false;
+    }
+    s->dirty_at_open = bits & QCOW2_INCOMPAT_DIRTY;
+    s->corrupt = bits & QCOW2_INCOMPAT_CORRUPT;
+    return true;
+}
+
+static bool check_refcount_order(Opening *o, GError **errp)
+{
+    if (o->s->header.refcount_order > QCOW2_MAX_REFCOUNT_ORDER) {
+        g_set_error(errp, BDRV_ERROR, EINVAL, "refcount_order %" PRIu32 " is larger than %u (64-bit refcounts)",
+                    o->s->header.refcount_order, QCOW2_MAX_REFCOUNT_ORDER);
+        return false;
+    }
+    return true;
+}
+
+static bool check_cluster_bits(Opening *o, GError **errp)
+{
+    const Qcow2Header *h = &o->s->header;
+    unsigned least = h->incompatible_features & QCOW2_INCOMPAT_EXTENDED_L2 ? 14 : QCOW2_MIN_CLUSTER_BITS;
+    if (h->cluster_bits < least || h->cluster_bits > QCOW2_MAX_CLUSTER_BITS) {
+        g_set_error(errp, BDRV_ERROR, EINVAL, "cluster_bits %" PRIu32 " is out of range; %u to %u are supported",
+                    h->cluster_bits, least, QCOW2_MAX_CLUSTER_BITS);
+        return false;
+    }
+    return true;
+}
+
+static bool check_encryption(Opening *o, GError **errp)
+{
+    static const char *const names[] = { "none", "AES encryption (crypt_method 1)", "LUKS encryption (crypt_method 2)" };
+    uint32_t method = o->s->header.crypt_method;
+    if (method >= G_N_ELEMENTS(names)) {
+        g_set_error(errp, BDRV_ERROR, EINVAL, "crypt_method %" PRIu32 " is unknown; 0 (none), 1 (AES) and 2 (LUKS) are "
+                    "defined", method);
+        return false;
+    }
+    if (method != 0 && !o->s->metadata_only) {
+        return not_built(names[method], errp);
+    }
+    o->bs->encrypted = method != 0;
+    return true;
+}
+
+void qcow2_geometry_init(Qcow2Geometry *geometry, const Qcow2Header *header)
+{
+    bool extended = header->incompatible_features & QCOW2_INCOMPAT_EXTENDED_L2;
+    Qcow2Geometry g = {
+        .version = header->version,
+        .cluster_bits = header->cluster_bits,
+        .cluster_size = UINT32_C(1) << header->cluster_bits,
+        .l2_bits = header->cluster_bits - (extended ? 4 : 3),
+        .refcount_order = header->refcount_order,
+        .refcount_bits = 1u << header->refcount_order,
+        .refblock_bits = header->cluster_bits + 3 - header->refcount_order,
+        .refcount_max = qcow2_refcount_limit(header->refcount_order),
+    };
+    g.l2_entries = UINT32_C(1) << g.l2_bits;
+    *geometry = g;
+}
+
+static bool set_geometry(Opening *o, GError **errp)
+{
+    const Qcow2Header *h = &o->s->header;
+    if (h->size > INT64_MAX) {
+        g_set_error(errp, BDRV_ERROR, EFBIG, "a disk of %" PRIu64 " bytes is larger than %" PRId64, h->size, INT64_MAX);
+        return false;
+    }
+    qcow2_geometry_init(&o->s->geometry, h);
+    o->bs->length = (int64_t)h->size;
+    return true;
+}
+
+static bool load_extensions(Opening *o, GError **errp)
+{
+    Qcow2State *s = o->s;
+    uint32_t start = s->header.header_length;
+    if (!qcow2_extensions_decode(o->head + start, extension_area(o), start, &s->extensions, errp)) {
+        return false;
+    }
+    if (s->header.autoclear_features & QCOW2_AUTOCLEAR_BITMAPS) {
+        if (!s->extensions.bitmaps) {
+            g_set_error(errp, BDRV_ERROR, EINVAL,
+                        "the bitmaps feature bit is set but the image has no bitmaps extension");
+            return false;
+        }
+        if (!o->check && !qcow2_check_bitmaps_extension(s, o->file_length, errp)) {
+            return false;
+        }
+    }
+    if ((s->header.crypt_method == 2) != (s->extensions.crypto != NULL)) {
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "crypt_method %" PRIu32 " contradicts the encryption header extension, which is %s",
+                    s->header.crypt_method, s->extensions.crypto ? "there" : "missing");
+        return false;
+    }
+    return true;
+}
+
+static bool load_backing_name(Opening *o, GError **errp)
+{
+    const Qcow2Header *h = &o->s->header;
+    if (h->backing_file_offset == 0) {
+        return true;
+    }
+    if (h->backing_file_size > QCOW2_MAX_BACKING_NAME) {
+        g_set_error(errp, BDRV_ERROR, EINVAL, "backing_file_size %" PRIu32 " is larger than %u", h->backing_file_size,
+                    QCOW2_MAX_BACKING_NAME);
+        return false;
+    }
+    if (h->backing_file_offset < h->header_length || h->backing_file_offset > o->head_bytes ||
+        h->backing_file_size > o->head_bytes - h->backing_file_offset) {
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "the backing file name (%" PRIu32 " bytes at offset %" PRIu64
+                    ") is not inside the header cluster, between %" PRIu32 " and %zu",
+                    h->backing_file_size, h->backing_file_offset, h->header_length, o->head_bytes);
+        return false;
+    }
+    if (h->backing_file_size) {
+        o->bs->backing_filename = g_strndup((char *)o->head + h->backing_file_offset, h->backing_file_size);
+        o->bs->backing_format = g_strdup(o->s->extensions.backing_format);
+    }
+    return true;
+}
+
+static bool coroutine_fn load_snapshots(Opening *o, GError **errp)
+{
+    Qcow2State *s = o->s;
+    if (!qcow2_load_snapshots(o->bs, o->file_length, &s->snapshots, errp)) {
+        return false;
+    }
+    for (unsigned n = 0; n < s->snapshots.count && !o->check; n++) {
+        if (!qcow2_check_snapshot_l1(s, n, o->file_length, errp)) {
+            return false;
+        }
+    }
+    return o->check || qcow2_check_overlaps(s, errp);
+}
+
+/* What stands against writing to this image. */
+static bool check_writable(Opening *o, GError **errp)
+{
+    const Qcow2State *s = o->s;
+    if (!o->writable) {
+        return true;
+    }
+    if (s->corrupt && !o->check) {
+        g_set_error(errp, BDRV_ERROR, EACCES,
+                    "the image is marked corrupt and cannot be opened read/write; open it read-only, or repair it "
+                    "first");
+        return false;
+    }
+    if (s->dirty_at_open && !o->check) {
+        g_set_error(errp, BDRV_ERROR, EACCES,
+                    "the image was not closed cleanly (dirty bit) and cannot be opened read/write before its refcounts "
+                    "are repaired; open it read-only, or repair it first");
+        return false;
+    }
+    if (s->header.autoclear_features & QCOW2_AUTOCLEAR_BITMAPS) {
+        g_set_error(errp, BDRV_ERROR, ENOTSUP,
+                    "writing to an image with persistent bitmaps is not built yet; open it read-only, or remove the "
+                    "bitmaps first");
+        return false;
+    }
+    return true;
+}
+
+static bool coroutine_fn load_bitmaps(Opening *o, GError **errp)
+{
+    Qcow2State *s = o->s;
+    Qcow2BitmapsExtension b;
+    if (!(s->header.autoclear_features & QCOW2_AUTOCLEAR_BITMAPS) || o->check) {
+        return true;
+    }
+    if (!qcow2_bitmaps_extension_decode(s->extensions.bitmaps, s->extensions.bitmaps_bytes, &b, errp)) {
+        return false;
+    }
+    uint8_t *directory = g_try_malloc(b.directory_size);
+    if (!directory) {
+        g_set_error(errp, BDRV_ERROR, ENOMEM, "no memory for a bitmap directory of %" PRIu64 " bytes",
+                    b.directory_size);
+        return false;
+    }
+    bool ok = read_bytes(o, b.directory_offset, b.directory_size, directory, "the bitmap directory", errp) &&
+              qcow2_bitmap_directory_decode(directory, b.directory_size, b.nb_bitmaps, &s->bitmaps, errp);
+    g_free(directory);
+    return ok;
+}
+
+static bool coroutine_fn open_meta(Opening *o, GError **errp)
+{
+    Qcow2MetaConfig config;
+    if (o->s->metadata_only) {
+        return true;
+    }
+    return qcow2_cache_config(o->s, o->options, &config, errp) && qcow2_compressed_open(o->bs, errp) &&
+           qcow2_meta_open(o->bs, &config, errp);
+}
+
+/* An autoclear bit we do not maintain must not survive our writes. */
+static bool coroutine_fn clear_autoclear(Opening *o, GError **errp)
+{
+    Qcow2State *s = o->s;
+    uint64_t before = s->header.autoclear_features;
+    if (!o->writable || o->check || s->metadata_only || before == 0) {
+        return true;
+    }
+    s->header.autoclear_features = 0;
+    int ret = qcow2_write_header_sector(o->bs);
+    if (ret < 0) {
+        s->header.autoclear_features = before;
+        g_set_error(errp, BDRV_ERROR, -ret, "cannot clear the autoclear features 0x%" PRIx64 " in the header: %s",
+                    before, g_strerror(-ret));
+        return false;
+    }
+    return true;
+}
+
+/* Free what the steps made; also the end of close. */
+static void free_state(BlockDriverState *bs)
+{
+    Qcow2State *s = qcow2_state(bs);
+    qcow2_compressed_close(bs);
+    qcow2_snapshot_table_clear(&s->snapshots);
+    qcow2_bitmap_table_clear(&s->bitmaps);
+    qcow2_extensions_clear(&s->extensions);
+}
+
+static void coroutine_fn undo_open(Opening *o)
+{
+    BlockDriverState *bs = o->bs;
+    if (o->s->meta) {
+        qcow2_meta_close(bs);
+    }
+    free_state(bs);
+    g_clear_pointer(&bs->backing_filename, g_free);
+    g_clear_pointer(&bs->backing_format, g_free);
+}
+
+bool coroutine_fn qcow2_open(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags, GError **errp)
+{
+    Qcow2State *s = qcow2_state(bs);
+    Opening o = {
+        .bs = bs,
+        .s = s,
+        .options = options,
+        .writable = (flags & BDRV_O_RDWR) && !bs->read_only,
+        .check = flags & BDRV_O_CHECK,
+    };
+    s->bs = bs;
+    s->metadata_only = flags & BDRV_O_NO_IO;
+    bool ok = qcow2_check_open_options(options, errp) &&
+              load_header(&o, errp) &&
+              keep_unknown_header(&o, errp) &&
+              check_features(&o, errp) &&
+              check_refcount_order(&o, errp) &&
+              check_cluster_bits(&o, errp) &&
+              check_encryption(&o, errp) &&
+              set_geometry(&o, errp) &&
+              qcow2_check_l1_table(s, o.file_length, errp) &&
+              qcow2_check_refcount_table(s, o.file_length, errp) &&
+              load_extensions(&o, errp) &&
+              load_backing_name(&o, errp) &&
+              load_snapshots(&o, errp) &&
+              load_bitmaps(&o, errp) &&
+              check_writable(&o, errp) &&
+              open_meta(&o, errp) &&
+              clear_autoclear(&o, errp);
+    g_free(o.head);
+    if (!ok) {
+        undo_open(&o);
+    }
+    return ok;
+}
+
+int coroutine_fn qcow2_close(BlockDriverState *bs)
+{
+    int ret = qcow2_state(bs)->meta ? qcow2_meta_close(bs) : 0;
+    free_state(bs);
+    return ret;
+}

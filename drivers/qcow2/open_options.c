@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: MIT */
+/* Options of an open qcow2 node. */
+
+#include <errno.h>
+#include <inttypes.h>
+
+#include "drivers/qcow2/open.h"
+
+#define DEFAULT_L2_CACHE_BYTES (INT64_C(32) << 20)
+#define DEFAULT_SLICE_BYTES 4096u
+#define MIN_SLICE_BYTES 512u
+#define MIN_SLICES 2
+/* As the documentation says: a refcount cache of 4 clusters is enough, refcounts are used in order. */
+#define DEFAULT_REFCOUNT_CLUSTERS 4
+
+static const char *const overlap_check_choices[] = { "none", "constant", "cached", "all", NULL };
+
+const BdrvOptionSpec qcow2_open_options[] = {
+    { "l2-cache-size", BDRV_OPTION_SIZE, "Maximum size of the L2 table cache", NULL, NULL },
+    { "refcount-cache-size", BDRV_OPTION_SIZE, "Maximum size of the refcount block cache", NULL, NULL },
+    { "cache-size", BDRV_OPTION_SIZE, "Maximum combined size of the L2 and refcount block caches", NULL, NULL },
+    { "l2-cache-entry-size", BDRV_OPTION_SIZE, "Size of each entry in the L2 cache", "4k", NULL },
+    { "lazy-refcounts", BDRV_OPTION_BOOL, "Postpone refcount updates", "off", NULL },
+    { "overlap-check", BDRV_OPTION_STRING, "Templates for which metadata must not be overwritten", "cached",
+      overlap_check_choices },
+    { NULL },
+};
+
+bool qcow2_check_open_options(const BdrvOptions *options, GError **errp)
+{
+    if (bdrv_options_get_bool(options, "lazy-refcounts", false)) {
+        g_set_error(errp, BDRV_ERROR, ENOTSUP, "lazy-refcounts=on is not built yet; leave it off");
+        return false;
+    }
+    const char *overlap = bdrv_options_get_string(options, "overlap-check", "cached");
+    if (!g_str_equal(overlap, "cached")) {
+        g_set_error(errp, BDRV_ERROR, ENOTSUP, "overlap-check=%s is not built yet; use overlap-check=cached", overlap);
+        return false;
+    }
+    return true;
+}
+
+/* Slices are powers of two from 512 bytes to a cluster. */
+static bool slice_size(const Qcow2State *s, const BdrvOptions *options, uint32_t *slice, GError **errp)
+{
+    uint32_t cluster_size = s->geometry.cluster_size;
+    int64_t size = bdrv_options_get_int(options, "l2-cache-entry-size", MIN(DEFAULT_SLICE_BYTES, cluster_size));
+    if (size < MIN_SLICE_BYTES || size > cluster_size || (size & (size - 1))) {
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "l2-cache-entry-size %" PRId64 " is wrong: it must be a power of two from %u to the cluster size "
+                    "%" PRIu32,
+                    size, MIN_SLICE_BYTES, cluster_size);
+        return false;
+    }
+    *slice = (uint32_t)size;
+    return true;
+}
+
+/* cache-size gives the L2 cache what it can use and the refcount cache the rest. */
+static bool split_combined(const BdrvOptions *options, int64_t l2_useful, int64_t refcount_min, Qcow2MetaConfig *config,
+                           GError **errp)
+{
+    bool has_l2 = bdrv_options_has(options, "l2-cache-size");
+    bool has_refcount = bdrv_options_has(options, "refcount-cache-size");
+    int64_t total = bdrv_options_get_int(options, "cache-size", 0);
+    if (has_l2 && has_refcount) {
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "cache-size, l2-cache-size and refcount-cache-size may not be set at the same time; "
+                    "leave out one");
+        return false;
+    }
+    const char *one = has_l2 ? "l2-cache-size" : "refcount-cache-size";
+    int64_t part = has_l2 ? config->l2_cache_bytes : config->refcount_cache_bytes;
+    if ((has_l2 || has_refcount) && part > total) {
+        g_set_error(errp, BDRV_ERROR, EINVAL, "%s %" PRId64 " is larger than cache-size %" PRId64, one, part, total);
+        return false;
+    }
+    if (has_l2) {
+        config->refcount_cache_bytes = total - part;
+    } else if (has_refcount) {
+        config->l2_cache_bytes = total - part;
+    } else if (total >= refcount_min) {
+        config->l2_cache_bytes = MIN(l2_useful, total - refcount_min);
+        config->refcount_cache_bytes = total - config->l2_cache_bytes;
+    } else {
+        config->l2_cache_bytes = 0;
+        config->refcount_cache_bytes = total;
+    }
+    return true;
+}
+
+bool qcow2_cache_config(const Qcow2State *s, const BdrvOptions *options, Qcow2MetaConfig *config, GError **errp)
+{
+    const Qcow2Geometry *g = &s->geometry;
+    uint32_t slice;
+    if (!slice_size(s, options, &slice, errp)) {
+        return false;
+    }
+    /* What all L2 tables of the disk take; no cache needs more. */
+    uint64_t clusters = (s->header.size >> g->cluster_bits) + 1;
+    uint64_t all_l2 = MIN(clusters, (uint64_t)INT64_MAX / 8 - slice) * 8;
+    int64_t l2_useful = (int64_t)((all_l2 + slice - 1) / slice * slice);
+    int64_t refcount_min = (int64_t)DEFAULT_REFCOUNT_CLUSTERS << g->cluster_bits;
+    Qcow2MetaConfig c = {
+        .l2_cache_bytes =
+            bdrv_options_get_int(options, "l2-cache-size", MIN(DEFAULT_L2_CACHE_BYTES, l2_useful)),
+        .refcount_cache_bytes = bdrv_options_get_int(options, "refcount-cache-size", refcount_min),
+        .slice_bytes = slice,
+    };
+    if (bdrv_options_has(options, "cache-size") && !split_combined(options, l2_useful, refcount_min, &c, errp)) {
+        return false;
+    }
+    c.l2_cache_bytes = MAX(MIN(c.l2_cache_bytes, l2_useful), (int64_t)MIN_SLICES * slice);
+    c.refcount_cache_bytes = MAX(c.refcount_cache_bytes, (int64_t)MIN_SLICES * slice);
+    *config = c;
+    return true;
+}

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: MIT */
+/* The qcow2 driver: the table. What each callback does is in the file that callbacks.h names. */
+
+#include "drivers/qcow2/qcow2.h"
+
+#include "drivers/qcow2/callbacks.h"
+#include "drivers/qcow2/create.h"
+#include "drivers/qcow2/open.h"
+
+/* A later version is recognised, to be refused by name when opened, and never read as raw. */
+static int qcow2_probe(const uint8_t *buf, size_t size, const char *filename)
+{
+    return qcow2_header_probe(buf, size) ? 100 : 0;
+}
+
+static void qcow2_refresh_limits(BlockDriverState *bs)
+{
+    const Qcow2State *s = qcow2_state(bs);
+    bs->limits.request_alignment = 1; /* partial clusters are copied on write here */
+    bs->limits.pwrite_zeroes_alignment = s->geometry.cluster_size;
+    bs->limits.pdiscard_alignment = s->geometry.cluster_size;
+}
+
+/* Clusters that were never written read as zeroes, whatever lies below. */
+static bool qcow2_has_zero_init(BlockDriverState *bs)
+{
+    return true;
+}
+
+static const BdrvChildSpec qcow2_children[] = {
+    { "file", BDRV_CHILD_PROTOCOL, false },
+    { NULL },
+};
+
+const BlockDriver bdrv_qcow2 = {
+    .format_name = "qcow2",
+    .instance_size = sizeof(Qcow2State),
+    .supports_backing = true,
+    .children = qcow2_children,
+    .open_options = qcow2_open_options,
+    .create_options = qcow2_create_options,
+
+    .bdrv_probe = qcow2_probe,
+    .bdrv_open = qcow2_open,
+    .bdrv_close = qcow2_close,
+    .bdrv_refresh_limits = qcow2_refresh_limits,
+
+    .bdrv_create = qcow2_create,
+    .bdrv_has_zero_init = qcow2_has_zero_init,
+    .bdrv_truncate = qcow2_truncate,
+
+    .bdrv_co_readv = qcow2_co_readv,
+    .bdrv_co_writev = qcow2_co_writev,
+    .bdrv_co_write_zeroes = qcow2_co_write_zeroes,
+    .bdrv_co_discard = qcow2_co_discard,
+    .bdrv_co_block_status = qcow2_co_block_status,
+    .bdrv_co_flush_to_disk = qcow2_co_flush_to_disk,
+
+    .bdrv_get_info = qcow2_get_info,
+    .bdrv_get_specific_info = qcow2_get_specific_info,
+    .bdrv_check = qcow2_check,
+    .bdrv_snapshot_list = qcow2_snapshot_list,
+
+    .bdrv_drain_begin = qcow2_drain_begin,
+    .bdrv_drain_end = qcow2_drain_end,
+};
+
+void bdrv_qcow2_init(void)
+{
+    bdrv_register(&bdrv_qcow2);
+}
