@@ -9,17 +9,6 @@
 #include <bdrv/coroutine.h>
 #include <stddef.h>
 
-/* Until the loop is there: weak, so that the library links. */
-#pragma weak aio_context_make_ready
-#pragma weak aio_context_current_or_null
-#pragma weak aio_context_sim
-#pragma weak aio_context_run_until
-#pragma weak aio_sim_draw_yield
-#pragma weak aio_context_current
-#pragma weak aio_in_callback
-#pragma weak aio_timer_init
-#pragma weak aio_timer_arm
-#pragma weak aio_timer_destroy
 
 /*
  * A coroutine lives at the upper end of its own stack mapping:

@@ -22,17 +22,26 @@ typedef struct AioContext AioContext;
 /* At most this many contexts live at once in a process; aio_context_new() fails beyond (EMFILE). */
 #define AIO_CONTEXT_MAX 256
 
-/** aio_context_new() - a context, not yet bound to a thread */
+/**
+ * aio_context_new() - a context, not yet bound to a thread
+ * Called in a deterministic run (below) it belongs to that run.
+ */
 BDRV_API AioContext *aio_context_new(GError **errp);
 BDRV_API AioContext *aio_context_ref(AioContext *ctx);
 BDRV_API void aio_context_unref(AioContext *ctx);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(AioContext, aio_context_unref)
 
-/** aio_context_enter() - make @ctx the calling thread's context; it must have none. Leave undoes it. */
+/**
+ * aio_context_enter() - make @ctx the calling thread's context
+ * The thread must have none but perhaps a private one. Leave undoes it.
+ */
 BDRV_API void aio_context_enter(AioContext *ctx);
 BDRV_API void aio_context_leave(AioContext *ctx);
 
-/** aio_context_current() - the calling thread's context; made (private, freed with the thread) if it has none */
+/**
+ * aio_context_current() - the calling thread's context; made (private, freed with the thread) if it has none
+ * Returns: NULL if the thread has none and none can be made (AIO_CONTEXT_MAX, or no file descriptors left).
+ */
 BDRV_API AioContext *aio_context_current(void);
 
 /** aio_context_index() - 0 .. AIO_CONTEXT_MAX - 1, unique among live contexts; indexes per-thread slots */
@@ -48,10 +57,20 @@ BDRV_API unsigned aio_context_index(const AioContext *ctx);
  */
 BDRV_API bool blocking_fn aio_context_run(AioContext *ctx, bool may_block);
 
-/** aio_context_fd() - a file descriptor that is readable when aio_context_run(ctx, false) has work */
+/**
+ * aio_context_fd() - a file descriptor that is readable when aio_context_run(ctx, false) has work
+ * To be polled by the thread that runs @ctx, which should call aio_context_run(ctx, false) when it is
+ * readable. The context owns it. From the first call on the loop keeps it up to date, which costs a
+ * system call now and then; do not call it if you only use aio_context_run(ctx, true).
+ *
+ * Returns: the descriptor, or -errno if a timer descriptor cannot be made.
+ */
 BDRV_API int aio_context_fd(AioContext *ctx);
 
-/** aio_context_source_new() - a GSource that runs @ctx from a GMainLoop in this thread */
+/**
+ * aio_context_source_new() - a GSource that runs @ctx from a GMainLoop in this thread
+ * It holds a reference to @ctx. Returns: NULL if aio_context_fd() fails.
+ */
 BDRV_API GSource *aio_context_source_new(AioContext *ctx);
 
 /* A deferred call. Owned by the caller, who keeps it until @func has run. */
@@ -74,10 +93,16 @@ BDRV_API void aio_call_user(AioContext *ctx, AioCall *call);
 /** aio_in_callback() - whether the calling thread is inside a callback that its context runs */
 BDRV_API bool aio_in_callback(void);
 
-/* File descriptors. Level-triggered; a NULL handler is not watched for; both NULL removes. */
+/**
+ * aio_set_fd_handler() - watch a file descriptor
+ * Level-triggered; a NULL handler is not watched for; both NULL removes. Errors and hang-ups call
+ * whichever handlers there are. Remove the handlers before closing @fd.
+ *
+ * Returns: 0; -EPERM if @fd cannot be polled (a regular file); -ENOMEM, -ENOSPC, -EMFILE.
+ */
 typedef void AioFdHandler(void *opaque);
-BDRV_API void aio_set_fd_handler(AioContext *ctx, int fd, AioFdHandler *on_readable, AioFdHandler *on_writable,
-                                 void *opaque);
+BDRV_API int aio_set_fd_handler(AioContext *ctx, int fd, AioFdHandler *on_readable, AioFdHandler *on_writable,
+                                void *opaque);
 
 /* Timers: CLOCK_MONOTONIC nanoseconds, or the virtual clock of a deterministic run. */
 typedef struct AioTimer AioTimer;
@@ -101,6 +126,12 @@ typedef struct AioRing {
 } AioRing;
 BDRV_API void aio_ring_add(AioContext *ctx, AioRing *ring);
 BDRV_API void aio_ring_remove(AioContext *ctx, AioRing *ring);
+/**
+ * aio_ring_queued() - a request was queued: see to it that @submit is called soon
+ * Rounds call @submit anyway; this matters when an embedder that polls aio_context_fd() starts
+ * requests between two runs. Nearly free.
+ */
+BDRV_API void aio_ring_queued(AioContext *ctx);
 
 /**
  * aio_context_data() - storage of a driver for this context, e.g. its ring

@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The worker pool: for each kind of job a queue, a stack of idle threads and a bound. A job is handed
+ * to the thread that became idle last, so that the others' time runs out and they end.
+ */
+
+#include "block/loop/loop.h"
+#include <signal.h>
+#include <time.h>
+#include <unistd.h>
+
+#define WORKER_IDLE_SECONDS 5
+#define WORKER_STACK_SIZE (1024 * 1024)
+
+typedef struct Worker {
+    pthread_cond_t woken;
+    AioJob *job; /* what it was given while idle */
+    struct Worker *next_idle;
+} Worker;
+
+typedef struct WorkerPool {
+    pthread_mutex_t lock; /* protects everything below */
+    AioJob *first, **last; /* jobs that wait for a thread */
+    Worker *idle;
+    unsigned threads;
+    unsigned max_threads; /* 0: not set yet */
+} WorkerPool;
+
+static WorkerPool pools[2] = {
+    [AIO_WORK_IO] = { .lock = PTHREAD_MUTEX_INITIALIZER, .max_threads = 64 },
+    [AIO_WORK_CPU] = { .lock = PTHREAD_MUTEX_INITIALIZER },
+};
+
+static void put_job_locked(WorkerPool *pool, AioJob *job)
+{
+    job->next = NULL;
+    if (!pool->first) {
+        pool->last = &pool->first;
+    }
+    *pool->last = job;
+    pool->last = &job->next;
+}
+
+static AioJob *take_job_locked(WorkerPool *pool)
+{
+    AioJob *job = pool->first;
+
+    if (job) {
+        pool->first = job->next;
+    }
+    return job;
+}
+
+/* Sleep until a job is handed over or the time is up: then NULL, and @self is on no list. */
+static AioJob *wait_for_job_locked(WorkerPool *pool, Worker *self)
+{
+    struct timespec until;
+    int ret = 0;
+
+    self->job = NULL;
+    self->next_idle = pool->idle;
+    pool->idle = self;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += WORKER_IDLE_SECONDS;
+    while (!self->job && ret != ETIMEDOUT) {
+        ret = pthread_cond_timedwait(&self->woken, &pool->lock, &until);
+    }
+    if (!self->job) {
+        Worker **p = &pool->idle;
+
+        while (*p != self) {
+            p = &(*p)->next_idle;
+        }
+        *p = self->next_idle;
+    }
+    return self->job;
+}
+
+static void *worker_main(void *opaque)
+{
+    WorkerPool *pool = opaque;
+    pthread_condattr_t attr;
+    Worker self;
+    AioJob *job;
+
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&self.woken, &attr);
+    pthread_condattr_destroy(&attr);
+
+    pthread_mutex_lock(&pool->lock);
+    while (pool->threads <= pool->max_threads) {
+        job = take_job_locked(pool);
+        if (!job) {
+            job = wait_for_job_locked(pool, &self);
+        }
+        if (!job) {
+            break;
+        }
+        pthread_mutex_unlock(&pool->lock);
+        job->result = job->func(job->opaque);
+        co_wake(job->co); /* the job is gone now */
+        pthread_mutex_lock(&pool->lock);
+    }
+    pool->threads--;
+    pthread_mutex_unlock(&pool->lock);
+    pthread_cond_destroy(&self.woken);
+    return NULL;
+}
+
+static int start_thread(WorkerPool *pool)
+{
+    pthread_attr_t attr;
+    sigset_t all, old;
+    pthread_t thread;
+    int ret;
+
+    ret = pthread_attr_init(&attr);
+    if (ret) {
+        return ret;
+    }
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attr, WORKER_STACK_SIZE);
+    /* Signals are the embedder's: none is delivered to a worker. */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    ret = pthread_create(&thread, &attr, worker_main, pool);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    pthread_attr_destroy(&attr);
+    return ret;
+}
+
+/* No thread could be started. If there is none at all, nobody is ever going to take what waits. */
+static void start_failed(WorkerPool *pool)
+{
+    AioJob *jobs = NULL;
+
+    pthread_mutex_lock(&pool->lock);
+    pool->threads--;
+    if (pool->threads == 0) {
+        jobs = pool->first;
+        pool->first = NULL;
+    }
+    pthread_mutex_unlock(&pool->lock);
+    for (AioJob *next; jobs; jobs = next) {
+        next = jobs->next;
+        jobs->result = -EAGAIN;
+        co_wake(jobs->co);
+    }
+}
+
+static void set_default_locked(WorkerPool *pool)
+{
+    if (!pool->max_threads) {
+        long processors = sysconf(_SC_NPROCESSORS_ONLN);
+
+        pool->max_threads = MAX(processors, 1);
+    }
+}
+
+void aio_worker_start_job(AioContext *ctx, AioJob *job)
+{
+    WorkerPool *pool = &pools[job->kind];
+    bool start = false;
+
+    pthread_mutex_lock(&pool->lock);
+    set_default_locked(pool);
+    if (pool->idle) {
+        Worker *worker = pool->idle;
+
+        pool->idle = worker->next_idle;
+        worker->job = job;
+        pthread_cond_signal(&worker->woken);
+    } else {
+        put_job_locked(pool, job);
+        start = pool->threads < pool->max_threads;
+        pool->threads += start;
+    }
+    pthread_mutex_unlock(&pool->lock);
+    if (start && start_thread(pool) != 0) {
+        start_failed(pool);
+    }
+}
+
+void aio_set_worker_limits(unsigned io, unsigned cpu)
+{
+    unsigned limits[2] = { [AIO_WORK_IO] = MAX(io, 1), [AIO_WORK_CPU] = MAX(cpu, 1) };
+
+    for (unsigned kind = 0; kind < 2; kind++) {
+        pthread_mutex_lock(&pools[kind].lock);
+        pools[kind].max_threads = limits[kind];
+        pthread_mutex_unlock(&pools[kind].lock);
+    }
+}
+
+int coroutine_fn co_run_in_worker(AioWorkKind kind, int (*func)(void *opaque), void *opaque)
+{
+    AioContext *ctx = aio_context_current();
+    AioJob job = { .func = func, .opaque = opaque, .kind = kind, .co = co_self() };
+
+    ctx->schedule->start_job(ctx, &job);
+    co_yield_reason("worker");
+    return job.result;
+}
