@@ -71,27 +71,3 @@ bool bdrv_graph_ask_gate(BdrvGraph *graph, const BlockDriverState *parent, const
     }
     return gate(opaque, parent->node_name, filename, format, guess, errp);
 }
-
-bool bdrv_gate_any(void *opaque, const char *parent, const char *filename, const char *format, bool *guess,
-                   GError **errp)
-{
-    *guess = true;
-    return true;
-}
-
-bool bdrv_gate_local(void *opaque, const char *parent, const char *filename, const char *format, bool *guess,
-                     GError **errp)
-{
-    const char *colon = strchr(filename, ':');
-    const char *slash = strchr(filename, '/');
-    bool prefixed = colon && (!slash || colon < slash);
-
-    if (prefixed && !g_str_has_prefix(filename, "file:")) {
-        g_set_error(errp, BDRV_ERROR, EACCES,
-                    "the image '%s' names '%s', which is not a plain local file; only such names are followed. "
-                    "Give the backing file by options if you trust it", parent, filename);
-        return false;
-    }
-    *guess = true;
-    return true;
-}

@@ -3,11 +3,9 @@
 #define BDRV_GRAPH_PENDING_H
 
 /* Until io, open and loop are there: weak, so that the library links. */
-#pragma weak aio_context_index
-#pragma weak aio_context_current
-#pragma weak aio_context_run
-#pragma weak aio_call
-#pragma weak aio_call_user
+#pragma weak bdrv_refresh_node_filename
+#pragma weak bdrv_gate_local
+#pragma weak bdrv_gate_any
 #pragma weak bdrv_io_state_init
 #pragma weak bdrv_io_state_destroy
 #pragma weak bdrv_get_info

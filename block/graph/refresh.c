@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What a node derives from its children: limits and the name it is shown under. */
+/* What a node derives from its children: limits. */
 #include "block/graph/graph_int.h"
 
 #include <limits.h>
-#include <string.h>
 
 static int64_t min_limit(int64_t a, int64_t b)
 {
@@ -44,81 +43,5 @@ void bdrv_refresh_node_limits(BlockDriverState *bs)
     bs->limits.mem_alignment = MAX(bs->limits.mem_alignment, 1);
     if (bs->limits.max_iov == 0 || bs->limits.max_iov > IOV_MAX) {
         bs->limits.max_iov = IOV_MAX;
-    }
-}
-
-/* Options that every node has and that say nothing about what is shown. */
-static bool option_matters(const char *key)
-{
-    static const char *const common[] = { "driver",      "node-name", "read-only", "auto-read-only",
-                                          "force-share", "discard",   "file",      "backing", "detect-zeroes" };
-
-    for (unsigned i = 0; i < G_N_ELEMENTS(common); i++) {
-        if (g_str_equal(key, common[i])) {
-            return false;
-        }
-    }
-    return !g_str_has_prefix(key, "cache.") && !g_str_has_prefix(key, "file.") && !g_str_has_prefix(key, "backing.");
-}
-
-static bool is_strong(const BlockDriver *drv, const char *key)
-{
-    if (!drv->strong_options) {
-        return option_matters(key);
-    }
-    for (const char *const *name = drv->strong_options; *name; name++) {
-        if (g_str_equal(*name, key)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool node_has_options(const BdrvNode *node)
-{
-    for (unsigned i = 0; i < bdrv_options_count(node->options); i++) {
-        const char *key;
-
-        bdrv_options_nth(node->options, i, &key, NULL, NULL);
-        if (is_strong(node->bs.drv, key)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static char *json_filename(const BdrvNode *node)
-{
-    g_autoptr(BdrvOptions) options = bdrv_options_copy(node->explicit_options);
-    g_autofree char *json = NULL;
-
-    bdrv_options_set_string(options, "driver", node->bs.drv->format_name);
-    if (node->bs.file && !bdrv_options_has(options, "file") && !bdrv_options_has(options, "file.driver")) {
-        const BlockDriverState *file = node->bs.file->bs;
-
-        bdrv_options_set_string(options, "file.driver", file->drv->format_name);
-        bdrv_options_set_string(options, "file.filename", file->filename);
-    }
-    json = bdrv_options_to_json(options, false);
-    return g_strconcat("json:", json, NULL);
-}
-
-void bdrv_refresh_node_filename(BlockDriverState *bs)
-{
-    BdrvNode *node = bdrv_node(bs);
-    char *filename = NULL;
-
-    if (bs->drv->bdrv_refresh_filename) {
-        filename = bs->drv->bdrv_refresh_filename(bs);
-    }
-    if (!filename && bs->file && !(node->options && node_has_options(node))) {
-        filename = g_strdup(bs->file->bs->filename);
-    }
-    if (!filename && (bs->file || bs->filename[0] == '\0')) {
-        filename = json_filename(node);
-    }
-    if (filename) {
-        g_free(bs->filename);
-        bs->filename = filename;
     }
 }
