@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: MIT */
+/* Making and deleting files. */
+
+#include "drivers/file-posix/file.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+static const char *const prealloc_choices[] = { "off", "falloc", "full", NULL };
+
+const BdrvOptionSpec file_create_options[] = {
+    { "preallocation", BDRV_OPTION_STRING, "Preallocation mode (allowed values: off, falloc, full)", "off",
+      prealloc_choices },
+    { "nocow", BDRV_OPTION_BOOL, "Turn off copy-on-write (valid only on btrfs)", "off" },
+    { "extent_size_hint", BDRV_OPTION_SIZE, "Extent size hint for the image file, 0 to disable", "1M" },
+    { NULL },
+};
+
+bool file_parse_prealloc(const char *text, BdrvPrealloc *prealloc, GError **errp)
+{
+    static const char *const names[] = {
+        [BDRV_PREALLOC_OFF] = "off",
+        [BDRV_PREALLOC_METADATA] = "metadata",
+        [BDRV_PREALLOC_FALLOC] = "falloc",
+        [BDRV_PREALLOC_FULL] = "full",
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(names); i++) {
+        if (strcmp(text, names[i]) == 0) {
+            *prealloc = i;
+            return true;
+        }
+    }
+    g_set_error(errp, BDRV_ERROR, EINVAL, "preallocation '%s' is not known; use off, falloc or full", text);
+    return false;
+}
+
+typedef struct CreateJob {
+    const char *path;
+    int64_t size;
+    BdrvPrealloc prealloc;
+    bool nocow;
+    int64_t extent_size_hint;
+    GError *error;
+} CreateJob;
+
+/* Both are hints to the file system, for performance only; where they are not known nothing is lost. */
+static void apply_hints(int fd, const CreateJob *job)
+{
+    struct fsxattr attr;
+    int inode_flags;
+
+    if (job->nocow && ioctl(fd, FS_IOC_GETFLAGS, &inode_flags) == 0) {
+        inode_flags |= FS_NOCOW_FL;
+        (void)ioctl(fd, FS_IOC_SETFLAGS, &inode_flags);
+    }
+    if (job->extent_size_hint > 0 && ioctl(fd, FS_IOC_FSGETXATTR, &attr) == 0) {
+        attr.fsx_xflags |= FS_XFLAG_EXTSIZE;
+        attr.fsx_extsize = job->extent_size_hint;
+        (void)ioctl(fd, FS_IOC_FSSETXATTR, &attr);
+    }
+}
+
+/*
+ * Emptying a file that somebody uses is the worst that can be done to it. Needs the rights to write
+ * and resize; the locks go with the descriptor.
+ */
+static bool refuse_if_in_use(int fd, const char *path, GError **errp)
+{
+    FileState s = { .lock_fd = fd, .locking = FILE_LOCKING_AUTO };
+
+    return file_locks_set(&s, path, BDRV_RIGHT_WRITE | BDRV_RIGHT_RESIZE, BDRV_RIGHT_RESIZE, errp);
+}
+
+static int create_job(void *opaque)
+{
+    CreateJob *job = opaque;
+    bool created = true;
+    struct stat st;
+
+    int fd = open(job->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    if (fd < 0 && errno == EEXIST) {
+        created = false;
+        fd = stat(job->path, &st) == 0 && !S_ISREG(st.st_mode) ? (errno = S_ISDIR(st.st_mode) ? EISDIR : EINVAL, -1)
+                                                              : open(job->path, O_RDWR | O_CLOEXEC);
+    }
+    if (fd < 0) {
+        int error = errno;
+        g_set_error(&job->error, BDRV_ERROR, error, "cannot create '%s': %s", job->path,
+                    error == EINVAL ? "it exists and is not a regular file" : g_strerror(error));
+        return -error;
+    }
+
+    bool ok = refuse_if_in_use(fd, job->path, &job->error);
+    if (ok && ftruncate(fd, 0) < 0) {
+        g_set_error(&job->error, BDRV_ERROR, errno, "cannot empty '%s': %s", job->path, g_strerror(errno));
+        ok = false;
+    }
+    if (ok) {
+        apply_hints(fd, job);
+        ok = file_resize(&file_system_calls, fd, 0, job->size, job->prealloc, &job->error);
+    }
+    if (close(fd) < 0 && ok) {
+        g_set_error(&job->error, BDRV_ERROR, errno, "cannot close '%s': %s", job->path, g_strerror(errno));
+        ok = false;
+    }
+    if (!ok && created) {
+        unlink(job->path);
+    }
+    return ok ? 0 : -bdrv_error_code(job->error);
+}
+
+bool coroutine_fn file_co_create(const char *filename, BdrvChild *file, const BdrvOptions *options, GError **errp)
+{
+    CreateJob job = {
+        .path = file_strip_prefix(filename, "file:"),
+        .size = bdrv_options_get_int(options, "size", 0),
+        .nocow = bdrv_options_get_bool(options, "nocow", false),
+        .extent_size_hint = bdrv_options_get_int(options, "extent_size_hint", 1 << 20),
+    };
+
+    if (!file_parse_prealloc(bdrv_options_get_string(options, "preallocation", "off"), &job.prealloc, errp)) {
+        return false;
+    }
+    if (job.size < 0) {
+        g_set_error(errp, BDRV_ERROR, EINVAL, "size %" PRId64 " is negative", job.size);
+        return false;
+    }
+    if (job.extent_size_hint > UINT32_MAX || job.extent_size_hint < 0) {
+        g_set_error(errp, BDRV_ERROR, EINVAL, "extent_size_hint %" PRId64 " is too large; at most 4294967295",
+                    job.extent_size_hint);
+        return false;
+    }
+    int ret = file_run(create_job, &job);
+    if (ret < 0) {
+        if (!job.error) {
+            g_set_error(&job.error, BDRV_ERROR, -ret, "cannot create '%s': %s", job.path, g_strerror(-ret));
+        }
+        g_propagate_error(errp, job.error);
+        return false;
+    }
+    return true;
+}
+
+static int delete_job(void *opaque)
+{
+    const char *path = opaque;
+    struct stat st;
+
+    if (lstat(path, &st) < 0) {
+        return -errno;
+    }
+    if (!S_ISREG(st.st_mode)) {
+        return -EINVAL;
+    }
+    return unlink(path) < 0 ? -errno : 0;
+}
+
+bool coroutine_fn file_co_delete(const char *filename, GError **errp)
+{
+    const char *path = file_strip_prefix(filename, "file:");
+    int ret = file_run(delete_job, (void *)path);
+
+    if (ret < 0) {
+        g_set_error(errp, BDRV_ERROR, -ret, "cannot delete '%s': %s", path,
+                    ret == -EINVAL ? "it is not a regular file" : g_strerror(-ret));
+        return false;
+    }
+    return true;
+}

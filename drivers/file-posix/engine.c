@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Which engine a request takes, and what short transfers mean.
+ *
+ *     aio=threads    worker
+ *     aio=native     libaio; what may block in io_submit (a direct write that extends the file): worker
+ *     aio=io_uring   io_uring
+ *     aio=auto       buffered read: inline if the page cache has it, else io_uring, else worker
+ *                    buffered write: worker
+ *                    direct: io_uring, else libaio, else worker; extending writes: worker
+ */
+
+#include "drivers/file-posix/engine.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+const FileCalls file_system_calls = {
+    .preadv2 = preadv2,
+    .pwritev2 = pwritev2,
+    .fdatasync = fdatasync,
+    .fallocate = fallocate,
+    .posix_fallocate = posix_fallocate,
+    .ftruncate = ftruncate,
+    .lseek = lseek,
+    .copy_file_range = copy_file_range,
+};
+
+void file_io_step(FileIo *io)
+{
+    size_t from = io->iov_offset + io->done;
+    size_t left = io->bytes - io->done;
+    size_t covered;
+
+    if (from == 0 && left == io->iov->bytes && io->iov->count <= IOV_MAX) {
+        io->vec = io->iov->vec;
+        io->count = io->iov->count;
+        return;
+    }
+    io->vec = io->part;
+    io->count = bdrv_iov_slice(io->iov, from, left, io->part, FILE_IO_PART, &covered);
+    if (covered < left && covered % io->s->h.request_alignment) {
+        /* refresh_limits sees to it that FILE_IO_PART elements hold at least one aligned block. */
+        covered -= covered % io->s->h.request_alignment;
+        io->count = bdrv_iov_slice(io->iov, from, covered, io->part, FILE_IO_PART, &covered);
+    }
+}
+
+static int read_past_end(FileIo *io)
+{
+    bdrv_iov_memset(io->iov, io->iov_offset + io->done, 0, io->bytes - io->done);
+    io->done = io->bytes;
+    return 0;
+}
+
+int file_io_advance(FileIo *io, ssize_t result)
+{
+    if (result < 0) {
+        return result == -EINTR ? 1 : result;
+    }
+    if (io->kind == FILE_IO_FLUSH) {
+        return 0;
+    }
+    io->done += result;
+    if (io->done >= io->bytes) {
+        return 0;
+    }
+
+    /* With O_DIRECT only the end of the file makes a count that is no multiple of the alignment. */
+    size_t odd = result % io->s->h.request_alignment;
+    if (io->kind == FILE_IO_READ) {
+        return result == 0 || odd ? read_past_end(io) : 1;
+    }
+    io->done -= odd;
+    return result - odd == 0 ? -ENOSPC : 1;
+}
+
+/* One-step engines (rings) in a loop; a ring that says EAGAIN leaves the rest to a worker. */
+static int coroutine_fn run_steps(FileIo *io, int (*engine)(FileIo *io))
+{
+    int ret;
+
+    do {
+        if (io->kind != FILE_IO_FLUSH) {
+            file_io_step(io);
+        }
+        ret = file_io_advance(io, engine(io));
+    } while (ret > 0);
+    return ret == -EAGAIN && io->kind != FILE_IO_FLUSH ? file_worker_io(io) : ret;
+}
+
+/* A direct write past the end of the file allocates and changes the inode under its lock: it blocks the submitter. */
+static bool is_extending(const BlockDriverState *bs, const FileIo *io)
+{
+    return io->kind == FILE_IO_WRITE &&
+           io->offset + (int64_t)io->bytes > atomic_load_explicit(&bs->length, memory_order_relaxed);
+}
+
+static int coroutine_fn dispatch(BlockDriverState *bs, FileIo *io)
+{
+    FileState *s = io->s;
+
+    switch (s->aio) {
+    case FILE_AIO_THREADS:
+        return file_worker_io(io);
+    case FILE_AIO_NATIVE:
+        return !is_extending(bs, io) && file_libaio_ready() ? run_steps(io, file_libaio_io) : file_worker_io(io);
+    case FILE_AIO_IO_URING:
+        return file_uring_ready() ? run_steps(io, file_uring_io) : file_worker_io(io);
+    case FILE_AIO_AUTO:
+        break;
+    }
+
+    if (!s->h.direct) {
+        if (io->kind == FILE_IO_WRITE) {
+            return file_worker_io(io);
+        }
+        if (!atomic_load_explicit(&s->no_nowait, memory_order_relaxed)) {
+            int ret = file_nowait_read(io);
+            if (ret != -EAGAIN) {
+                return ret;
+            }
+        }
+        return file_uring_ready() ? run_steps(io, file_uring_io) : file_worker_io(io);
+    }
+    if (is_extending(bs, io)) {
+        return file_worker_io(io);
+    }
+    if (file_uring_ready()) {
+        return run_steps(io, file_uring_io);
+    }
+    return file_libaio_ready() ? run_steps(io, file_libaio_io) : file_worker_io(io);
+}
+
+/* Not an initialiser: that would clear the arrays too, for every request. */
+static void io_init(FileIo *io, FileState *s, FileIoKind kind, int64_t offset, int64_t bytes, const BdrvIov *iov,
+                    size_t iov_offset)
+{
+    io->s = s;
+    io->kind = kind;
+    io->rw_flags = 0;
+    io->offset = offset;
+    io->bytes = bytes;
+    io->iov = iov;
+    io->iov_offset = iov_offset;
+    io->done = 0;
+}
+
+int coroutine_fn file_co_readv(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
+                               size_t iov_offset, BdrvRequestFlags flags)
+{
+    FileIo io;
+
+    io_init(&io, file_state(bs), FILE_IO_READ, offset, bytes, iov, iov_offset);
+    return dispatch(bs, &io);
+}
+
+int coroutine_fn file_co_writev(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
+                                size_t iov_offset, BdrvRequestFlags flags)
+{
+    FileState *s = file_state(bs);
+    bool fua = flags & BDRV_REQ_FUA;
+    FileIo io;
+
+    io_init(&io, s, FILE_IO_WRITE, offset, bytes, iov, iov_offset);
+    if (fua && s->h.direct) {
+        io.rw_flags = RWF_DSYNC;
+    }
+    int ret = dispatch(bs, &io);
+
+    /*
+     * Through the page cache RWF_DSYNC would not tell whether writing or write-back failed, and only
+     * the second must make later flushes fail. So the two are separate calls.
+     */
+    return ret == 0 && fua && !s->h.direct ? file_co_flush(bs) : ret;
+}
+
+static int flush_job(void *opaque)
+{
+    FileState *s = opaque;
+    int ret;
+
+    do {
+        ret = s->calls->fdatasync(s->h.fd);
+    } while (ret < 0 && errno == EINTR);
+    return ret < 0 ? -errno : 0;
+}
+
+static int coroutine_fn flush_once(FileState *s)
+{
+    if (s->aio == FILE_AIO_IO_URING && file_uring_ready()) {
+        FileIo io;
+        io_init(&io, s, FILE_IO_FLUSH, 0, 0, NULL, 0);
+        int ret = run_steps(&io, file_uring_io);
+        if (ret != -EAGAIN) {
+            return ret;
+        }
+    }
+    return file_run(flush_job, s);
+}
+
+int coroutine_fn file_co_flush(BlockDriverState *bs)
+{
+    FileState *s = file_state(bs);
+    int error = atomic_load(&s->flush_error);
+
+    if (error) {
+        return error;
+    }
+    int ret = flush_once(s);
+    if (ret < 0 && ret != -EAGAIN && !s->h.direct) {
+        /* The kernel reports a lost page once and then forgets it: a second fdatasync would lie. */
+        int none = 0;
+        atomic_compare_exchange_strong(&s->flush_error, &none, ret);
+    }
+    return ret;
+}

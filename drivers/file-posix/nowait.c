@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Reads that the page cache can answer are made in the calling thread: preadv2(RWF_NOWAIT) returns
+ * EAGAIN rather than wait for the disk. A request that is served this way never yields, so a caller
+ * with much to read could keep the loop from its other work: every 64th gives way.
+ */
+
+#include "drivers/file-posix/engine.h"
+
+#include <errno.h>
+
+#define NOWAIT_RUN_MAX 64
+
+static _Thread_local unsigned nowait_run;
+
+int coroutine_fn file_nowait_read(FileIo *io)
+{
+    FileState *s = io->s;
+    int ret;
+
+    do {
+        file_io_step(io);
+        ssize_t done = s->calls->preadv2(s->h.fd, io->vec, io->count, io->offset + io->done, RWF_NOWAIT);
+        if (done < 0 && errno == EOPNOTSUPP) {
+            atomic_store_explicit(&s->no_nowait, true, memory_order_relaxed);
+            return -EAGAIN;
+        }
+        ret = file_io_advance(io, done < 0 ? -errno : done);
+    } while (ret > 0);
+
+    if (ret == 0 && ++nowait_run >= NOWAIT_RUN_MAX) {
+        nowait_run = 0;
+        co_reschedule();
+    }
+    return ret;
+}
