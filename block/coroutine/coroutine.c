@@ -88,7 +88,7 @@ static inline AioContext *context_of(Coroutine *co)
 }
 
 /* The first time: binds the coroutine to the thread's context. */
-static __attribute__((noinline)) void enter_new(Coroutine *co)
+static void enter_new(Coroutine *co)
 {
     if (!context_of(co)) {
         AioContext *ctx = aio_context_current_or_null();

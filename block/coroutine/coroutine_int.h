@@ -9,10 +9,6 @@
 #include <bdrv/coroutine.h>
 #include <stddef.h>
 
-/* Tests also build the runtime with the debug list. */
-#if defined(CONFIG_COROUTINE_DEBUG) && !defined(CO_DEBUG)
-#define CO_DEBUG 1
-#endif
 
 /*
  * A coroutine lives at the upper end of its own stack mapping:
@@ -46,7 +42,7 @@ struct Coroutine {
     void *fiber; /* thread sanitiser */
     void *caller_fiber;
     unsigned valgrind_id;
-#ifdef CO_DEBUG
+#ifdef CONFIG_COROUTINE_DEBUG
     Coroutine *live_next, **live_prev; /* co_debug_lock */
 #endif
 };
@@ -103,7 +99,7 @@ Coroutine *co_pool_refill(void);   /* the pool is empty; NULL if nothing can be 
 void co_pool_overflow(Coroutine *co); /* the pool is full or not yet set up; @co may be running */
 
 /* debug.c */
-#ifdef CO_DEBUG
+#ifdef CONFIG_COROUTINE_DEBUG
 void co_debug_add(Coroutine *co);
 void co_debug_remove(Coroutine *co);
 #else

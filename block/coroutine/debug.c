@@ -14,7 +14,7 @@ void co_misuse(const char *what)
     abort();
 }
 
-#ifdef CO_DEBUG
+#ifdef CONFIG_COROUTINE_DEBUG
 
 /* All live coroutines of the process, oldest last. */
 static pthread_mutex_t co_debug_lock = PTHREAD_MUTEX_INITIALIZER;
