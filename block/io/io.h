@@ -12,6 +12,9 @@ BdrvOptions *bdrv_get_specific_info(BlockDriverState *bs);
 bool bdrv_has_zero_init(BlockDriverState *bs);
 int coroutine_fn bdrv_co_check(BlockDriverState *bs, BdrvCheckResult *result, BdrvCheckFix fix, GError **errp);
 
+/** bdrv_track_requests() - note every write, so that BDRV_REQ_SERIALISING works; node not in use, or drained */
+void bdrv_track_requests(BlockDriverState *bs);
+
 /** bdrv_co_refresh_length() - ask the driver; 0 or -errno */
 int coroutine_fn bdrv_co_refresh_length(BlockDriverState *bs);
 

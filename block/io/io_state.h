@@ -5,27 +5,37 @@
 /* What the request layer keeps per node. Owned by block/io; the graph only makes and frees it. */
 
 #include <bdrv/coroutine.h>
+#include <stdatomic.h>
 
 typedef struct BdrvTrackedRequest BdrvTrackedRequest;
 
 typedef struct BdrvIoState {
-    /* Requests that may overlap a read-modify-write; used only when request_alignment > 1 or a
-     * serialising request was seen. Protected by @lock. */
+    /*
+     * Writes that may overlap a read-modify-write (request.c). Kept only at nodes whose
+     * request_alignment is > 1, or after bdrv_track_requests(). Protected by @lock.
+     */
     pthread_mutex_t lock;
-    BdrvTrackedRequest *tracked;
-    _Atomic unsigned serialising;
+    BdrvTrackedRequest *tracked; /* newest first */
     CoQueue overlap_waiters;
+    bool track_always; /* set before the node is used or while it is drained */
 
-    /* Flush generations. @write_gen is bumped before a write's completion is visible. */
+    /*
+     * Flush generations (flush.c). A finished write makes sure, before its completion is visible,
+     * that @write_gen is above @captured_gen; a flush that starts sets @captured_gen to @write_gen.
+     * Many writes between two flushes therefore share one generation, and do not fight for a cache line.
+     */
     _Atomic uint64_t write_gen;
+    _Atomic uint64_t captured_gen; /* written with flush_lock held */
+    _Atomic uint64_t flushed_gen;  /* the last flush that succeeded had captured this; written with flush_lock held */
     pthread_mutex_t flush_lock;
-    uint64_t flushed_gen; /* flush_lock */
-    bool flush_running;   /* flush_lock */
-    CoQueue flush_waiters; /* flush_lock */
-    struct BdrvFlushRound *next_round; /* flush_lock: flushes that have not started, joinable */
+    bool flush_running;           /* flush_lock */
+    struct BdrvFlushRound *next_round; /* flush_lock: the flush that has not started, joinable */
+    CoQueue flush_leader;         /* flush_lock: whoever leads @next_round */
+    CoQueue flush_joiners;        /* flush_lock: members of the running and the next round */
+
+    CoMutex guard_lock; /* held over a write into the probed window of a node whose format was guessed (guard.c) */
 } BdrvIoState;
 
-struct BlockDriverState;
 void bdrv_io_state_init(BdrvIoState *io);
 void bdrv_io_state_destroy(BdrvIoState *io);
 

@@ -152,7 +152,12 @@ struct BlockDriver {
                        void (*progress)(void *opaque, int64_t done, int64_t total), void *opaque,
                        GError **errp); /* drained */
 
-    /* I/O; offset and bytes are multiples of limits.request_alignment and inside the node */
+    /*
+     * I/O; offset and bytes are multiples of limits.request_alignment and inside the node, whose length
+     * counts as rounded up to that alignment (bytes past the true end read as zeroes). Writes and
+     * zeroes may pass the end if the parent has the right to resize: the driver then makes the file
+     * longer, the core notes the length.
+     */
 
     /* BYTES, NOT SECTORS: @offset and @bytes count bytes, unlike in older drivers of this shape. */
     int (*bdrv_co_readv)(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov, size_t iov_offset,
@@ -215,7 +220,14 @@ struct BlockDriver {
 #define bdrv_register(drv_) bdrv_register_full((drv_), BDRV_DRIVER_API, sizeof(BlockDriver), NULL)
 BDRV_API bool bdrv_register_full(const BlockDriver *drv, unsigned api, size_t table_size, GError **errp);
 
-/* ---- calls on a child: coroutine, inside a request or a callback of the core ---- */
+/*
+ * ---- calls on a child: coroutine, inside a request or a callback of the core ----
+ *
+ * Any offset and length; the core pads, splits and bounces. Reads past the end of the child give
+ * zeroes. Writes and zeroes past it make it longer if the parent has the right to resize, and are
+ * -EIO otherwise. Changing a node that is read-only, or without the right to write: -EPERM. Ranges
+ * that no node can have: -EIO.
+ */
 
 BDRV_API int coroutine_fn bdrv_co_preadv(BdrvChild *child, int64_t offset, int64_t bytes, const BdrvIov *iov,
                                          size_t iov_offset, BdrvRequestFlags flags);
@@ -231,6 +243,9 @@ BDRV_API int coroutine_fn bdrv_co_pdiscard(BdrvChild *child, int64_t offset, int
 BDRV_API int coroutine_fn bdrv_co_flush(BdrvChild *child);
 BDRV_API int coroutine_fn bdrv_co_copy_range(BdrvChild *src, int64_t src_offset, BdrvChild *dst, int64_t dst_offset,
                                              int64_t bytes, BdrvRequestFlags flags);
+/* The same for a filter that hands its bdrv_co_copy_range on to its child. */
+BDRV_API int coroutine_fn bdrv_co_copy_range_from(BlockDriverState *src, int64_t src_offset, BdrvChild *dst,
+                                                  int64_t dst_offset, int64_t bytes, BdrvRequestFlags flags);
 /* Resizes the child without draining its parent: for a format whose file must grow or shrink. */
 BDRV_API bool coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t length, bool exact, BdrvPrealloc prealloc,
                                             BdrvRequestFlags flags, GError **errp);

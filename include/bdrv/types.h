@@ -76,7 +76,7 @@ typedef enum BdrvPrealloc {
 /* What the request layer must respect below; 0 means "no limit" except for request_alignment (1). */
 typedef struct BdrvLimits {
     uint32_t request_alignment;   /* power of two, 1 .. 64 KiB: offset and length of every request */
-    uint32_t mem_alignment;       /* of buffers; the core bounces what is not aligned */
+    uint32_t mem_alignment;       /* of buffers; bounced at protocol nodes, a hint above */
     uint32_t max_iov;             /* elements a request */
     int64_t max_transfer;         /* bytes a read or write */
     int64_t opt_transfer;

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * Block status: how a range is stored, in one layer or down a backing chain.
+ *
+ * An extent is what the driver answers, not merged with its neighbours: drivers answer the longest
+ * extent they know cheaply, and asking on only to find a difference would cost every second question.
+ */
+
+#include "block/io/request.h"
+
+int coroutine_fn bdrv_status_node(BlockDriverState *bs, int64_t offset, int64_t bytes, BlockExtent *extent)
+{
+    int64_t align = bdrv_alignment(bs), length = atomic_load(&bs->length);
+    int64_t start = bdrv_round_down(offset, align), skip = offset - start;
+    BlockExtent found = { .host_offset = -1 };
+    int ret;
+
+    if (offset < 0 || bytes <= 0 || offset >= length || bytes > length - offset) {
+        return -EINVAL;
+    }
+    ret = bdrv_driver_block_status(bs, start, bdrv_round_up(offset + bytes, align) - start, &found);
+    if (ret < 0) {
+        return ret;
+    }
+    if (found.bytes <= skip) {
+        return -EIO; /* the driver made no progress */
+    }
+    found.bytes = MIN(found.bytes - skip, bytes);
+    if (found.host_offset >= 0) {
+        found.host_offset += skip;
+    } else {
+        found.file = NULL;
+    }
+    found.at_eof = offset + found.bytes == length;
+    *extent = found;
+    return 0;
+}
+
+int coroutine_fn bdrv_co_block_status(BdrvChild *child, int64_t offset, int64_t bytes, BlockExtent *extent)
+{
+    return bdrv_status_node(child->bs, offset, bytes, extent);
+}
+
+/* The node under filters that show their child as it is and say nothing of their own. */
+static BlockDriverState *skip_filters(BlockDriverState *bs)
+{
+    while (bs->drv->is_filter && !bs->drv->bdrv_co_block_status && bs->file) {
+        bs = bs->file->bs;
+    }
+    return bs;
+}
+
+int coroutine_fn bdrv_co_block_status_above(BdrvChild *child, int64_t offset, int64_t bytes, BlockExtent *extent)
+{
+    BlockDriverState *bs = skip_filters(child->bs);
+    int64_t top_length = atomic_load(&bs->length);
+    BlockExtent found = { .bytes = bytes };
+    unsigned depth = 0;
+    int ret;
+
+    for (;;) {
+        ret = bdrv_status_node(bs, offset, found.bytes, &found);
+        if (ret < 0) {
+            return ret;
+        }
+        depth += found.depth; /* a filter that asked down its own chain */
+        if (found.kind != EXTENT_BACKING) {
+            break;
+        }
+        int64_t left = found.bytes;
+        found = (BlockExtent){ .kind = EXTENT_ZERO, .host_offset = -1, .bytes = left };
+        if (!bs->backing) {
+            break;
+        }
+        bs = skip_filters(bs->backing->bs);
+        depth++;
+        int64_t length = atomic_load(&bs->length);
+        if (offset >= length) {
+            break; /* the backing file is shorter: zeroes, as if stored there */
+        }
+        found.bytes = MIN(left, length - offset);
+    }
+    found.depth = depth;
+    found.at_eof = offset + found.bytes == top_length;
+    *extent = found;
+    return 0;
+}
