@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: MIT */
+#include "tests/lib/test-node.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "block/registry/registry.h"
+
+uint64_t test_seed(void)
+{
+    const char *text = g_getenv("BDRV_TEST_SEED");
+    uint64_t seed = text ? g_ascii_strtoull(text, NULL, 0) : ((uint64_t)g_random_int() << 32) + g_random_int();
+
+    g_test_message("BDRV_TEST_SEED=%" G_GUINT64_FORMAT, seed);
+    return seed;
+}
+
+uint64_t test_random(uint64_t *state)
+{
+    uint64_t z = (*state += 0x9e3779b97f4a7c15u); /* splitmix64 */
+
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+int64_t test_random_below(uint64_t *state, int64_t limit)
+{
+    return limit > 0 ? (int64_t)(test_random(state) % (uint64_t)limit) : 0;
+}
+
+static void coroutine_fn run_body(void *opaque)
+{
+    ((void (*)(void))opaque)();
+}
+
+void test_run(void (*body)(void))
+{
+    AioSim *sim = aio_sim_new(test_seed());
+    AioContext *ctx = aio_sim_context_new(sim);
+
+    co_start(ctx, co_new(run_body, body));
+    while (aio_sim_step(sim)) {
+    }
+    aio_context_unref(ctx);
+    aio_sim_free(sim);
+}
+
+void coroutine_fn test_start(CoroutineEntry *entry, void *opaque)
+{
+    co_wake(co_new(entry, opaque));
+}
+
+static BdrvChild *attach(BlockDriverState *parent, BdrvChild *child, const char *name)
+{
+    BdrvNode *node = bdrv_node(parent);
+
+    bdrv_edge(child)->parent = node;
+    child->name = name;
+    g_ptr_array_add(node->children, bdrv_edge(child));
+    return child;
+}
+
+static void free_node(BlockDriverState *bs)
+{
+    BdrvNode *node = bdrv_node(bs);
+
+    bdrv_io_state_destroy(&node->io);
+    g_ptr_array_unref(node->children);
+    g_free(bs->opaque);
+    g_free(bs->filename);
+    g_free(bs->node_name);
+    g_free(bs->backing_filename);
+    g_free(bs->backing_format);
+    g_free(node);
+}
+
+static BlockDriverState *make_node(const BlockDriver *drv, BdrvChild *file, BdrvOpenFlags flags)
+{
+    BdrvNode *node = g_new0(BdrvNode, 1);
+    BlockDriverState *bs = &node->bs;
+
+    bs->drv = drv;
+    bs->opaque = drv->instance_size ? g_malloc0(drv->instance_size) : NULL;
+    bs->filename = g_strdup("");
+    bs->node_name = g_strdup("test");
+    bs->open_flags = flags;
+    bs->read_only = !(flags & BDRV_O_RDWR);
+    bs->limits.request_alignment = 1;
+    bdrv_io_state_init(&node->io);
+    node->children = g_ptr_array_new();
+    if (file) {
+        bs->file = attach(bs, file, "file");
+        bs->limits = file->bs->limits;
+    }
+    return bs;
+}
+
+static bool coroutine_fn open_node(BlockDriverState *bs, const char *text, GError **errp)
+{
+    const BdrvOptionSpec *specs[] = { bs->drv->open_options, NULL };
+    g_autoptr(BdrvOptions) options = bdrv_options_parse(text, NULL, errp);
+
+    if (!options || !bdrv_options_validate(options, specs, bs->drv->format_name, errp) ||
+        !bs->drv->bdrv_open(bs, options, bs->open_flags, errp)) {
+        return false;
+    }
+    if (bs->drv->bdrv_refresh_limits) {
+        bs->drv->bdrv_refresh_limits(bs);
+    }
+    return bdrv_co_refresh_length(bs) == 0;
+}
+
+BdrvChild *coroutine_fn test_open(const char *driver, const char *options, BdrvChild *file, BdrvOpenFlags flags,
+                                  GError **errp)
+{
+    const BlockDriver *drv = bdrv_find_format(driver);
+    BlockDriverState *bs;
+    BdrvEdge *edge;
+
+    g_assert_nonnull(drv);
+    bs = make_node(drv, file, flags);
+    if (!open_node(bs, options, errp)) {
+        free_node(bs);
+        return NULL;
+    }
+    edge = g_new0(BdrvEdge, 1);
+    edge->child.bs = bs;
+    edge->child.name = "root";
+    edge->used = edge->shared = BDRV_RIGHTS_ALL;
+    return &edge->child;
+}
+
+BdrvChild *coroutine_fn test_must_open(const char *driver, const char *options, BdrvChild *file)
+{
+    GError *error = NULL;
+    BdrvChild *child = test_open(driver, options, file, BDRV_O_RDWR | BDRV_O_UNMAP, &error);
+
+    g_assert_no_error(error);
+    return child;
+}
+
+void test_set_backing(BdrvChild *child, BdrvChild *backing)
+{
+    child->bs->backing = attach(child->bs, backing, "backing");
+    backing->role = BDRV_CHILD_COW;
+}
+
+void coroutine_fn test_close(BdrvChild *child)
+{
+    BlockDriverState *bs = child->bs;
+
+    if (bs->drv->bdrv_close) {
+        bs->drv->bdrv_close(bs);
+    }
+    for (unsigned i = 0; i < bdrv_node(bs)->children->len; i++) {
+        BdrvEdge *edge = g_ptr_array_index(bdrv_node(bs)->children, i);
+
+        test_close(&edge->child);
+    }
+    free_node(bs);
+    g_free(child);
+}

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef BDRV_TEST_NODE_H
+#define BDRV_TEST_NODE_H
+
+/*
+ * Stacks of nodes made by hand, without graph, open and backend: for tests of the request layer and
+ * of drivers alone. All functions but test_seed() and test_run() run in a coroutine.
+ */
+
+#include "block/io/io.h"
+
+/** test_seed() - BDRV_TEST_SEED, or a new one; printed */
+uint64_t test_seed(void);
+uint64_t test_random(uint64_t *state);
+/** test_random_below() - 0 .. @limit - 1 */
+int64_t test_random_below(uint64_t *state, int64_t limit);
+
+/** test_run() - run @body in a coroutine of a deterministic run (virtual time), and all it starts, to the end */
+void blocking_fn test_run(void (*body)(void));
+
+/** test_start() - start a coroutine in the calling one's context; it begins at the next yield */
+void coroutine_fn test_start(CoroutineEntry *entry, void *opaque);
+
+/**
+ * test_open() - a node with an edge above it that has all rights
+ * @options: "key=value,…" of the driver
+ * @file: edge to the child "file", taken; NULL: none
+ */
+BdrvChild *coroutine_fn test_open(const char *driver, const char *options, BdrvChild *file, BdrvOpenFlags flags,
+                                  GError **errp);
+/** test_try_open() with an error that fails the test */
+BdrvChild *coroutine_fn test_must_open(const char *driver, const char *options, BdrvChild *file);
+/** test_set_backing() - hang @backing (taken) under @child's node */
+void test_set_backing(BdrvChild *child, BdrvChild *backing);
+/** test_close() - closes what is under it too */
+void coroutine_fn test_close(BdrvChild *child);
+
+#endif
