@@ -56,7 +56,7 @@ Coroutine *co_new(CoroutineEntry *entry, void *opaque)
 }
 
 /* On the coroutine's own stack. The pool is only of this thread, so nobody takes the stack before it is left. */
-void *co_main(Coroutine *self)
+CO_SWITCHES void *co_main(Coroutine *self)
 {
     CoThread *thread = &co_thread;
     void *caller_sp;
@@ -88,7 +88,7 @@ static inline AioContext *context_of(Coroutine *co)
 }
 
 /* The first time: binds the coroutine to the thread's context. */
-static void enter_new(Coroutine *co)
+static CO_SWITCHES __attribute__((noinline)) void enter_new(Coroutine *co)
 {
     if (!context_of(co)) {
         AioContext *ctx = aio_context_current_or_null();
@@ -102,7 +102,7 @@ static void enter_new(Coroutine *co)
     co_sanitizer_after_enter(co);
 }
 
-void co_enter(Coroutine *co)
+CO_SWITCHES void co_enter(Coroutine *co)
 {
     if (unlikely(co->caller_sp)) {
         co_misuse("entered while it runs");
@@ -126,7 +126,7 @@ void co_resume(CoReady *ready)
     co_enter(co);
 }
 
-static inline void yield_for(const char *reason)
+static inline CO_SWITCHES void yield_for(const char *reason)
 {
     Coroutine *self = co_thread.current;
     void *caller_sp;
@@ -143,12 +143,12 @@ static inline void yield_for(const char *reason)
     co_sanitizer_after_yield(self);
 }
 
-void co_yield(void)
+CO_SWITCHES void co_yield(void)
 {
     yield_for("a wake-up");
 }
 
-void co_yield_reason(const char *reason)
+CO_SWITCHES void co_yield_reason(const char *reason)
 {
     yield_for(reason);
 }

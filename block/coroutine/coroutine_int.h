@@ -9,6 +9,10 @@
 #include <bdrv/coroutine.h>
 #include <stddef.h>
 
+/* Tests also build the runtime with the debug list. */
+#if defined(CONFIG_COROUTINE_DEBUG) && !defined(CO_DEBUG)
+#define CO_DEBUG 1
+#endif
 
 /*
  * A coroutine lives at the upper end of its own stack mapping:
@@ -42,7 +46,7 @@ struct Coroutine {
     void *fiber; /* thread sanitiser */
     void *caller_fiber;
     unsigned valgrind_id;
-#ifdef CONFIG_COROUTINE_DEBUG
+#ifdef CO_DEBUG
     Coroutine *live_next, **live_prev; /* co_debug_lock */
 #endif
 };
@@ -99,7 +103,7 @@ Coroutine *co_pool_refill(void);   /* the pool is empty; NULL if nothing can be 
 void co_pool_overflow(Coroutine *co); /* the pool is full or not yet set up; @co may be running */
 
 /* debug.c */
-#ifdef CONFIG_COROUTINE_DEBUG
+#ifdef CO_DEBUG
 void co_debug_add(Coroutine *co);
 void co_debug_remove(Coroutine *co);
 #else

@@ -14,7 +14,7 @@ void co_misuse(const char *what)
     abort();
 }
 
-#ifdef CONFIG_COROUTINE_DEBUG
+#ifdef CO_DEBUG
 
 /* All live coroutines of the process, oldest last. */
 static pthread_mutex_t co_debug_lock = PTHREAD_MUTEX_INITIALIZER;

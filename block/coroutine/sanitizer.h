@@ -36,6 +36,17 @@ void __tsan_destroy_fiber(void *fiber);
 void __tsan_switch_to_fiber(void *fiber, unsigned flags);
 #endif
 
+/*
+ * For functions that switch: the thread sanitiser keeps a call stack for each fibre, and would take the
+ * function's end off the call stack of the other one.
+ */
+#ifdef CO_TSAN
+#define CO_SWITCHES __attribute__((no_sanitize("thread")))
+#else
+#define CO_SWITCHES
+#endif
+#define CO_SWITCH_HOOK static inline CO_SWITCHES __attribute__((always_inline))
+
 static inline void co_sanitizer_map(Coroutine *co)
 {
 #ifdef CO_ASAN
@@ -56,7 +67,7 @@ static inline void co_sanitizer_unmap(Coroutine *co)
 #endif
 }
 
-static inline void co_sanitizer_before_enter(Coroutine *co)
+CO_SWITCH_HOOK void co_sanitizer_before_enter(Coroutine *co)
 {
 #ifdef CO_ASAN
     __sanitizer_start_switch_fiber(&co->caller_fake_stack, co->stack_bottom,
@@ -68,14 +79,14 @@ static inline void co_sanitizer_before_enter(Coroutine *co)
 #endif
 }
 
-static inline void co_sanitizer_after_enter(Coroutine *co)
+CO_SWITCH_HOOK void co_sanitizer_after_enter(Coroutine *co)
 {
 #ifdef CO_ASAN
     __sanitizer_finish_switch_fiber(co->caller_fake_stack, NULL, NULL);
 #endif
 }
 
-static inline void co_sanitizer_before_yield(Coroutine *self)
+CO_SWITCH_HOOK void co_sanitizer_before_yield(Coroutine *self)
 {
 #ifdef CO_ASAN
     __sanitizer_start_switch_fiber(&self->fake_stack, self->caller_bottom, self->caller_bytes);
@@ -85,21 +96,21 @@ static inline void co_sanitizer_before_yield(Coroutine *self)
 #endif
 }
 
-static inline void co_sanitizer_after_yield(Coroutine *self)
+CO_SWITCH_HOOK void co_sanitizer_after_yield(Coroutine *self)
 {
 #ifdef CO_ASAN
     __sanitizer_finish_switch_fiber(self->fake_stack, &self->caller_bottom, &self->caller_bytes);
 #endif
 }
 
-static inline void co_sanitizer_begin(Coroutine *self)
+CO_SWITCH_HOOK void co_sanitizer_begin(Coroutine *self)
 {
 #ifdef CO_ASAN
     __sanitizer_finish_switch_fiber(NULL, &self->caller_bottom, &self->caller_bytes);
 #endif
 }
 
-static inline void co_sanitizer_end(Coroutine *self)
+CO_SWITCH_HOOK void co_sanitizer_end(Coroutine *self)
 {
 #ifdef CO_ASAN
     __sanitizer_start_switch_fiber(NULL, self->caller_bottom, self->caller_bytes);

@@ -5,10 +5,10 @@
  * A suspended stack is known by the address of the ucontext_t on it.
  */
 
-#include "block/coroutine/coroutine_int.h"
+#include "block/coroutine/sanitizer.h"
 #include <ucontext.h>
 
-void co_switch(void **save, void *load)
+CO_SWITCHES void co_switch(void **save, void *load)
 {
     ucontext_t here;
 
@@ -19,8 +19,8 @@ void co_switch(void **save, void *load)
     }
 }
 
-/* makecontext() passes ints only. Not instrumented, since it is entered and never left. */
-__attribute__((no_sanitize("thread"))) static void co_base(unsigned high, unsigned low)
+/* makecontext() passes ints only. */
+static CO_SWITCHES void co_base(unsigned high, unsigned low)
 {
     Coroutine *co = (Coroutine *)(uintptr_t)((uint64_t)high << 32 | low);
 
@@ -28,7 +28,7 @@ __attribute__((no_sanitize("thread"))) static void co_base(unsigned high, unsign
     co_misuse("setcontext failed");
 }
 
-void co_switch_first(void **save, void *stack_top, Coroutine *co)
+CO_SWITCHES void co_switch_first(void **save, void *stack_top, Coroutine *co)
 {
     ucontext_t here, start;
     uint64_t address = (uintptr_t)co;
