@@ -265,7 +265,10 @@ static void coroutine_fn waiting_entry(void *opaque)
 static void test_dump(void)
 {
     Coroutine *co = co_new(waiting_entry, NULL);
-    g_autofree char *fresh = co_dump(), *waiting = NULL, *ended = NULL, *line = g_strdup_printf("%p: ", (void *)co);
+    g_autofree char *fresh = co_dump(), *waiting = NULL, *ended = NULL;
+#ifdef CO_DEBUG
+    g_autofree char *line = g_strdup_printf("%p: ", (void *)co);
+#endif
 
     co_enter(co);
     waiting = co_dump();
