@@ -182,7 +182,7 @@ bool coroutine_fn bdrv_co_reopen(BdrvEdge *edge, BdrvOptions *options, BdrvOpenF
 /** bdrv_refresh_node_limits() - merge the children's limits, then ask the driver; must not yield */
 void bdrv_refresh_node_limits(BlockDriverState *bs);
 
-/** bdrv_refresh_node_filename() - recompute bs->filename (driver, child's name or json:{…}) */
+/** bdrv_refresh_node_filename() - recompute bs->filename (driver, child's name or json:{…}); open/filename.c */
 void bdrv_refresh_node_filename(BlockDriverState *bs);
 
 #endif

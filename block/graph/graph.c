@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * BdrvGraph: what nodes, names and handles of one embedder have in common. Where to go from here:
+ * node.c (life of a node), child.c (edges), edit.c (how edges change), rights.c (who may do what),
+ * gate.c and drain.c (requests against changes), reopen.c, dump.c.
+ */
+#include "block/graph/graph_int.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+
+BdrvGraph *bdrv_graph_new(void)
+{
+    BdrvGraph *graph = g_new0(BdrvGraph, 1);
+
+    atomic_init(&graph->refs, 1);
+    co_mutex_init(&graph->edit_lock);
+    pthread_mutex_init(&graph->lock, NULL);
+    graph->by_name = g_hash_table_new(g_str_hash, g_str_equal);
+    graph->nodes = g_ptr_array_new();
+    graph->roots = g_ptr_array_new();
+    graph->drains = g_ptr_array_new_with_free_func(bdrv_drain_free);
+    return graph;
+}
+
+BdrvGraph *bdrv_graph_ref(BdrvGraph *graph)
+{
+    atomic_fetch_add_explicit(&graph->refs, 1, memory_order_relaxed);
+    return graph;
+}
+
+void bdrv_graph_unref(BdrvGraph *graph)
+{
+    if (!graph || atomic_fetch_sub_explicit(&graph->refs, 1, memory_order_acq_rel) != 1) {
+        return;
+    }
+    g_ptr_array_unref(graph->drains);
+    g_ptr_array_unref(graph->roots);
+    g_ptr_array_unref(graph->nodes);
+    g_hash_table_unref(graph->by_name);
+    pthread_mutex_destroy(&graph->lock);
+    co_mutex_destroy(&graph->edit_lock);
+    g_free(graph);
+}
+
+void bdrv_graph_set_opener_gate(BdrvGraph *graph, BdrvOpenerGate *gate, void *opaque)
+{
+    pthread_mutex_lock(&graph->lock);
+    graph->opener_gate = gate;
+    graph->opener_gate_opaque = opaque;
+    pthread_mutex_unlock(&graph->lock);
+}
+
+bool bdrv_graph_ask_gate(BdrvGraph *graph, const BlockDriverState *parent, const char *filename, const char *format,
+                         bool *guess, GError **errp)
+{
+    BdrvOpenerGate *gate;
+    void *opaque;
+
+    pthread_mutex_lock(&graph->lock);
+    gate = graph->opener_gate;
+    opaque = graph->opener_gate_opaque;
+    pthread_mutex_unlock(&graph->lock);
+
+    *guess = false;
+    if (!gate) {
+        g_set_error(errp, BDRV_ERROR, EACCES,
+                    "the image names the file '%s', and no opener gate was set that allows it; "
+                    "allow it with bdrv_graph_set_opener_gate() or open without backing file", filename);
+        return false;
+    }
+    return gate(opaque, parent->node_name, filename, format, guess, errp);
+}
