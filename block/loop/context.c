@@ -170,7 +170,6 @@ AioContext *aio_context_current(void)
         aio_context_unref(ctx);
         return NULL;
     }
-    ctx->is_private = true;
     aio_thread.own = ctx;
     aio_thread.current = ctx;
     return ctx;

@@ -118,6 +118,9 @@ static bool sleep_for_fds(AioContext *ctx)
     int64_t deadline, timeout = -1;
     bool any;
 
+    if (aio_rings_poll(ctx)) { /* what the submission found done already */
+        return true;
+    }
     deadline = aio_timers_next(ctx);
     if (deadline != INT64_MAX) {
         timeout = deadline - aio_clock_ns(ctx);
@@ -174,7 +177,7 @@ static bool run_round(AioContext *ctx, bool may_block, AioCaller caller)
 {
     bool any;
 
-    aio_thread.in_callback = true;
+    aio_thread.in_callback = true; /* or in a coroutine; what is run here ends before the round does */
     any = ctx->schedule->run(ctx, may_block, caller);
     aio_thread.in_callback = false;
     return any;
@@ -195,7 +198,8 @@ static void run_end(AioContext *ctx)
 
 bool blocking_fn aio_context_run(AioContext *ctx, bool may_block)
 {
-    bool entered = !aio_thread.current;
+    /* A private context gives way, as it does to aio_context_enter(). */
+    bool entered = aio_thread.current != ctx && aio_thread.current == aio_thread.own;
     bool any;
 
     if (aio_thread.in_callback || co_in_coroutine() || (!entered && aio_thread.current != ctx)) {

@@ -78,7 +78,6 @@ struct AioContext {
 
     AioData *data; /* newest first */
     unsigned index;
-    bool is_private; /* made for a thread that had none */
     AioSim *sim;
     AioContext *next_in_sim;
 };

@@ -132,16 +132,15 @@ static AioJob *take_drawn_job(AioSim *sim, AioJob **list, unsigned *n)
     return job;
 }
 
-/* As in a worker thread: no context, and no blocking calls. */
+/* As in a worker thread: outside of all contexts of the simulation, and no blocking calls. */
 static void run_job(AioSim *sim)
 {
     AioJob *job = take_drawn_job(sim, &sim->jobs, &sim->n_jobs);
-    AioThread saved = aio_thread;
+    AioContext *current = aio_thread.current;
 
-    aio_thread.current = NULL;
-    aio_thread.own = NULL;
+    aio_thread.current = aio_thread.own;
     job->result = job->func(job->opaque);
-    aio_thread = saved;
+    aio_thread.current = current;
     job->next = sim->done;
     sim->done = job;
     sim->n_done++;
@@ -216,34 +215,38 @@ static unsigned draw_bit(AioSim *sim, unsigned bits)
     return bits & -bits;
 }
 
-/* Make @ctx the thread's context; returns what was. A job's or step's effects then land as if it had a thread. */
-static AioThread switch_to(AioContext *ctx)
+/* A step of one context, during which this OS thread is that context's thread. */
+typedef struct SimTurn {
+    AioContext *ctx;
+    AioContext *current; /* who it was before */
+    bool running;
+} SimTurn;
+
+static SimTurn turn_begin(AioContext *ctx)
 {
-    AioThread saved = aio_thread;
+    SimTurn turn = { .ctx = aio_context_ref(ctx), .current = aio_thread.current, .running = ctx->running };
 
     aio_thread.current = ctx;
     ctx->running = true;
-    return saved;
+    return turn;
 }
 
-static void switch_back(AioThread saved, bool was_running)
+static void turn_end(const SimTurn *turn)
 {
-    AioContext *ctx = aio_thread.current;
+    AioContext *ctx = turn->ctx;
 
-    ctx->running = was_running;
-    if (ctx->external && !was_running) {
+    ctx->running = turn->running;
+    if (ctx->external && !ctx->running) {
         aio_external_publish(ctx);
     }
-    aio_thread = saved;
+    aio_thread.current = turn->current;
+    aio_context_unref(ctx); /* what ran may have dropped all others */
 }
 
 static void run_one(AioSim *sim, AioContext *ctx, unsigned due)
 {
-    bool was_running = ctx->running;
-    AioThread saved;
+    SimTurn turn = turn_begin(ctx);
 
-    aio_context_ref(ctx); /* what runs may drop the last one */
-    saved = switch_to(ctx);
     switch (draw_bit(sim, due)) {
     case DUE_READY:
         run_drawn_ready(sim, ctx);
@@ -259,8 +262,7 @@ static void run_one(AioSim *sim, AioContext *ctx, unsigned due)
         break;
     }
     aio_rings_submit(ctx);
-    switch_back(saved, was_running);
-    aio_context_unref(ctx);
+    turn_end(&turn);
 }
 
 /* Draw one of the things that are due and do it; false if there is none. */
@@ -302,20 +304,15 @@ static bool poll_outside(AioSim *sim, int64_t timeout_ns)
     bool any = false;
 
     for (AioContext *next, *ctx = sim->contexts; ctx; ctx = next) {
-        bool was_running = ctx->running;
-        AioThread saved;
+        SimTurn turn = turn_begin(ctx);
 
-        next = ctx->next_in_sim;
-        if (!ctx->rings && ctx->epoll_fd < 0) {
-            continue;
-        }
-        saved = switch_to(ctx);
         aio_rings_submit(ctx);
         any |= aio_rings_poll(ctx);
         if (ctx->epoll_fd >= 0) {
             any |= aio_fds_poll(ctx, aio_rings_busy(ctx) && !any ? timeout_ns : 0);
         }
-        switch_back(saved, was_running);
+        next = ctx->next_in_sim;
+        turn_end(&turn);
     }
     return any;
 }
@@ -376,7 +373,8 @@ bool blocking_fn aio_sim_step(AioSim *sim)
 
 static bool sim_run(AioContext *ctx, bool may_block, AioCaller caller)
 {
-    return sim_step(ctx->sim, may_block, caller == AIO_CALLER_LIBRARY ? ctx : NULL);
+    /* Who polls from outside sleeps there instead of here. */
+    return sim_step(ctx->sim, may_block || ctx->external, caller == AIO_CALLER_LIBRARY ? ctx : NULL);
 }
 
 static int64_t sim_clock_ns(AioContext *ctx)

@@ -13,8 +13,9 @@
 #define WORKER_STACK_SIZE (1024 * 1024)
 
 typedef struct Worker {
-    pthread_cond_t woken;
-    AioJob *job; /* what it was given while idle */
+    pthread_cond_t cond;
+    bool woken;  /* somebody took it off the idle stack, to do @job */
+    AioJob *job; /* NULL: to end, there are too many threads */
     struct Worker *next_idle;
 } Worker;
 
@@ -51,21 +52,32 @@ static AioJob *take_job_locked(WorkerPool *pool)
     return job;
 }
 
-/* Sleep until a job is handed over or the time is up: then NULL, and @self is on no list. */
+static void wake_idle_locked(WorkerPool *pool, AioJob *job)
+{
+    Worker *worker = pool->idle;
+
+    pool->idle = worker->next_idle;
+    worker->job = job;
+    worker->woken = true;
+    pthread_cond_signal(&worker->cond);
+}
+
+/* Sleep until a job is handed over. NULL if the thread is not needed any more. */
 static AioJob *wait_for_job_locked(WorkerPool *pool, Worker *self)
 {
     struct timespec until;
     int ret = 0;
 
     self->job = NULL;
+    self->woken = false;
     self->next_idle = pool->idle;
     pool->idle = self;
     clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += WORKER_IDLE_SECONDS;
-    while (!self->job && ret != ETIMEDOUT) {
-        ret = pthread_cond_timedwait(&self->woken, &pool->lock, &until);
+    while (!self->woken && ret != ETIMEDOUT) {
+        ret = pthread_cond_timedwait(&self->cond, &pool->lock, &until);
     }
-    if (!self->job) {
+    if (!self->woken) {
         Worker **p = &pool->idle;
 
         while (*p != self) {
@@ -85,7 +97,7 @@ static void *worker_main(void *opaque)
 
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&self.woken, &attr);
+    pthread_cond_init(&self.cond, &attr);
     pthread_condattr_destroy(&attr);
 
     pthread_mutex_lock(&pool->lock);
@@ -104,7 +116,7 @@ static void *worker_main(void *opaque)
     }
     pool->threads--;
     pthread_mutex_unlock(&pool->lock);
-    pthread_cond_destroy(&self.woken);
+    pthread_cond_destroy(&self.cond);
     return NULL;
 }
 
@@ -166,11 +178,7 @@ void aio_worker_start_job(AioContext *ctx, AioJob *job)
     pthread_mutex_lock(&pool->lock);
     set_default_locked(pool);
     if (pool->idle) {
-        Worker *worker = pool->idle;
-
-        pool->idle = worker->next_idle;
-        worker->job = job;
-        pthread_cond_signal(&worker->woken);
+        wake_idle_locked(pool, job);
     } else {
         put_job_locked(pool, job);
         start = pool->threads < pool->max_threads;
@@ -189,6 +197,10 @@ void aio_set_worker_limits(unsigned io, unsigned cpu)
     for (unsigned kind = 0; kind < 2; kind++) {
         pthread_mutex_lock(&pools[kind].lock);
         pools[kind].max_threads = limits[kind];
+        /* Too many threads: idle ones end now, busy ones after their jobs. */
+        for (unsigned n = pools[kind].threads; n > limits[kind] && pools[kind].idle; n--) {
+            wake_idle_locked(&pools[kind], NULL);
+        }
         pthread_mutex_unlock(&pools[kind].lock);
     }
 }
