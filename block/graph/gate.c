@@ -237,6 +237,18 @@ void coroutine_fn bdrv_gate_leave(BdrvGate *gate, void *outer)
     slot_leave(slot);
 }
 
+void *bdrv_gate_try_enter(BdrvGate *gate)
+{
+    BdrvSlot *slot = gate_my_slot(gate);
+
+    return slot_try_enter(slot) ? slot : NULL;
+}
+
+void coroutine_fn bdrv_gate_adopt(void *entered)
+{
+    co_set_request(entered);
+}
+
 void *coroutine_fn bdrv_gate_enter_both(BdrvGate *a, BdrvGate *b)
 {
     /* Waiting for one gate inside the other could wait for a drain that waits for us. */

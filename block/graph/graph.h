@@ -146,6 +146,13 @@ int coroutine_fn bdrv_gate_enter_or_cancel(BdrvGate *gate, BdrvGateWait *wait, v
 /** bdrv_gate_cancel() - end the wait if it is parked; else nothing. The waiter's thread. */
 bool bdrv_gate_cancel(BdrvGate *gate, BdrvGateWait *wait);
 
+/**
+ * bdrv_gate_try_enter() - begin a request whose coroutine starts later
+ * Returns: what the coroutine gives to bdrv_gate_adopt(); NULL if it would have to park. Any context.
+ */
+void *bdrv_gate_try_enter(BdrvGate *gate);
+void coroutine_fn bdrv_gate_adopt(void *entered); /* in the same thread; then bdrv_gate_leave(gate, NULL) */
+
 /** bdrv_gate_enter_both() - for a request on two BlockBackends; never waits for one inside the other */
 void *coroutine_fn bdrv_gate_enter_both(BdrvGate *a, BdrvGate *b);
 void coroutine_fn bdrv_gate_leave_both(BdrvGate *a, BdrvGate *b, void *outer);
@@ -166,16 +173,25 @@ bool bdrv_gate_is_empty(BdrvGate *gate); /* a snapshot, for tests */
 int coroutine_fn bdrv_co_drain_begin(BlockDriverState *bs);
 void coroutine_fn bdrv_co_drain_end(BlockDriverState *bs);
 
-/* ---- reopen (reopen.c) ---- */
+/* ---- reopen (reopen.c; open/reopen.c works out the items) ---- */
+
+typedef struct BdrvReopenItem {
+    BlockDriverState *bs;
+    BdrvOpenFlags flags;   /* new ones, as for bdrv_open */
+    BdrvOptions *options;  /* own keys, validated: what the driver gets; owned */
+    BdrvOptions *own;      /* the same as given: becomes node->options; owned */
+    bool force_share;
+    void *state;           /* the driver's, between prepare and commit or abort */
+} BdrvReopenItem;
 
 /**
- * bdrv_co_reopen() - new flags and options for the root of @edge and the file children that inherit them
- * @options: own keys of the root node ("file.…" for its file), taken, NULL: none
+ * bdrv_co_reopen_items() - give nodes new flags and options; all or nothing
+ * @edge: root edge; everything below it is drained meanwhile
  * @used: rights that @edge needs from then on
- * Drains, prepares all, commits all or aborts all.
+ * @items: parents before children; emptied
  */
-bool coroutine_fn bdrv_co_reopen(BdrvEdge *edge, BdrvOptions *options, BdrvOpenFlags flags, unsigned used,
-                                 GError **errp);
+bool coroutine_fn bdrv_co_reopen_items(BdrvEdge *edge, unsigned used, BdrvReopenItem *items, unsigned count,
+                                       GError **errp);
 
 /* ---- drivers' callbacks that the control path makes (io/driver_call.c has those of the data path) ---- */
 

@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * BlockBackend: what embedders hold. Opening and closing are here; request.c has what every flavour
+ * of I/O shares, blocking.c, callback.c and queue.c the flavours, control.c everything that changes
+ * or asks about the image as a whole.
+ */
+#include "block/backend/backend_int.h"
+#include "block/open/open.h"
+
+#include <errno.h>
+
+static const BdrvOptionSpec backend_options[] = {
+    { "cache.writeback", BDRV_OPTION_BOOL, "Off: every write is durable when it returns", "on", NULL },
+    { NULL },
+};
+
+/* The options that belong to the handle, not to a node. */
+static bool take_backend_options(BdrvOptions *options, BdrvOpenFlags *flags, GError **errp)
+{
+    const BdrvOptionSpec *const specs[] = { backend_options, NULL };
+    g_autoptr(BdrvOptions) mine = bdrv_options_new();
+
+    for (unsigned i = 0; i < bdrv_options_count(options); i++) {
+        g_autofree char *text = NULL;
+        const char *key;
+
+        bdrv_options_nth(options, i, &key, NULL, &text);
+        if (g_str_equal(key, "cache.writeback")) {
+            bdrv_options_set_string(mine, key, text);
+        }
+    }
+    if (!bdrv_options_validate(mine, specs, "the block backend", errp)) {
+        return false;
+    }
+    if (bdrv_options_remove(options, "cache.writeback")) {
+        *flags &= ~BDRV_O_WRITETHROUGH;
+        *flags |= bdrv_options_get_bool(mine, "cache.writeback", true) ? 0 : BDRV_O_WRITETHROUGH;
+    }
+    return true;
+}
+
+static unsigned root_rights(const BlockDriverState *root, BdrvOpenFlags flags)
+{
+    unsigned used = BDRV_RIGHT_CONSISTENT_READ;
+
+    if ((flags & BDRV_O_RDWR) && !root->read_only) {
+        used |= BDRV_RIGHT_WRITE;
+        used |= flags & BDRV_O_RESIZE ? BDRV_RIGHT_RESIZE : 0;
+    }
+    return used;
+}
+
+static void blk_free(BlockBackend *blk)
+{
+    blk_locals_free(blk);
+    bdrv_gate_free(blk->gate);
+    bdrv_graph_unref(blk->graph);
+    g_free(blk->name);
+    g_free(blk);
+}
+
+static BlockBackend *coroutine_fn blk_co_new(BdrvGraph *graph, BlockDriverState *root, BdrvOpenFlags flags,
+                                             GError **errp)
+{
+    BlockBackend *blk = g_new0(BlockBackend, 1);
+
+    blk->graph = bdrv_graph_ref(graph);
+    blk->gate = bdrv_gate_new();
+    blk->name = g_strdup("");
+    blk->writethrough = flags & BDRV_O_WRITETHROUGH;
+    blk->root = bdrv_root_attach(root, blk->gate, root->filename, root_rights(root, flags), BDRV_RIGHTS_ALL, errp);
+    if (!blk->root) {
+        bdrv_co_node_unref(root);
+        blk_free(blk);
+        return NULL;
+    }
+    if (!bdrv_graph_publish(graph, root, errp)) {
+        bdrv_co_root_detach(blk->root);
+        blk_free(blk);
+        return NULL;
+    }
+    return blk;
+}
+
+BlockBackend *coroutine_fn blk_co_open(BdrvGraph *graph, const char *filename, BdrvOptions *options,
+                                       BdrvOpenFlags flags, GError **errp)
+{
+    BlockDriverState *root;
+
+    if (!options) {
+        options = bdrv_options_new();
+    }
+    if (!take_backend_options(options, &flags, errp)) {
+        bdrv_options_free(options);
+        return NULL;
+    }
+    root = bdrv_co_open_tree(graph, filename, options, flags & ~BDRV_O_WRITETHROUGH, false, errp);
+    return root ? blk_co_new(graph, root, flags, errp) : NULL;
+}
+
+static void set_close_error(int ret, const char *what, const char *filename, GError **errp)
+{
+    if (ret < 0 && errp && !*errp) {
+        g_set_error(errp, BDRV_ERROR, -ret, "%s '%s' failed: %s", what, filename, g_strerror(-ret));
+    }
+}
+
+bool coroutine_fn blk_co_close(BlockBackend *blk, GError **errp)
+{
+    g_autofree char *filename = NULL;
+    GError *error = NULL;
+
+    if (!blk) {
+        return true;
+    }
+    filename = g_strdup(blk_bs(blk)->filename);
+    bdrv_gate_shut(blk->gate);
+    if (blk->root->used & BDRV_RIGHT_WRITE) {
+        set_close_error(bdrv_co_flush(&blk->root->child), "flushing", filename, &error);
+    }
+    set_close_error(bdrv_co_root_detach(blk->root), "closing", filename, &error);
+    blk_free(blk);
+    if (error) {
+        g_propagate_error(errp, error);
+        return false;
+    }
+    return true;
+}
+
+/* ---- blocking forms ---- */
+
+typedef struct OpenCall {
+    BdrvGraph *graph;
+    const char *filename;
+    BdrvOptions *options;
+    BdrvOpenFlags flags;
+    BlockBackend *blk;
+    GError **errp;
+} OpenCall;
+
+static int coroutine_fn run_open(BlockBackend *unused, void *opaque)
+{
+    OpenCall *call = opaque;
+
+    call->blk = blk_co_open(call->graph, call->filename, call->options, call->flags, call->errp);
+    return 0;
+}
+
+BlockBackend *blk_open(BdrvGraph *graph, const char *filename, BdrvOptions *options, BdrvOpenFlags flags,
+                       GError **errp)
+{
+    OpenCall call = { graph, filename, options, flags, NULL, errp };
+
+    if (blk_run_blocking(NULL, run_open, &call) < 0) {
+        bdrv_options_free(options);
+        blk_set_edeadlk(errp);
+    }
+    return call.blk;
+}
+
+typedef struct CloseCall {
+    bool ok;
+    GError **errp;
+} CloseCall;
+
+static int coroutine_fn run_close(BlockBackend *blk, void *opaque)
+{
+    CloseCall *call = opaque;
+
+    call->ok = blk_co_close(blk, call->errp);
+    return 0;
+}
+
+bool blk_close(BlockBackend *blk, GError **errp)
+{
+    CloseCall call = { false, errp };
+
+    if (!blk) {
+        return true;
+    }
+    if (blk_run_blocking(blk, run_close, &call) < 0) {
+        blk_set_edeadlk(errp);
+    }
+    return call.ok;
+}
+
+/* ---- what a handle tells of itself ---- */
+
+int64_t blk_length(BlockBackend *blk)
+{
+    return atomic_load_explicit(&blk_bs(blk)->length, memory_order_relaxed);
+}
+
+bool blk_is_read_only(BlockBackend *blk)
+{
+    return !(blk->root->used & BDRV_RIGHT_WRITE);
+}
+
+const char *blk_filename(BlockBackend *blk)
+{
+    return blk_bs(blk)->filename;
+}
+
+const char *blk_driver(BlockBackend *blk)
+{
+    return blk_bs(blk)->drv->format_name;
+}
+
+void blk_set_name(BlockBackend *blk, const char *device_name)
+{
+    g_free(blk->name);
+    blk->name = g_strdup(device_name ? device_name : "");
+}
+
+const char *blk_name(BlockBackend *blk)
+{
+    return blk->name;
+}
+
+BdrvGraph *blk_graph(BlockBackend *blk)
+{
+    return blk->graph;
+}
+
+uint32_t blk_request_alignment(BlockBackend *blk)
+{
+    return blk_bs(blk)->limits.request_alignment;
+}
+
+int64_t blk_max_transfer(BlockBackend *blk)
+{
+    return blk_bs(blk)->limits.max_transfer;
+}
+
+void *blk_blockalign(BlockBackend *blk, size_t bytes)
+{
+    return bdrv_try_blockalign(blk_bs(blk), bytes);
+}
+
+void blk_set_writethrough(BlockBackend *blk, bool on)
+{
+    atomic_store_explicit(&blk->writethrough, on, memory_order_relaxed);
+}
+
+void blk_allow_write_beyond_eof(BlockBackend *blk, bool allow)
+{
+    atomic_store_explicit(&blk->beyond_eof, allow, memory_order_relaxed);
+}
+
+bool blk_probed(BlockBackend *blk)
+{
+    return bdrv_node(blk_bs(blk))->probed;
+}

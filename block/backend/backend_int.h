@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef BDRV_BACKEND_INT_H
+#define BDRV_BACKEND_INT_H
+
+/* Shared by the files of block/backend only. */
+
+#include "block/graph/graph.h"
+#include "block/graph/pending.h"
+#include "block/io/io.h"
+
+#include <stdatomic.h>
+
+/* What one thread keeps of one handle (callback.c): unused request objects, finished requests. */
+typedef struct BlkLocal BlkLocal;
+
+struct BlockBackend {
+    BdrvGraph *graph;
+    BdrvEdge *root;
+    BdrvGate *gate;
+    char *name; /* device name, "" if none */
+    _Atomic bool writethrough;
+    _Atomic bool beyond_eof;
+    _Atomic(BlkLocal *) locals[AIO_CONTEXT_MAX]; /* each made by the thread that has the index */
+};
+
+/* At most so many requests complete inside their submission before the loop gets its turn. */
+#define BLK_INLINE_MAX 64
+
+static inline BlockDriverState *blk_bs(const BlockBackend *blk)
+{
+    return blk->root->child.bs;
+}
+
+/** blk_co_perform() - carry out one request, inside the gate. READ and WRITE take @bytes from @iov. */
+int coroutine_fn blk_co_perform(BlockBackend *blk, BlkOp op, int64_t offset, int64_t bytes, const BdrvIov *iov,
+                                BdrvRequestFlags flags);
+
+/** blk_locals_free() - let go of what the threads keep */
+void blk_locals_free(BlockBackend *blk);
+
+/*
+ * Blocking flavour (blocking.c): run @func in a coroutine of the calling thread.
+ * Returns: what @func returned; -EDEADLK from a coroutine or a callback.
+ */
+typedef int BlkBlockingFunc(BlockBackend *blk, void *opaque);
+int blocking_fn blk_run_blocking(BlockBackend *blk, BlkBlockingFunc *func, void *opaque);
+
+/** blk_edeadlk() - the error of a control function that blk_run_blocking() refused */
+void blk_set_edeadlk(GError **errp);
+
+#endif

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: MIT */
+/* What concerns the image as a whole. Whatever changes its structure runs drained. */
+#include "block/backend/backend_int.h"
+#include "block/open/open.h"
+
+#include <errno.h>
+#include <inttypes.h>
+
+/* ---- drain ---- */
+
+int coroutine_fn blk_co_drain_begin(BlockBackend *blk)
+{
+    return bdrv_co_drain_begin(blk_bs(blk));
+}
+
+void coroutine_fn blk_co_drain_end(BlockBackend *blk)
+{
+    bdrv_co_drain_end(blk_bs(blk));
+}
+
+static int coroutine_fn run_drain_begin(BlockBackend *blk, void *opaque)
+{
+    return blk_co_drain_begin(blk);
+}
+
+static int coroutine_fn run_drain_end(BlockBackend *blk, void *opaque)
+{
+    blk_co_drain_end(blk);
+    return 0;
+}
+
+int blk_drain_begin(BlockBackend *blk)
+{
+    return blk_run_blocking(blk, run_drain_begin, NULL);
+}
+
+void blk_drain_end(BlockBackend *blk)
+{
+    blk_run_blocking(blk, run_drain_end, NULL);
+}
+
+/* Inside a request a drain would wait for itself. */
+static bool coroutine_fn drain_or_fail(BlockBackend *blk, GError **errp)
+{
+    int ret = blk_co_drain_begin(blk);
+
+    if (ret < 0) {
+        g_set_error(errp, BDRV_ERROR, -ret, "'%s' cannot be changed from inside one of its requests",
+                    blk_filename(blk));
+    }
+    return ret == 0;
+}
+
+/* ---- truncate ---- */
+
+typedef struct TruncateCall {
+    int64_t length;
+    bool exact;
+    BdrvPrealloc prealloc;
+    BdrvRequestFlags flags;
+    GError **errp;
+    bool ok;
+} TruncateCall;
+
+static int coroutine_fn run_truncate(BlockBackend *blk, void *opaque)
+{
+    TruncateCall *call = opaque;
+    unsigned used = blk->root->used;
+
+    if (blk_is_read_only(blk)) {
+        g_set_error(call->errp, BDRV_ERROR, EACCES, "'%s' is read-only; open it read-write to resize it",
+                    blk_filename(blk));
+        return 0;
+    }
+    if (!drain_or_fail(blk, call->errp)) {
+        return 0;
+    }
+    /* The right to resize is held by who opened for it, others take it for the moment. */
+    if (bdrv_co_root_set_rights(blk->root, used | BDRV_RIGHT_RESIZE, BDRV_RIGHTS_ALL, call->errp)) {
+        call->ok = bdrv_co_truncate(&blk->root->child, call->length, call->exact, call->prealloc, call->flags,
+                                    call->errp);
+        bdrv_co_root_set_rights(blk->root, used, BDRV_RIGHTS_ALL, NULL);
+    }
+    blk_co_drain_end(blk);
+    return 0;
+}
+
+bool blk_truncate(BlockBackend *blk, int64_t length, bool exact, BdrvPrealloc prealloc, BdrvRequestFlags flags,
+                  GError **errp)
+{
+    TruncateCall call = { length, exact, prealloc, flags, errp, false };
+
+    if (length < 0) {
+        g_set_error(errp, BDRV_ERROR, EINVAL, "length %" PRId64 " is negative", length);
+    } else if (blk_run_blocking(blk, run_truncate, &call) < 0) {
+        blk_set_edeadlk(errp);
+    }
+    return call.ok;
+}
+
+/* ---- check ---- */
+
+typedef struct CheckCall {
+    BdrvCheckResult *result;
+    BdrvCheckFix fix;
+    GError **errp;
+    bool ok;
+} CheckCall;
+
+static int coroutine_fn run_check(BlockBackend *blk, void *opaque)
+{
+    CheckCall *call = opaque;
+    GError *error = NULL;
+    int ret;
+
+    if (!drain_or_fail(blk, call->errp)) {
+        return 0;
+    }
+    ret = bdrv_co_check(blk_bs(blk), call->result, call->fix, &error);
+    call->ok = ret >= 0 && !error;
+    if (!call->ok && !error) {
+        g_set_error(&error, BDRV_ERROR, -ret, "checking '%s' failed: %s", blk_filename(blk), g_strerror(-ret));
+    }
+    if (error) {
+        g_propagate_error(call->errp, error);
+    }
+    blk_co_drain_end(blk);
+    return 0;
+}
+
+bool blk_check(BlockBackend *blk, BdrvCheckResult *result, BdrvCheckFix fix, GError **errp)
+{
+    CheckCall call = { result, fix, errp, false };
+
+    if (blk_run_blocking(blk, run_check, &call) < 0) {
+        blk_set_edeadlk(errp);
+    }
+    return call.ok;
+}
+
+/* ---- reopen ---- */
+
+bool coroutine_fn blk_co_reopen(BlockBackend *blk, BdrvOptions *options_taken, BdrvOpenFlags flags, GError **errp)
+{
+    unsigned used = BDRV_RIGHT_CONSISTENT_READ;
+
+    if (flags & BDRV_O_RDWR) {
+        used |= BDRV_RIGHT_WRITE;
+        used |= flags & BDRV_O_RESIZE ? BDRV_RIGHT_RESIZE : 0;
+    }
+    if (!bdrv_co_reopen(blk->root, options_taken, flags & ~BDRV_O_WRITETHROUGH, used, errp)) {
+        return false;
+    }
+    blk_set_writethrough(blk, flags & BDRV_O_WRITETHROUGH);
+    return true;
+}
+
+typedef struct ReopenCall {
+    BdrvOptions *options;
+    BdrvOpenFlags flags;
+    GError **errp;
+    bool ok;
+} ReopenCall;
+
+static int coroutine_fn run_reopen(BlockBackend *blk, void *opaque)
+{
+    ReopenCall *call = opaque;
+
+    call->ok = blk_co_reopen(blk, call->options, call->flags, call->errp);
+    return 0;
+}
+
+bool blk_reopen(BlockBackend *blk, BdrvOptions *options_taken, BdrvOpenFlags flags, GError **errp)
+{
+    ReopenCall call = { options_taken, flags, errp, false };
+
+    if (blk_run_blocking(blk, run_reopen, &call) < 0) {
+        bdrv_options_free(options_taken);
+        blk_set_edeadlk(errp);
+    }
+    return call.ok;
+}

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: MIT */
+/* Questions about an image and its layers. Each is asked inside a request, so that nothing changes meanwhile. */
+#include "block/backend/backend_int.h"
+#include "block/open/open.h"
+
+#include <errno.h>
+
+/* Run @func inside a request: in this coroutine, or in one of its own. */
+typedef struct InsideCall {
+    BlkBlockingFunc *func;
+    void *opaque;
+} InsideCall;
+
+static int coroutine_fn run_inside(BlockBackend *blk, void *opaque)
+{
+    const InsideCall *call = opaque;
+    void *outer = bdrv_gate_enter(blk->gate);
+    int ret = call->func(blk, call->opaque);
+
+    bdrv_gate_leave(blk->gate, outer);
+    return ret;
+}
+
+static int ask(BlockBackend *blk, BlkBlockingFunc *func, void *opaque)
+{
+    InsideCall call = { func, opaque };
+
+    return blk_run_blocking(blk, run_inside, &call);
+}
+
+/* For questions that cannot yield: from anywhere. */
+static int ask_anywhere(BlockBackend *blk, BlkBlockingFunc *func, void *opaque)
+{
+    return co_in_coroutine() || aio_in_callback() ? func(blk, opaque) : ask(blk, func, opaque);
+}
+
+static int coroutine_fn has_zero_init(BlockBackend *blk, void *opaque)
+{
+    return bdrv_has_zero_init(blk_bs(blk));
+}
+
+bool blk_has_zero_init(BlockBackend *blk)
+{
+    return ask_anywhere(blk, has_zero_init, NULL) == 1;
+}
+
+static int coroutine_fn get_info(BlockBackend *blk, void *opaque)
+{
+    return bdrv_get_info(blk_bs(blk), opaque);
+}
+
+int blk_get_info(BlockBackend *blk, BdrvInfo *info)
+{
+    BdrvInfo found = { 0 };
+    int ret = ask(blk, get_info, &found);
+
+    if (ret >= 0) {
+        *info = found;
+    }
+    return ret < 0 ? ret : 0;
+}
+
+static int coroutine_fn allocated_size(BlockBackend *blk, void *opaque)
+{
+    int64_t *size = opaque;
+
+    *size = bdrv_co_get_allocated_file_size(&blk->root->child);
+    return 0;
+}
+
+int64_t blk_allocated_size(BlockBackend *blk)
+{
+    int64_t size = 0;
+    int ret = ask(blk, allocated_size, &size);
+
+    return ret < 0 ? ret : size;
+}
+
+/* ---- snapshots ---- */
+
+static int coroutine_fn list_snapshots(BlockBackend *blk, void *opaque)
+{
+    BdrvSnapshotInfo **list = opaque;
+    BlockDriverState *bs = blk_bs(blk);
+
+    while (!bs->drv->bdrv_snapshot_list && bs->drv->is_filter && bs->file) {
+        bs = bs->file->bs;
+    }
+    return bs->drv->bdrv_snapshot_list ? bs->drv->bdrv_snapshot_list(bs, list) : -ENOTSUP;
+}
+
+int blk_list_snapshots(BlockBackend *blk, BdrvSnapshotInfo **list)
+{
+    BdrvSnapshotInfo *found = NULL;
+    int count = ask(blk, list_snapshots, &found);
+
+    if (count >= 0) {
+        *list = found;
+    }
+    return count;
+}
+
+void bdrv_snapshot_list_free(BdrvSnapshotInfo *list, int count)
+{
+    for (int i = 0; i < count; i++) {
+        g_free(list[i].id);
+        g_free(list[i].name);
+    }
+    g_free(list);
+}
+
+/* ---- layers ---- */
+
+/* Filters are passed over, but not one that sits right on a protocol: raw is the layer then, not its file. */
+static BdrvChild *skip_filters(BdrvChild *child)
+{
+    while (child->bs->drv->is_filter && child->bs->file && !child->bs->file->bs->drv->protocol_name) {
+        child = child->bs->file;
+    }
+    return child;
+}
+
+static BdrvChild *find_layer(BlockBackend *blk, unsigned depth)
+{
+    BdrvChild *child = skip_filters(&blk->root->child);
+
+    for (; depth > 0; depth--) {
+        if (!child->bs->backing) {
+            return NULL;
+        }
+        child = skip_filters(child->bs->backing);
+    }
+    return child;
+}
+
+typedef struct LayerCall {
+    unsigned depth;
+    BdrvLayer layer;
+    BdrvOptions *specific;
+} LayerCall;
+
+/* Kept by the node, so that the text stays valid as long as the other names do. */
+static const char *full_backing_filename(BlockDriverState *bs)
+{
+    BdrvNode *node = bdrv_node(bs);
+
+    if (!node->full_backing_filename && bs->backing_filename) {
+        node->full_backing_filename = bdrv_full_backing_filename(bs->filename, bs->backing_filename, NULL);
+    }
+    return node->full_backing_filename;
+}
+
+static int coroutine_fn describe_layer(BlockBackend *blk, void *opaque)
+{
+    LayerCall *call = opaque;
+    BdrvChild *child = find_layer(blk, call->depth);
+    BlockDriverState *bs = child ? child->bs : NULL;
+    BdrvInfo info = { 0 };
+
+    if (!child) {
+        return -ENOENT;
+    }
+    if (bdrv_get_info(bs, &info) < 0) {
+        info = (BdrvInfo){ 0 };
+    }
+    call->layer = (BdrvLayer){
+        .filename = bs->filename,
+        .driver = bs->drv->format_name,
+        .node_name = bs->node_name,
+        .backing_filename = bs->backing_filename,
+        .backing_format = bs->backing_format,
+        .full_backing_filename = full_backing_filename(bs),
+        .length = atomic_load_explicit(&bs->length, memory_order_relaxed),
+        .allocated_size = bdrv_co_get_allocated_file_size(child),
+        .encrypted = bs->encrypted,
+        .is_dirty = info.is_dirty,
+        .is_corrupt = info.is_corrupt,
+        .cluster_size = info.cluster_size,
+    };
+    return 0;
+}
+
+bool blk_layer(BlockBackend *blk, unsigned depth, BdrvLayer *layer)
+{
+    LayerCall call = { .depth = depth };
+
+    if (ask(blk, describe_layer, &call) < 0) {
+        return false;
+    }
+    *layer = call.layer;
+    return true;
+}
+
+static int coroutine_fn layer_specific(BlockBackend *blk, void *opaque)
+{
+    LayerCall *call = opaque;
+    BdrvChild *child = find_layer(blk, call->depth);
+
+    call->specific = child ? bdrv_get_specific_info(child->bs) : NULL;
+    return 0;
+}
+
+BdrvOptions *blk_layer_specific_info(BlockBackend *blk, unsigned depth)
+{
+    LayerCall call = { .depth = depth };
+
+    ask_anywhere(blk, layer_specific, &call);
+    return call.specific;
+}
+
+BdrvOptions *blk_get_specific_info(BlockBackend *blk)
+{
+    return blk_layer_specific_info(blk, 0);
+}
