@@ -202,7 +202,7 @@ int file_libaio_error(void)
     int ret = io_setup(1, &io);
     if (ret == 0) {
         io_destroy(io);
-        return -EAGAIN;
+        return aio_context_sim(aio_context_current()) ? 0 : -EAGAIN;
     }
     return ret;
 }

@@ -168,10 +168,10 @@ bool coroutine_fn file_co_set_rights(BlockDriverState *bs, unsigned used, unsign
         return true;
     }
     int ret = file_run(rights_job, &job);
+    if (ret == -EAGAIN && !job.error) {
+        ret = rights_job(&job); /* no worker to be had, and giving up rights must not fail */
+    }
     if (ret < 0) {
-        if (!job.error) {
-            set_lock_error(job.name, -ret, &job.error);
-        }
         g_propagate_error(errp, job.error);
         return false;
     }

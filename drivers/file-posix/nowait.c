@@ -21,7 +21,7 @@ int coroutine_fn file_nowait_read(FileIo *io)
     do {
         file_io_step(io);
         ssize_t done = s->calls->preadv2(s->h.fd, io->vec, io->count, io->offset + io->done, RWF_NOWAIT);
-        if (done < 0 && errno == EOPNOTSUPP) {
+        if (done < 0 && (errno == EOPNOTSUPP || errno == ENOSYS)) {
             atomic_store_explicit(&s->no_nowait, true, memory_order_relaxed);
             return -EAGAIN;
         }

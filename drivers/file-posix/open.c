@@ -126,7 +126,8 @@ static int open_descriptor(int fd, bool writable, bool direct)
         return -1;
     }
     bool mode_ok = (now & O_ACCMODE) == O_RDWR || ((now & O_ACCMODE) == O_RDONLY && !writable);
-    if (mode_ok && !(now & O_DIRECT) == !direct) {
+    /* O_APPEND would send every write to the end of the file, wherever it was meant for. */
+    if (mode_ok && !(now & O_DIRECT) == !direct && !(now & (O_APPEND | O_PATH))) {
         return fcntl(fd, F_DUPFD_CLOEXEC, 0);
     }
     return open_again(fd, open_flags(writable, direct));

@@ -411,5 +411,6 @@ int coroutine_fn file_co_copy_range(BlockDriverState *bs, BlockDriverState *src,
     int ret = file_run(copy_job, &job);
 
     file_forget_extent(job.dst);
-    return ret;
+    bool fua = flags & BDRV_REQ_FUA && !(bs->open_flags & BDRV_O_NO_FLUSH);
+    return ret == 0 && fua ? file_co_flush(bs) : ret;
 }

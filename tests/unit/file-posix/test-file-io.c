@@ -486,7 +486,7 @@ static void test_failed_write_does_not_spoil_flushes(void)
 {
     FileCalls calls = failing_calls();
     g_autofree char *path = test_make_file("fua", BLOCK, 0);
-    TestFile *file = test_open_ok(path, NULL, BDRV_O_RDWR);
+    TestFile *file = test_open_ok(path, "aio=threads", BDRV_O_RDWR);
     char buf[BLOCK] = { 0 };
 
     test_state(file)->calls = &calls;

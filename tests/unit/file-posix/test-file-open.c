@@ -110,6 +110,26 @@ static void test_descriptor_locks_are_dropped(void)
     close(fd);
 }
 
+static void test_appending_descriptor(void)
+{
+    g_autofree char *path = test_make_file("append", 8192, 'a');
+    int fd = open(path, O_RDWR | O_APPEND | O_CLOEXEC);
+    g_autofree char *options = g_strdup_printf("fd=%d", fd);
+    uint8_t *buf = test_buffer(8192, 'b');
+    GError *error = NULL;
+    TestFile *file = test_open_options("file", options, BDRV_O_RDWR, &error);
+
+    g_assert_no_error(error);
+    g_assert_cmpint(test_write(file, 0, 4096, buf, 0), ==, 0);
+    g_assert_cmpint(test_length(file), ==, 8192);
+    g_assert_cmpint(test_read(file, 0, 8192, buf), ==, 0);
+    g_assert_true(test_all_bytes_are(buf, 4096, 'b'));
+    g_assert_true(test_all_bytes_are(buf + 4096, 4096, 'a'));
+    test_close(file);
+    close(fd);
+    free(buf);
+}
+
 static void test_cloexec(void)
 {
     g_autofree char *path = test_make_file("cloexec", 4096, 'c');
@@ -267,6 +287,7 @@ int main(int argc, char **argv)
     g_test_add_func("/file/open/what is no image file is refused in words", test_refusals);
     g_test_add_func("/file/open/a passed descriptor is duplicated and stays as it was", test_descriptor);
     g_test_add_func("/file/open/locks on a passed descriptor end with the node", test_descriptor_locks_are_dropped);
+    g_test_add_func("/file/open/a descriptor in append mode writes where it is told to", test_appending_descriptor);
     g_test_add_func("/file/open/descriptors are not inherited", test_cloexec);
     g_test_add_func("/file/open/only direct files have alignments", test_limits);
     g_test_add_func("/file/open/reopen changes access and cache mode", test_reopen_modes);
