@@ -40,7 +40,10 @@ void __tsan_switch_to_fiber(void *fiber, unsigned flags);
  * For functions that switch: the thread sanitiser keeps a call stack for each fibre, and would take the
  * function's end off the call stack of the other one.
  */
-#ifdef CO_TSAN
+#if defined(CO_TSAN) && defined(__clang__)
+/* clang's no_sanitize leaves the calls at a function's begin and end */
+#define CO_SWITCHES __attribute__((disable_sanitizer_instrumentation))
+#elif defined(CO_TSAN)
 #define CO_SWITCHES __attribute__((no_sanitize("thread")))
 #else
 #define CO_SWITCHES

@@ -489,7 +489,7 @@ static void coroutine_fn sim_entry(void *opaque)
 {
     SimRun *run = opaque;
     Account *account = &run->account;
-    uint32_t seed = account->seed += 7919;
+    uint32_t seed = atomic_fetch_add(&account->seed, 7919);
 
     for (unsigned i = 0; i < 10; i++) {
         co_mutex_lock(&account->mutex);
