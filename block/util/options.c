@@ -183,6 +183,16 @@ static void copy_value(BdrvOptions *into, const char *key, const OptionLeaf *fro
     }
 }
 
+bool bdrv_options_copy_leaf(BdrvOptions *into, const char *into_key, const BdrvOptions *from, const char *key)
+{
+    const OptionLeaf *leaf = bdrv_options_find(from, key);
+
+    if (leaf) {
+        copy_value(into, into_key, leaf);
+    }
+    return leaf != NULL;
+}
+
 void bdrv_options_merge(BdrvOptions *into, const char *prefix, const BdrvOptions *from)
 {
     for (unsigned i = 0; i < from->leaves->len; i++) {

@@ -28,6 +28,9 @@ struct BdrvOptions {
 
 const OptionLeaf *bdrv_options_find(const BdrvOptions *options, const char *key);
 
+/** bdrv_options_copy_leaf() - set @into_key to the value, type kept, that @key has in @from; false if it has none */
+bool bdrv_options_copy_leaf(BdrvOptions *into, const char *into_key, const BdrvOptions *from, const char *key);
+
 /** bdrv_option_text() - a leaf's value as a user would type it; caller frees */
 char *bdrv_option_text(const OptionLeaf *leaf);
 

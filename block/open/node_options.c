@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: MIT */
+
+/* The options that every node takes, whatever its driver, and what children inherit of them. */
+#include "block/open/open_int.h"
+#include "block/util/options_tree.h"
+
+#include <errno.h>
+#include <string.h>
+
+static const char *const discard_choices[] = { "ignore", "off", "unmap", "on", NULL };
+static const char *const detect_choices[] = { "off", "on", "unmap", NULL };
+
+static const BdrvOptionSpec node_specs[] = {
+    { "node-name", BDRV_OPTION_STRING, "Name of the node in the graph" },
+    { "read-only", BDRV_OPTION_BOOL, "Refuse writes" },
+    { "auto-read-only", BDRV_OPTION_BOOL, "Open read-only if writing is not possible", "off" },
+    { "force-share", BDRV_OPTION_BOOL, "Take no lock against other users", "off" },
+    { "cache.direct", BDRV_OPTION_BOOL, "Bypass the host's page cache", "off" },
+    { "cache.no-flush", BDRV_OPTION_BOOL, "Ignore flushes", "off" },
+    { "discard", BDRV_OPTION_STRING, "Whether discards are passed on", "ignore", discard_choices },
+    { "detect-zeroes", BDRV_OPTION_STRING, "Turn writes of zeroes into zero writes", "off", detect_choices },
+    { NULL },
+};
+
+#define MAX_NODE_NAME 31 /* as in QEMU: 32 with the NUL */
+
+static bool check_node_name(const char *name, GError **errp)
+{
+    bool ok = g_ascii_isalpha(name[0]);
+
+    for (const char *p = name; ok && *p; p++) {
+        ok = g_ascii_isalnum(*p) || strchr("-._", *p);
+    }
+    if (!ok || strlen(name) > MAX_NODE_NAME) {
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "'%s' is no valid node-name; use a letter, then letters, digits, '-', '.' and '_', %d "
+                    "characters at most",
+                    name, MAX_NODE_NAME);
+        return false;
+    }
+    return true;
+}
+
+static BdrvOptions *take_listed(BdrvOptions *options)
+{
+    BdrvOptions *taken = bdrv_options_new();
+
+    for (const BdrvOptionSpec *spec = node_specs; spec->name; spec++) {
+        if (bdrv_options_copy_leaf(taken, spec->name, options, spec->name)) {
+            bdrv_options_remove(options, spec->name);
+        }
+    }
+    return taken;
+}
+
+static void apply(BdrvOpenFlags *flags, const BdrvOptions *options, const char *key, BdrvOpenFlags flag)
+{
+    if (bdrv_options_has(options, key)) {
+        *flags = bdrv_options_get_bool(options, key, false) ? *flags | flag : *flags & ~flag;
+    }
+}
+
+bool bdrv_take_node_options(BdrvOptions *options, BdrvOpenFlags flags, BdrvNodeOptions *out, GError **errp)
+{
+    static const BdrvOptionSpec *const tables[] = { node_specs, NULL };
+    g_autoptr(BdrvOptions) taken = take_listed(options);
+    const char *name, *discard;
+
+    if (!bdrv_options_validate(taken, tables, "every node", errp)) {
+        return false;
+    }
+    name = bdrv_options_get_string(taken, "node-name", NULL);
+    if (name && !check_node_name(name, errp)) {
+        return false;
+    }
+    if (strcmp(bdrv_options_get_string(taken, "detect-zeroes", "off"), "off") != 0) {
+        g_set_error(errp, BDRV_ERROR, ENOTSUP, "detect-zeroes is not supported yet; leave it off");
+        return false;
+    }
+    if (bdrv_options_has(taken, "read-only")) {
+        flags = bdrv_options_get_bool(taken, "read-only", false) ? flags & ~BDRV_O_RDWR : flags | BDRV_O_RDWR;
+    }
+    apply(&flags, taken, "force-share", BDRV_O_FORCE_SHARE);
+    apply(&flags, taken, "cache.direct", BDRV_O_NOCACHE);
+    apply(&flags, taken, "cache.no-flush", BDRV_O_NO_FLUSH);
+    discard = bdrv_options_get_string(taken, "discard", NULL);
+    if (discard) {
+        bool unmap = strcmp(discard, "unmap") == 0 || strcmp(discard, "on") == 0;
+        flags = unmap ? flags | BDRV_O_UNMAP : flags & ~BDRV_O_UNMAP;
+    }
+    if ((flags & BDRV_O_FORCE_SHARE) && (flags & BDRV_O_RDWR)) {
+        g_set_error(errp, BDRV_ERROR, EINVAL, "force-share=on can only be used with read-only images");
+        return false;
+    }
+    out->node_name = g_strdup(name);
+    out->auto_read_only = bdrv_options_get_bool(taken, "auto-read-only", false);
+    out->flags = flags;
+    return true;
+}
+
+BdrvOpenFlags bdrv_inherited_flags(BdrvChildRole role, BdrvOpenFlags parent_flags)
+{
+    switch (role) {
+    case BDRV_CHILD_FILTERED:
+        return parent_flags & ~BDRV_O_WRITETHROUGH;
+    case BDRV_CHILD_PROTOCOL:
+    case BDRV_CHILD_DATA:
+        return parent_flags & ~(BDRV_O_WRITETHROUGH | BDRV_O_CHECK | BDRV_O_NO_BACKING | BDRV_O_NO_IO);
+    case BDRV_CHILD_COW:
+        break;
+    }
+    return parent_flags & (BDRV_O_NOCACHE | BDRV_O_NO_FLUSH | BDRV_O_FORCE_SHARE | BDRV_O_NO_IO);
+}
+
+bool bdrv_validate_open_options(const BlockDriver *drv, BdrvOptions *options, GError **errp)
+{
+    static const BdrvOptionSpec none[] = { { NULL } };
+    const BdrvOptionSpec *const tables[] = { drv->open_options ? drv->open_options : none, NULL };
+    g_autofree char *what = g_strdup_printf("driver '%s'", drv->format_name);
+
+    return bdrv_options_validate(options, tables, what, errp);
+}
