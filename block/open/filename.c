@@ -156,7 +156,7 @@ static bool backing_is_overridden(const BlockDriverState *bs)
 {
     const BdrvOptions *given = bdrv_node(bs)->explicit_options;
 
-    if (bs->open_flags & BDRV_O_NO_BACKING) {
+    if ((bs->open_flags & BDRV_O_NO_BACKING) || (!bs->backing && !bs->backing_filename)) {
         return false;
     }
     for (unsigned i = 0; given && i < bdrv_options_count(given); i++) {
@@ -215,7 +215,7 @@ static char *plain_filename(const BlockDriverState *bs)
     const GPtrArray *children = bdrv_node(bs)->children;
     g_autoptr(BdrvOptions) strong = bdrv_options_new();
 
-    if (copy_strong(bs, strong) > 0) {
+    if (copy_strong(bs, strong) > 0 || backing_is_overridden(bs)) {
         return NULL;
     }
     if (children->len == 0) {
