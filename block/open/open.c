@@ -103,7 +103,7 @@ static bool coroutine_fn open_child(Layer *layer, const char *name, BdrvChildRol
         .filename = takes_filename ? layer->source->filename : NULL,
         .options = g_steal_pointer(&below),
         .flags = bdrv_inherited_flags(role, layer->node.flags),
-        .require_protocol = role == BDRV_CHILD_PROTOCOL || strcmp(name, "file") == 0,
+        .require_protocol = role != BDRV_CHILD_FILTERED || strcmp(name, "file") == 0,
         .may_probe = layer->source->may_probe,
     };
     if (takes_filename) {

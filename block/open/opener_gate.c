@@ -22,7 +22,7 @@ bool bdrv_gate_local(void *opaque, const char *parent, const char *filename, con
     g_autofree char *prefix = bdrv_filename_prefix(filename);
 
     if (prefix && strcmp(prefix, "file") != 0) {
-        g_set_error(errp, BDRV_ERROR, EPERM,
+        g_set_error(errp, BDRV_ERROR, EACCES,
                     "'%s' is not a plain local file name; an image may name only such files here", filename);
         return false;
     }

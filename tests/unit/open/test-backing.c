@@ -202,10 +202,10 @@ static void test_gate(void)
 {
     make_chain();
     chain_is("d/guess", NULL, 0, "t-fmt d/guess < raw d/b");
-    refused("d/t", NULL, NULL, EPERM, "d/t");
+    refused("d/t", NULL, NULL, EACCES, "d/t");
     refused("d/guess", NULL, gate_no_guess, EINVAL, "not recorded");
     refused("d/json2", NULL, gate_no_guess, EINVAL, "not recorded");
-    refused("d/json", NULL, bdrv_gate_local, EPERM, "plain local");
+    refused("d/json", NULL, bdrv_gate_local, EACCES, "plain local");
     refused("d/missing", NULL, bdrv_gate_local, ENOENT, "could not open the backing file of 'd/missing': d/nosuch:");
     refused("d/wrong", NULL, bdrv_gate_any, EINVAL, "d/b: Image is not in t-fmt format");
     refused("d/unknown", NULL, bdrv_gate_any, ENOENT, "unknown driver 'nosuch'");
