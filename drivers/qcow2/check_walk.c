@@ -1,0 +1,345 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Count the references of every structure. Damage is reported and counted on as far as it makes sense:
+ * an offset that is not aligned still refers to the clusters it touches.
+ */
+
+#include <errno.h>
+#include <inttypes.h>
+
+#include "drivers/qcow2/check.h"
+#include "drivers/qcow2/format/bytes.h"
+
+/* Tables are read in pieces of at most this. */
+#define PIECE_BYTES (1u << 20)
+
+/* Where the guest's clusters lie; of the active table only. */
+typedef struct FragmentStats {
+    uint64_t next_offset; /* where the next data cluster would be contiguous; 0: no last one */
+} FragmentStats;
+
+/* One reference more to every cluster that [offset, +bytes) touches. */
+static int add_references(Qcow2Check *c, uint64_t offset, uint64_t bytes)
+{
+    uint32_t cluster_size = c->s->geometry.cluster_size;
+    unsigned bits = c->s->geometry.cluster_bits;
+    if (bytes == 0) {
+        return 0;
+    }
+    bool outside = offset > c->file_length || bytes > c->file_length - offset;
+    if (outside && (offset > c->file_length || bytes - (c->file_length - offset) >= cluster_size)) {
+        qcow2_check_corruption(c,
+                               "ERROR: counting reference for region exceeding the end of the file by one cluster or "
+                               "more: offset 0x%" PRIx64 " size 0x%" PRIx64,
+                               offset, bytes);
+        return 0;
+    }
+    uint64_t last = (offset + bytes - 1) >> bits;
+    for (uint64_t cluster = offset >> bits; cluster <= last; cluster++) {
+        int ret = qcow2_check_refs_add(&c->refs, cluster);
+        if (ret == -ERANGE) {
+            qcow2_check_corruption(c, "ERROR: overflow cluster offset=0x%" PRIx64, cluster << bits);
+        } else if (ret < 0) {
+            return ret;
+        }
+    }
+    return 0;
+}
+
+static int count_compressed(Qcow2Check *c, uint64_t entry, FragmentStats *stats)
+{
+    Qcow2L2Entry e = qcow2_l2_entry_decode(entry, c->s->geometry.version, c->s->geometry.cluster_bits);
+    if (entry & QCOW2_COPIED) {
+        qcow2_check_corruption(c, "ERROR: coffset=0x%" PRIx64 ": copied flag must never be set for compressed clusters",
+                               e.host_offset);
+    }
+    if (stats) {
+        /* Compressed clusters are fragmented by nature: they are not cluster sized. */
+        c->result->allocated_clusters++;
+        c->result->compressed_clusters++;
+        c->result->fragmented_clusters++;
+    }
+    return add_references(c, e.host_offset, e.compressed_bytes);
+}
+
+static int count_l2_entry(Qcow2Check *c, uint64_t entry, FragmentStats *stats)
+{
+    if (entry & QCOW2_COMPRESSED) {
+        return count_compressed(c, entry, stats);
+    }
+    if (entry & QCOW2_L2_RESERVED) {
+        qcow2_check_corruption(c, "ERROR found l2 entry with reserved bits set: %" PRIx64, entry);
+    }
+    uint64_t offset = entry & QCOW2_OFFSET_MASK;
+    uint32_t cluster_size = c->s->geometry.cluster_size;
+    if ((entry & QCOW2_L2_ZERO) && c->s->geometry.version < 3) {
+        qcow2_check_corruption(c, "ERROR found l2 entry with the zero flag, which version 2 does not have: %" PRIx64,
+                               entry);
+    }
+    if (offset == 0) {
+        return 0;
+    }
+    if (offset & (cluster_size - 1)) {
+        qcow2_check_corruption(c, "ERROR offset=%" PRIx64 ": %s is not properly aligned; L2 entry corrupted.", offset,
+                               entry & QCOW2_L2_ZERO ? "Preallocated cluster" : "Data cluster");
+    }
+    if (stats) {
+        c->result->allocated_clusters++;
+        if (stats->next_offset && offset != stats->next_offset) {
+            c->result->fragmented_clusters++;
+        }
+        stats->next_offset = offset + cluster_size;
+    }
+    return add_references(c, offset, cluster_size);
+}
+
+/* @buf: a cluster */
+static int coroutine_fn count_l2_table(Qcow2Check *c, uint64_t l2_offset, uint8_t *buf, FragmentStats *stats)
+{
+    uint32_t cluster_size = c->s->geometry.cluster_size;
+    int ret = qcow2_check_pread(c, l2_offset, cluster_size, buf);
+    if (ret < 0) {
+        qcow2_check_error(c, "ERROR: I/O error in check_refcounts_l2: L2 table at 0x%" PRIx64 ": %s", l2_offset,
+                          g_strerror(-ret));
+        return 0;
+    }
+    if (stats) {
+        stats->next_offset = 0;
+    }
+    for (uint32_t i = 0; i < c->s->geometry.l2_entries; i++) {
+        uint64_t entry = load_be64(buf + 8 * i);
+        if (entry && (ret = count_l2_entry(c, entry, stats)) < 0) {
+            return ret;
+        }
+    }
+    return 0;
+}
+
+static int coroutine_fn count_l1_entry(Qcow2Check *c, uint64_t entry, uint8_t *l2_buf, FragmentStats *stats)
+{
+    if (entry == 0) {
+        return 0;
+    }
+    if (entry & QCOW2_L1_RESERVED) {
+        qcow2_check_corruption(c, "ERROR found L1 entry with reserved bits set: %" PRIx64, entry);
+    }
+    uint64_t l2_offset = entry & QCOW2_OFFSET_MASK;
+    if (l2_offset == 0) {
+        return 0;
+    }
+    int ret = add_references(c, l2_offset, c->s->geometry.cluster_size);
+    if (ret < 0) {
+        return ret;
+    }
+    if (l2_offset & (c->s->geometry.cluster_size - 1)) {
+        qcow2_check_corruption(c, "ERROR l2_offset=%" PRIx64 ": Table is not cluster aligned; L1 entry corrupted",
+                               l2_offset);
+    }
+    return count_l2_table(c, l2_offset, l2_buf, stats);
+}
+
+static int coroutine_fn count_l1(Qcow2Check *c, uint64_t l1_offset, uint64_t l1_entries, FragmentStats *stats)
+{
+    int ret = add_references(c, l1_offset, l1_entries * 8);
+    uint8_t *piece = g_try_malloc(PIECE_BYTES);
+    uint8_t *l2_buf = g_try_malloc(c->s->geometry.cluster_size);
+    if (!piece || !l2_buf) {
+        ret = -ENOMEM;
+    }
+    for (uint64_t done = 0; ret >= 0 && done < l1_entries;) {
+        uint64_t n = MIN(l1_entries - done, PIECE_BYTES / 8);
+        ret = qcow2_check_pread(c, l1_offset + done * 8, n * 8, piece);
+        if (ret < 0) {
+            qcow2_check_error(c, "ERROR: I/O error in check_refcounts_l1: L1 table at 0x%" PRIx64 ": %s", l1_offset,
+                              g_strerror(-ret));
+            ret = 0;
+            break;
+        }
+        for (uint64_t i = 0; ret >= 0 && i < n; i++) {
+            ret = count_l1_entry(c, load_be64(piece + 8 * i), l2_buf, stats);
+        }
+        done += n;
+    }
+    g_free(piece);
+    g_free(l2_buf);
+    return ret;
+}
+
+static int coroutine_fn count_snapshots(Qcow2Check *c)
+{
+    const Qcow2SnapshotTable *table = &c->s->snapshots;
+    for (unsigned i = 0; i < table->count; i++) {
+        const Qcow2Snapshot *s = &table->snapshots[i];
+        if (s->l1_table_offset & (c->s->geometry.cluster_size - 1)) {
+            qcow2_check_corruption(c,
+                                   "ERROR snapshot %s (%s) l1_offset=%" PRIx64
+                                   ": L1 table is not cluster aligned; snapshot table entry corrupted",
+                                   s->id, s->name, s->l1_table_offset);
+            continue;
+        }
+        if (s->l1_size > QCOW2_MAX_L1_BYTES / 8) {
+            qcow2_check_corruption(c,
+                                   "ERROR snapshot %s (%s) l1_size=%" PRIx32
+                                   ": L1 table is too large; snapshot table entry corrupted",
+                                   s->id, s->name, s->l1_size);
+            continue;
+        }
+        int ret = count_l1(c, s->l1_table_offset, s->l1_size, NULL);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    return add_references(c, table->offset, table->bytes);
+}
+
+static int coroutine_fn count_bitmap_table(Qcow2Check *c, const Qcow2Bitmap *bitmap)
+{
+    uint64_t bytes = (uint64_t)bitmap->table_size * 8;
+    int ret = add_references(c, bitmap->table_offset, bytes);
+    uint8_t *piece = g_try_malloc(PIECE_BYTES);
+    if (!piece) {
+        return -ENOMEM;
+    }
+    /* Past the end of the file there is nothing to count. */
+    uint64_t end = bitmap->table_offset < c->file_length ? MIN(bytes, c->file_length - bitmap->table_offset) : 0;
+    for (uint64_t done = 0; ret >= 0 && done < end;) {
+        uint64_t n = MIN(end - done, PIECE_BYTES);
+        ret = qcow2_check_pread(c, bitmap->table_offset + done, n, piece);
+        if (ret < 0) {
+            qcow2_check_error(c, "ERROR: cannot read the table of bitmap '%s': %s", bitmap->name, g_strerror(-ret));
+            ret = 0;
+            break;
+        }
+        for (uint64_t i = 0; ret >= 0 && i + 8 <= n; i += 8) {
+            uint64_t entry = load_be64(piece + i);
+            uint64_t offset = entry & QCOW2_OFFSET_MASK;
+            if ((entry & QCOW2_BITMAP_TABLE_RESERVED) || (offset && (entry & 1)) ||
+                (offset & (c->s->geometry.cluster_size - 1))) {
+                qcow2_check_corruption(c, "ERROR bitmap '%s': table entry %" PRIx64 " is invalid", bitmap->name, entry);
+            } else if (offset) {
+                ret = add_references(c, offset, c->s->geometry.cluster_size);
+            }
+        }
+        done += n;
+    }
+    g_free(piece);
+    return ret;
+}
+
+static int coroutine_fn count_bitmap_directory(Qcow2Check *c, const Qcow2BitmapsExtension *ext)
+{
+    g_autoptr(GError) error = NULL;
+    Qcow2BitmapTable table = { 0 };
+    uint8_t *directory = g_try_malloc(ext->directory_size);
+    if (!directory) {
+        return -ENOMEM;
+    }
+    int ret = qcow2_check_pread(c, ext->directory_offset, ext->directory_size, directory);
+    if (ret < 0) {
+        qcow2_check_error(c, "ERROR: cannot read the bitmap directory: %s", g_strerror(-ret));
+        ret = 0;
+    } else if (!qcow2_bitmap_directory_decode(directory, ext->directory_size, ext->nb_bitmaps, &table, &error)) {
+        qcow2_check_corruption(c, "ERROR bitmap directory: %s", error->message);
+    }
+    g_free(directory);
+    for (unsigned i = 0; ret >= 0 && i < table.count; i++) {
+        ret = count_bitmap_table(c, &table.bitmaps[i]);
+    }
+    qcow2_bitmap_table_clear(&table);
+    return ret;
+}
+
+/* Bitmaps count only while their feature bit vouches for them. */
+static int coroutine_fn count_bitmaps(Qcow2Check *c)
+{
+    Qcow2BitmapsExtension ext;
+    g_autoptr(GError) error = NULL;
+    if (!(c->s->header.autoclear_features & QCOW2_AUTOCLEAR_BITMAPS) || !c->s->extensions.bitmaps) {
+        return 0;
+    }
+    if (!qcow2_bitmaps_extension_decode(c->s->extensions.bitmaps, c->s->extensions.bitmaps_bytes, &ext, &error)) {
+        qcow2_check_corruption(c, "ERROR %s", error->message);
+        return 0;
+    }
+    if (ext.directory_size > QCOW2_MAX_BITMAP_DIRECTORY_BYTES) {
+        qcow2_check_corruption(c, "ERROR bitmap directory of %" PRIu64 " bytes is too large", ext.directory_size);
+        return 0;
+    }
+    int ret = add_references(c, ext.directory_offset, ext.directory_size);
+    return ret < 0 ? ret : count_bitmap_directory(c, &ext);
+}
+
+static int count_crypto_header(Qcow2Check *c)
+{
+    Qcow2CryptoExtension ext;
+    if (!c->s->extensions.crypto ||
+        !qcow2_crypto_extension_decode(c->s->extensions.crypto, c->s->extensions.crypto_bytes, &ext, NULL)) {
+        return 0;
+    }
+    return add_references(c, ext.offset, ext.length);
+}
+
+static int count_refblock(Qcow2Check *c, uint64_t index, uint64_t entry)
+{
+    uint32_t cluster_size = c->s->geometry.cluster_size;
+    uint64_t offset = entry & QCOW2_REFTABLE_OFFSET_MASK;
+    if (entry & ~QCOW2_REFTABLE_OFFSET_MASK) {
+        qcow2_check_corruption(c, "ERROR refcount table entry %" PRIu64 " has reserved bits set", index);
+        return 0;
+    }
+    if (offset & (cluster_size - 1)) {
+        qcow2_check_corruption(c,
+                               "ERROR refcount block %" PRIu64
+                               " is not cluster aligned; refcount table entry corrupted",
+                               index);
+        return 0;
+    }
+    if (offset >> c->s->geometry.cluster_bits >= c->file_clusters) {
+        qcow2_check_corruption(c, "ERROR refcount block %" PRIu64 " is outside image", index);
+        return 0;
+    }
+    int ret = add_references(c, offset, cluster_size);
+    uint64_t count = qcow2_check_refs_get(&c->refs, offset >> c->s->geometry.cluster_bits);
+    if (ret >= 0 && count != 1) {
+        qcow2_check_corruption(c, "ERROR refcount block %" PRIu64 " refcount=%" PRIu64, index, count);
+    }
+    return ret;
+}
+
+static int count_refcount_structures(Qcow2Check *c)
+{
+    int ret = 0;
+    for (uint64_t i = 0; ret >= 0 && i < c->refcount_table_entries; i++) {
+        uint64_t entry = load_be64(c->refcount_table + 8 * i);
+        if (entry) {
+            ret = count_refblock(c, i, entry);
+        }
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    return add_references(c, c->s->header.refcount_table_offset, c->refcount_table_entries * 8);
+}
+
+int coroutine_fn qcow2_check_count_references(Qcow2Check *c)
+{
+    const Qcow2Header *h = &c->s->header;
+    FragmentStats stats = { 0 };
+    int ret = add_references(c, 0, c->s->geometry.cluster_size);
+    if (ret >= 0) {
+        ret = count_l1(c, h->l1_table_offset, h->l1_size, &stats);
+    }
+    if (ret >= 0) {
+        ret = count_snapshots(c);
+    }
+    if (ret >= 0) {
+        ret = count_crypto_header(c);
+    }
+    if (ret >= 0) {
+        ret = count_bitmaps(c);
+    }
+    if (ret >= 0) {
+        ret = count_refcount_structures(c);
+    }
+    return ret;
+}
