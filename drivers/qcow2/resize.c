@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Growing the virtual disk. The node is drained. The new part reads as zeroes whatever lies below, so
+ * everything that could show through is covered before the header tells the new size: a crash in
+ * between leaves the old size and, at worst, entries past it that nobody reads.
+ */
+
+#include <errno.h>
+#include <inttypes.h>
+
+#include "drivers/qcow2/callbacks.h"
+#include "drivers/qcow2/meta/meta.h"
+
+#define SECTOR_BYTES 512
+
+/* L2 entries published at a time while preallocating. */
+#define ENTRIES_A_ROUND 512
+
+static bool fail(int ret, const char *what, GError **errp)
+{
+    if (ret < 0) {
+        g_set_error(errp, BDRV_ERROR, -ret, "cannot %s: %s", what, g_strerror(-ret));
+    }
+    return ret >= 0;
+}
+
+static bool check_request(const Qcow2State *s, int64_t length, bool exact, GError **errp)
+{
+    if (length < (int64_t)s->header.size) {
+        g_set_error(errp, BDRV_ERROR, ENOTSUP, "shrinking a qcow2 image is not built yet: it has %" PRIu64 " bytes",
+                    s->header.size);
+        return false;
+    }
+    if (exact && length % SECTOR_BYTES) {
+        g_set_error(errp, BDRV_ERROR, EINVAL, "the new size %" PRId64 " is not a multiple of %d", length, SECTOR_BYTES);
+        return false;
+    }
+    if (length > INT64_MAX - SECTOR_BYTES) {
+        g_set_error(errp, BDRV_ERROR, EFBIG, "the new size %" PRId64 " is too large", length);
+        return false;
+    }
+    if (s->geometry.version < 3 && s->header.nb_snapshots) {
+        g_set_error(errp, BDRV_ERROR, ENOTSUP,
+                    "a version 2 image with snapshots cannot be resized: its snapshots do not record their size");
+        return false;
+    }
+    return true;
+}
+
+/* L1 entries for @length bytes; false if the table would be too large. */
+static bool l1_entries(const Qcow2State *s, uint64_t length, uint64_t *entries, GError **errp)
+{
+    unsigned shift = s->geometry.cluster_bits + s->geometry.l2_bits;
+    *entries = (length >> shift) + ((length & ((UINT64_C(1) << shift) - 1)) != 0);
+    if (*entries > QCOW2_MAX_L1_BYTES / 8) {
+        g_set_error(errp, BDRV_ERROR, EFBIG,
+                    "a disk of %" PRIu64 " bytes needs %" PRIu64 " L1 table entries; at most %u are supported: use a "
+                    "larger cluster size",
+                    length, *entries, QCOW2_MAX_L1_BYTES / 8);
+        return false;
+    }
+    return true;
+}
+
+/* Zeroes into guest bytes that may lie past the old size, inside one cluster. */
+static int coroutine_fn write_zero_bytes(BlockDriverState *bs, uint64_t offset, uint64_t bytes)
+{
+    uint8_t *zeroes = g_try_malloc0(bytes);
+    if (!zeroes) {
+        return -ENOMEM;
+    }
+    struct iovec vec;
+    BdrvIov iov = BDRV_IOV_BUF(vec, zeroes, bytes);
+    int ret = qcow2_co_writev(bs, (int64_t)offset, (int64_t)bytes, &iov, 0, 0);
+    g_free(zeroes);
+    return ret;
+}
+
+/*
+ * The rest of the last old cluster: an allocated cluster may hold anything past the old end. Returns 0
+ * or -errno.
+ */
+static int coroutine_fn zero_last_cluster(BlockDriverState *bs, uint64_t old_size, uint64_t new_size,
+                                          uint64_t backing_length)
+{
+    const Qcow2State *s = qcow2_state(bs);
+    uint64_t in_cluster = old_size & (s->geometry.cluster_size - 1);
+    if (in_cluster == 0) {
+        return 0;
+    }
+    uint64_t entry;
+    int ret = qcow2_l2_read(bs, old_size, &entry, 1);
+    if (ret < 0) {
+        return ret;
+    }
+    Qcow2L2Entry e = qcow2_l2_entry_decode(entry, s->geometry.version, s->geometry.cluster_bits);
+    bool shows = e.kind == QCOW2_CLUSTER_UNALLOCATED ? backing_length > old_size : e.kind != QCOW2_CLUSTER_ZERO;
+    uint64_t bytes = MIN(s->geometry.cluster_size - in_cluster, new_size - old_size);
+    return shows ? write_zero_bytes(bs, old_size, bytes) : 0;
+}
+
+/* The new part, as far as the backing file reaches into it. */
+static int coroutine_fn hide_backing(BlockDriverState *bs, uint64_t old_size, uint64_t new_size,
+                                     uint64_t backing_length)
+{
+    uint64_t cluster_mask = qcow2_state(bs)->geometry.cluster_size - 1;
+    uint64_t at = (old_size + cluster_mask) & ~cluster_mask;
+    uint64_t end = MIN(new_size, backing_length);
+    end = MIN((end + cluster_mask) & ~cluster_mask, new_size);
+    while (at < end) {
+        uint64_t n = MIN(end - at, UINT64_C(1) << 30);
+        int ret = 0;
+        if ((n & cluster_mask) && n > cluster_mask) {
+            n &= ~cluster_mask; /* the tail of the disk goes by itself */
+        }
+        if (!(n & cluster_mask)) {
+            ret = qcow2_co_write_zeroes(bs, (int64_t)at, (int64_t)n, 0);
+        }
+        if ((n & cluster_mask) || ret == -ENOTSUP) {
+            n = MIN(n, cluster_mask + 1);
+            ret = write_zero_bytes(bs, at, n);
+        }
+        if (ret < 0) {
+            return ret;
+        }
+        at += n;
+    }
+    return 0;
+}
+
+/* [host_offset, +bytes) of the file: there, reading as zeroes, with space as @prealloc says. */
+static bool coroutine_fn reserve_host(BlockDriverState *bs, uint64_t host_offset, uint64_t bytes, BdrvPrealloc prealloc,
+                                      GError **errp)
+{
+    int64_t length = bdrv_co_getlength(bs->file);
+    if (length < 0) {
+        return fail((int)length, "get the length of the image file", errp);
+    }
+    uint64_t end = host_offset + bytes;
+    uint64_t old_end = MIN(end, MAX((uint64_t)length, host_offset));
+    if (old_end > host_offset) {
+        BdrvRequestFlags flags = prealloc == BDRV_PREALLOC_METADATA ? BDRV_REQ_MAY_UNMAP : 0;
+        int ret = bdrv_co_pwrite_zeroes(bs->file, (int64_t)host_offset, (int64_t)(old_end - host_offset), flags);
+        if (!fail(ret, "zero preallocated clusters", errp)) {
+            return false;
+        }
+    }
+    BdrvPrealloc mode = prealloc == BDRV_PREALLOC_METADATA ? BDRV_PREALLOC_OFF : prealloc;
+    return end <= (uint64_t)length || bdrv_co_truncate(bs->file, (int64_t)end, false, mode, 0, errp);
+}
+
+/* Entries for @count clusters in a row on the host. */
+static bool coroutine_fn publish_run(BlockDriverState *bs, uint64_t guest_offset, uint64_t host_offset, uint64_t count,
+                                     GError **errp)
+{
+    uint64_t entries[ENTRIES_A_ROUND];
+    uint32_t cluster_size = qcow2_state(bs)->geometry.cluster_size;
+    while (count) {
+        unsigned n = (unsigned)MIN(count, ENTRIES_A_ROUND);
+        for (unsigned i = 0; i < n; i++) {
+            entries[i] = QCOW2_COPIED | (host_offset + (uint64_t)i * cluster_size);
+        }
+        int stored = qcow2_l2_publish(bs, guest_offset, entries, n, NULL);
+        if (!fail(stored, "write L2 tables", errp)) {
+            qcow2_release_clusters(bs, host_offset, count);
+            return false;
+        }
+        guest_offset += (uint64_t)stored * cluster_size;
+        host_offset += (uint64_t)stored * cluster_size;
+        count -= (uint64_t)stored;
+    }
+    return true;
+}
+
+/* Clusters of the new part that have none: allocate, reserve, publish. */
+static bool coroutine_fn preallocate(BlockDriverState *bs, uint64_t old_size, uint64_t new_size, BdrvPrealloc prealloc,
+                                     GError **errp)
+{
+    const Qcow2Geometry *g = &qcow2_state(bs)->geometry;
+    uint64_t cluster_mask = g->cluster_size - 1;
+    uint64_t at = (old_size + cluster_mask) & ~cluster_mask;
+    uint64_t hint = 0;
+    while (at < new_size) {
+        uint64_t entries[ENTRIES_A_ROUND];
+        uint64_t wanted = (new_size - at + cluster_mask) >> g->cluster_bits;
+        int there = qcow2_l2_read(bs, at, entries, (unsigned)MIN(wanted, ENTRIES_A_ROUND));
+        if (!fail(there, "read L2 tables", errp)) {
+            return false;
+        }
+        unsigned free_entries = 0;
+        while (free_entries < (unsigned)there && !(entries[free_entries] & ~QCOW2_L2_ZERO)) {
+            free_entries++;
+        }
+        if (free_entries == 0) {
+            at += g->cluster_size; /* hidden above, or left by an earlier attempt */
+            continue;
+        }
+        uint64_t host_offset;
+        int64_t got = qcow2_alloc_clusters(bs, hint, free_entries, &host_offset);
+        if (got < 0) {
+            return fail((int)got, "allocate clusters", errp);
+        }
+        uint64_t bytes = (uint64_t)got << g->cluster_bits;
+        if (!reserve_host(bs, host_offset, bytes, prealloc, errp)) {
+            qcow2_release_clusters(bs, host_offset, (uint64_t)got);
+            return false;
+        }
+        if (!publish_run(bs, at, host_offset, (uint64_t)got, errp)) {
+            return false;
+        }
+        at += bytes;
+        hint = host_offset + bytes;
+    }
+    return true;
+}
+
+static bool coroutine_fn switch_size(BlockDriverState *bs, uint64_t new_size, GError **errp)
+{
+    Qcow2State *s = qcow2_state(bs);
+    uint64_t before = s->header.size;
+    s->header.size = new_size;
+    int ret = qcow2_write_header_sector(bs);
+    if (ret < 0) {
+        s->header.size = before;
+        return fail(ret, "write the new size to the header", errp);
+    }
+    bdrv_set_length(bs, (int64_t)new_size);
+    return true;
+}
+
+bool coroutine_fn qcow2_truncate(BlockDriverState *bs, int64_t length, bool exact, BdrvPrealloc prealloc,
+                                 BdrvRequestFlags flags, GError **errp)
+{
+    Qcow2State *s = qcow2_state(bs);
+    uint64_t entries;
+    if (!check_request(s, length, exact, errp)) {
+        return false;
+    }
+    uint64_t old_size = s->header.size;
+    uint64_t new_size = ((uint64_t)length + SECTOR_BYTES - 1) / SECTOR_BYTES * SECTOR_BYTES;
+    if (new_size == old_size) {
+        return true;
+    }
+    int64_t backing = bs->backing ? bdrv_co_getlength(bs->backing) : 0;
+    if (!fail((int)MIN(backing, 0), "get the length of the backing file", errp) ||
+        !l1_entries(s, new_size, &entries, errp)) {
+        return false;
+    }
+    if (entries > s->header.l1_size && !fail(qcow2_meta_grow_l1(bs, entries), "grow the L1 table", errp)) {
+        return false;
+    }
+    if (!fail(zero_last_cluster(bs, old_size, new_size, (uint64_t)backing), "zero the last cluster", errp)) {
+        return false;
+    }
+    if (prealloc != BDRV_PREALLOC_OFF && !preallocate(bs, old_size, new_size, prealloc, errp)) {
+        return false;
+    }
+    if (!fail(prealloc == BDRV_PREALLOC_OFF ? hide_backing(bs, old_size, new_size, (uint64_t)backing) : 0,
+              "hide the backing file", errp)) {
+        return false;
+    }
+    return fail(qcow2_meta_commit(bs), "write metadata", errp) && switch_size(bs, new_size, errp);
+}
