@@ -10,6 +10,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "block/open/open.h"
 #include "drivers/qcow2/callbacks.h"
 #include "drivers/qcow2/format/bytes.h"
 
@@ -198,10 +199,55 @@ static bool check_header_fits(const Creating *c, GError **errp)
     return ok;
 }
 
+/* The size of the backing file, for an image that is given none of its own. */
+static bool coroutine_fn backing_size(const char *filename, BdrvGraph *graph, const BdrvOptions *options, int64_t *size,
+                                      GError **errp)
+{
+    const char *name = bdrv_options_get_string(options, "backing_file", NULL);
+    const char *format = bdrv_options_get_string(options, "backing_fmt", NULL);
+    g_autofree char *full = bdrv_full_backing_filename(filename, name, errp);
+    if (!full) {
+        return false;
+    }
+    BdrvOptions *open_options = bdrv_options_new();
+    bdrv_options_set_string(open_options, "driver", format);
+    BlockDriverState *bs =
+        bdrv_co_open_tree(graph, full, open_options, BDRV_O_NO_BACKING | BDRV_O_NO_IO, false, errp);
+    if (!bs) {
+        g_prefix_error(errp, "cannot get the size of backing file '%s' (give size to do without): ", name);
+        return false;
+    }
+    *size = bs->length;
+    int ret = bdrv_co_node_unref(bs);
+    return fail(ret, "close the backing file", 0, 0, errp);
+}
+
+static bool coroutine_fn get_params(const char *filename, BdrvChild *file, const BdrvOptions *options,
+                                    Qcow2CreateParams *params, GError **errp)
+{
+    const char *backing = bdrv_options_get_string(options, "backing_file", "");
+    if (bdrv_options_has(options, "size") || *backing == '\0' || !bdrv_options_has(options, "backing_fmt")) {
+        return qcow2_create_params(options, params, errp);
+    }
+    int64_t size;
+    if (!backing_size(filename, file->bs->graph, options, &size, errp)) {
+        return false;
+    }
+    g_autoptr(BdrvOptions) with_size = bdrv_options_copy(options);
+    bdrv_options_set_int(with_size, "size", size);
+    bool ok = qcow2_create_params(with_size, params, errp);
+    if (ok) {
+        /* The strings must outlive the copy. */
+        params->backing_file = backing;
+        params->backing_format = bdrv_options_get_string(options, "backing_fmt", NULL);
+    }
+    return ok;
+}
+
 bool coroutine_fn qcow2_create(const char *filename, BdrvChild *file, const BdrvOptions *options, GError **errp)
 {
     Creating c = { .file = file };
-    return qcow2_create_params(options, &c.params, errp) &&
+    return get_params(filename, file, options, &c.params, errp) &&
            qcow2_layout(&c.params, &c.layout, errp) &&
            check_header_fits(&c, errp) &&
            clear_place(&c, errp) &&
