@@ -286,7 +286,6 @@ BDRV_API void bdrv_set_length(BlockDriverState *bs, int64_t length);
  * Returns: memory for bdrv_vfree(), or NULL if there is none.
  */
 BDRV_API void *bdrv_try_blockalign(BlockDriverState *bs, size_t bytes);
-BDRV_API void bdrv_vfree(void *buf);
 
 G_END_DECLS
 #endif

@@ -119,5 +119,8 @@ typedef struct BdrvSnapshotInfo {
     uint64_t icount; /* UINT64_MAX: not recorded */
 } BdrvSnapshotInfo;
 
+/** bdrv_vfree() - free an aligned buffer (blk_blockalign(), bdrv_try_blockalign()); NULL is allowed */
+BDRV_API void bdrv_vfree(void *buf);
+
 G_END_DECLS
 #endif

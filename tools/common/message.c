@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: MIT */
+#include "tools/common/tool.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const char *program = "bdrv";
+
+void tool_init(const char *argv0)
+{
+    const char *slash = strrchr(argv0, '/');
+
+    program = slash ? slash + 1 : argv0;
+}
+
+const char *tool_name(void)
+{
+    return program;
+}
+
+static void print_message(const char *severity, const char *format, va_list args)
+{
+    fflush(stdout);
+    fprintf(stderr, "%s: %s", program, severity);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+}
+
+void tool_error(const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    print_message("", format, args);
+    va_end(args);
+}
+
+void tool_warning(const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    print_message("warning: ", format, args);
+    va_end(args);
+}
+
+void tool_report(const char *context, GError *error)
+{
+    if (context) {
+        tool_error("%s: %s", context, error->message);
+    } else {
+        tool_error("%s", error->message);
+    }
+    g_error_free(error);
+}

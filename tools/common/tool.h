@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef BDRV_TOOLS_TOOL_H
+#define BDRV_TOOLS_TOOL_H
+
+/* What bdrv-img and bdrv-io share. */
+
+#include <bdrv/bdrv.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/** tool_init() - remember the name the program was called by, for messages; make stdout line buffered */
+void tool_init(const char *argv0);
+const char *tool_name(void);
+
+/** tool_error() - "NAME: message" to standard error; standard output is flushed first, so that order is kept */
+void tool_error(const char *format, ...) G_GNUC_PRINTF(1, 2);
+/** tool_report() - the same for a GError: "NAME: @context: message", or without context if NULL; frees it */
+void tool_report(const char *context, GError *error);
+void tool_warning(const char *format, ...) G_GNUC_PRINTF(1, 2);
+
+/* Cache mode by name: none, off, writeback, writethrough, directsync, unsafe. False if there is no such mode. */
+bool tool_cache_mode(const char *name, BdrvOpenFlags *flags);
+#define TOOL_CACHE_FLAGS (BDRV_O_NOCACHE | BDRV_O_NO_FLUSH | BDRV_O_WRITETHROUGH)
+
+/* "ignore"/"off" or "unmap"/"on" */
+bool tool_discard_mode(const char *name, BdrvOpenFlags *flags);
+
+/** tool_size_text() - bytes as bdrv-io prints them: "64 KiB", "1.500 KiB", "40 bytes"; caller frees */
+char *tool_size_text(double bytes);
+
+/** tool_graph() - a graph that opens plain local files which images name */
+BdrvGraph *tool_graph(void);
+
+/* How the command line says what to open. */
+typedef struct ToolImage {
+    const char *filename;
+    const char *format;  /* NULL: probe */
+    bool image_opts;     /* @filename is "driver=…,…" */
+    BdrvOpenFlags flags;
+    const char *aio;     /* NULL: default */
+    BdrvOptions *extra;  /* further options, NULL: none; not taken */
+} ToolImage;
+
+/**
+ * tool_open() - open what the command line says; the usual warning if raw was guessed for writing
+ * Returns: NULL with @errp set: "Could not open 'x': …".
+ */
+BlockBackend *tool_open(BdrvGraph *graph, const ToolImage *image, GError **errp);
+
+#endif

@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: MIT */
+/* The command table, and how a line becomes a call. */
+#include "tools/io/io.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static int run_help(IoSession *session, int argc, char **argv);
+
+static int run_quit(IoSession *session, int argc, char **argv)
+{
+    session->quit = true;
+    return 0;
+}
+
+static int run_abort(IoSession *session, int argc, char **argv)
+{
+    abort();
+}
+
+static int run_sigraise(IoSession *session, int argc, char **argv)
+{
+    int64_t number;
+
+    if (!io_parse_number(argv[1], &number)) {
+        return -EINVAL;
+    }
+    fflush(stdout);
+    return raise((int)number) == 0 ? 0 : -EINVAL;
+}
+
+static int run_sleep(IoSession *session, int argc, char **argv)
+{
+    char *end;
+    long ms;
+    int64_t deadline, now;
+    struct pollfd pollfd;
+
+    errno = 0;
+    ms = strtol(argv[1], &end, 0);
+    if (errno || end == argv[1] || *end || ms < 0) {
+        printf("%s is not a valid number\n", argv[1]);
+        return -EINVAL;
+    }
+    /* Requests in flight go on meanwhile. */
+    AioContext *ctx = aio_context_current();
+    deadline = aio_clock_ns(ctx) + ms * INT64_C(1000000);
+    pollfd = (struct pollfd){ .fd = aio_context_fd(ctx), .events = POLLIN };
+    while ((now = aio_clock_ns(ctx)) < deadline) {
+        if (!aio_context_run(ctx, false)) {
+            poll(&pollfd, 1, (int)((deadline - now + 999999) / 1000000));
+        }
+    }
+    return 0;
+}
+
+static const char aio_note[] =
+    "\n The command is done once the request has been handed over; errors and failed\n"
+    " patterns are printed when it completes, and do not change the exit code.\n"
+    " aio_flush waits for all of them.\n";
+
+static const char read_help[] =
+    " -C  print the figures as comma separated values\n"
+    " -l  how many bytes -P looks at\n"
+    " -P  the data must consist of this byte\n"
+    " -q  print no figures\n"
+    " -s  where in the data -P begins to look\n"
+    " -v  print the data in hexadecimal\n"
+    " -a, -p  accepted, without effect\n"
+    "\n Example: read -P 0x41 -v 512 1k\n";
+
+static const char readv_help[] =
+    " Reads into one buffer a length.\n\n"
+    " -C  print the figures as comma separated values\n"
+    " -P  the data must consist of this byte\n"
+    " -q  print no figures\n"
+    " -v  print the data in hexadecimal\n"
+    "\n Example: readv -v 512 1k 1k\n";
+
+static const char write_help[] =
+    " -C  print the figures as comma separated values\n"
+    " -f  the data is durable when the command returns (FUA)\n"
+    " -n  with -z: fail rather than write zeroes as data\n"
+    " -P  fill with this byte (0xcd if not given)\n"
+    " -q  print no figures\n"
+    " -s  fill with the content of a file, repeated\n"
+    " -u  with -z: the range may become unallocated\n"
+    " -z  write zeroes\n"
+    " -p  accepted, without effect\n"
+    "\n Example: write -P 0x41 512 1k\n";
+
+static const char writev_help[] =
+    " Writes from one buffer a length.\n\n"
+    " -C  print the figures as comma separated values\n"
+    " -f  the data is durable when the command returns (FUA)\n"
+    " -P  fill with this byte (0xcd if not given)\n"
+    " -q  print no figures\n"
+    "\n Example: writev 512 1k 1k\n";
+
+static const char aio_read_help[] =
+    " -C  print the figures as comma separated values\n"
+    " -i  count an invalid request, do nothing\n"
+    " -P  the data must consist of this byte\n"
+    " -q  print no figures\n"
+    " -v  print the data in hexadecimal\n";
+
+static const char aio_write_help[] =
+    " -C  print the figures as comma separated values\n"
+    " -f  the data is durable when the request completes (FUA)\n"
+    " -i  count an invalid request, do nothing\n"
+    " -P  fill with this byte (0xcd if not given)\n"
+    " -q  print no figures\n"
+    " -u  with -z: the range may become unallocated\n"
+    " -z  write zeroes\n";
+
+static const char discard_help[] =
+    " -C  print the figures as comma separated values\n"
+    " -q  print no figures\n"
+    "\n Example: discard 64k 1M\n";
+
+static const char open_help[] =
+    " -d  what discards do: ignore, or unmap\n"
+    " -i  engine of the file: threads, native, io_uring\n"
+    " -k  the same as -i native\n"
+    " -n  the same as -t none\n"
+    " -o  options of the driver: key=value,…\n"
+    " -r  read-only\n"
+    " -t  cache mode: none, writeback, writethrough, directsync, unsafe\n"
+    " -U  share the image with writers\n"
+    "\n Example: open -n -o driver=raw /tmp/disk.img\n";
+
+static const char reopen_help[] =
+    " -c  new cache mode\n"
+    " -o  new options of the driver\n"
+    " -r  read-only\n"
+    " -w  read-write\n";
+
+static const IoCommand commands[] = {
+    { "abort", run_abort, 0, 0, true, NULL, "simulate a program crash using abort(3)", NULL },
+    { "aio_flush", io_aio_flush, 0, 0, false, NULL, "completes all outstanding aio requests", NULL },
+    { "aio_read", io_aio_read, 2, -1, false, "[-Ciqv] [-P pattern] off len [len..]",
+      "asynchronously reads a number of bytes", aio_read_help },
+    { "aio_write", io_aio_write, 2, -1, false, "[-Cfiquz] [-P pattern] off len [len..]",
+      "asynchronously writes a number of bytes", aio_write_help },
+    { "alloc", io_alloc, 1, 2, false, "offset [count]", "checks if offset is allocated in the file", NULL },
+    { "close", io_close, 0, 0, false, NULL, "close the current open file", NULL },
+    { "discard", io_discard, 2, -1, false, "[-Cq] off len", "discards a number of bytes at a specified offset",
+      discard_help },
+    { "flush", io_flush, 0, 0, false, NULL, "flush all in-core file state to disk", NULL },
+    { "help", run_help, 0, 1, true, "[command]", "help for one or all commands", NULL },
+    { "info", io_info, 0, 0, false, NULL, "prints information about the current file", NULL },
+    { "length", io_length, 0, 0, false, NULL, "gets the length of the current file", NULL },
+    { "map", io_map, 0, 0, false, "", "prints the allocated areas of a file", NULL },
+    { "open", io_open, 1, -1, true, "[-rsCnkU] [-t cache] [-d discard] [-o options] [path]",
+      "open the file specified by path", open_help },
+    { "quit", run_quit, 0, 0, true, NULL, "exit the program", NULL },
+    { "read", io_read, 2, -1, false, "[-abCqv] [-P pattern [-s off] [-l len]] off len",
+      "reads a number of bytes at a specified offset", read_help },
+    { "readv", io_readv, 2, -1, false, "[-Cqv] [-P pattern] off len [len..]",
+      "reads a number of bytes at a specified offset", readv_help },
+    { "reopen", io_reopen, 0, -1, false, "[(-r|-w)] [-c cache] [-o options]",
+      "reopens an image with new options", reopen_help },
+    { "sigraise", run_sigraise, 1, 1, true, "signal", "raises a signal", NULL },
+    { "sleep", run_sleep, 1, 1, true, NULL, "waits for the given value in milliseconds", NULL },
+    { "truncate", io_truncate, 1, 3, false, "[-m prealloc_mode] off",
+      "truncates the current file at the given offset", NULL },
+    { "write", io_write, 2, -1, false, "[-bcCfnquz] [-P pattern | -s source_file] off len",
+      "writes a number of bytes at a specified offset", write_help },
+    { "writev", io_writev, 2, -1, false, "[-Cfq] [-P pattern] off len [len..]",
+      "writes a number of bytes at a specified offset", writev_help },
+};
+
+static void print_one_line(const IoCommand *command)
+{
+    printf("%s ", command->name);
+    if (command->args) {
+        printf("%s ", command->args);
+    }
+    printf("-- %s\n", command->one_line);
+}
+
+const IoCommand *io_find_command(const char *name)
+{
+    for (unsigned i = 0; i < G_N_ELEMENTS(commands); i++) {
+        if (strcmp(name, commands[i].name) == 0) {
+            return &commands[i];
+        }
+    }
+    /* Short for quit, as ever. */
+    return strcmp(name, "q") == 0 ? io_find_command("quit") : NULL;
+}
+
+int io_usage(const IoCommand *command)
+{
+    print_one_line(command);
+    return -EINVAL;
+}
+
+static int run_help(IoSession *session, int argc, char **argv)
+{
+    const IoCommand *command;
+
+    if (argc == 1) {
+        for (unsigned i = 0; i < G_N_ELEMENTS(commands); i++) {
+            print_one_line(&commands[i]);
+        }
+        printf("\nUse 'help commandname' for extended help.\n");
+        return 0;
+    }
+    command = io_find_command(argv[1]);
+    if (!command) {
+        printf("command %s not found\n", argv[1]);
+        return -EINVAL;
+    }
+    print_one_line(command);
+    if (command->long_help) {
+        printf("\n%s%s", command->long_help, g_str_has_prefix(command->name, "aio_") ? aio_note : "");
+    }
+    return 0;
+}
+
+static int check_argument_count(const IoCommand *command, int count)
+{
+    g_autofree char *expected = NULL;
+
+    if (count >= command->argc_min && (command->argc_max < 0 || count <= command->argc_max)) {
+        return 0;
+    }
+    if (command->argc_max < 0) {
+        expected = g_strdup_printf("at least %d", command->argc_min);
+    } else if (command->argc_min == command->argc_max) {
+        expected = g_strdup_printf("%d", command->argc_min);
+    } else {
+        expected = g_strdup_printf("between %d and %d", command->argc_min, command->argc_max);
+    }
+    fflush(stdout);
+    fprintf(stderr, "bad argument count %d to %s, expected %s arguments\n", count, command->name, expected);
+    return -EINVAL;
+}
+
+int io_run_line(IoSession *session, char *line)
+{
+    g_autoptr(GPtrArray) words = g_ptr_array_new();
+    const IoCommand *command;
+    char *rest = line, *word;
+    int argc, ret;
+
+    while ((word = strsep(&rest, " \t\n")) != NULL) {
+        if (*word) {
+            g_ptr_array_add(words, word);
+        }
+    }
+    argc = (int)words->len;
+    if (argc == 0) {
+        return 0;
+    }
+    g_ptr_array_add(words, NULL);
+    char **argv = (char **)words->pdata;
+    command = io_find_command(argv[0]);
+    if (!command) {
+        fflush(stdout);
+        fprintf(stderr, "command \"%s\" not found\n", argv[0]);
+        return -EINVAL;
+    }
+    if (!command->needs_no_file && !session->blk) {
+        fflush(stdout);
+        fprintf(stderr, "no file open, try 'help open'\n");
+        return -EINVAL;
+    }
+    ret = check_argument_count(command, argc - 1);
+    if (ret < 0) {
+        return ret;
+    }
+    fflush(stdout); /* getopt writes to standard error by itself */
+    optind = 0;     /* makes getopt start over (glibc) */
+    ret = command->run(session, argc, argv);
+    /* Whatever has completed meanwhile is told now. */
+    while (session->in_flight > 0 && aio_context_run(aio_context_current(), false)) {
+    }
+    return ret;
+}
