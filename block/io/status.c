@@ -33,6 +33,7 @@ int coroutine_fn bdrv_status_node(BlockDriverState *bs, int64_t offset, int64_t 
         found.file = NULL;
     }
     found.at_eof = offset + found.bytes == length;
+    found.present = found.kind != EXTENT_BACKING;
     *extent = found;
     return 0;
 }
@@ -77,6 +78,7 @@ int coroutine_fn bdrv_co_block_status_above(BdrvChild *child, int64_t offset, in
         depth++;
         int64_t length = atomic_load(&bs->length);
         if (offset >= length) {
+            found.present = true;
             break; /* the backing file is shorter: zeroes, as if stored there */
         }
         found.bytes = MIN(left, length - offset);

@@ -64,6 +64,7 @@ typedef struct BlockExtent {
     int64_t host_offset; /* where @file has these bytes, -1: no single place */
     BlockDriverState *file; /* node that host_offset is in; NULL if host_offset is -1 */
     unsigned depth;         /* chain queries: 0 is the node asked */
+    bool present;           /* chain queries: some layer says it; false: in none, so it reads as zeroes */
 } BlockExtent;
 
 typedef enum BdrvPrealloc {

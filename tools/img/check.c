@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: MIT */
+/* check: look for errors in an image's metadata. Exit codes: 0 clean, 1 not checked, 2 corrupt, 3 leaks, 63 no checks. */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "tools/img/img.h"
+
+enum { EXIT_CLEAN = 0, EXIT_NOT_CHECKED = 1, EXIT_CORRUPT = 2, EXIT_LEAKS = 3, EXIT_UNSUPPORTED = 63 };
+
+static void print_finding(void *opaque, bool is_corruption, const char *text)
+{
+    fprintf(stderr, "%s\n", text);
+}
+
+static void print_human(const BdrvCheckResult *result)
+{
+    if (!result->corruptions && !result->leaks && !result->check_errors) {
+        printf("No errors were found on the image.\n");
+    } else {
+        if (result->corruptions) {
+            printf("\n%" PRId64 " errors were found on the image.\n"
+                   "Data may be corrupted, or further writes to the image may corrupt it.\n",
+                   result->corruptions);
+        }
+        if (result->leaks) {
+            printf("\n%" PRId64 " leaked clusters were found on the image.\n"
+                   "This means waste of disk space, but no harm to data.\n",
+                   result->leaks);
+        }
+        if (result->check_errors) {
+            printf("\n%" PRId64 " internal errors have occurred during the check.\n", result->check_errors);
+        }
+    }
+    if (result->total_clusters && result->allocated_clusters) {
+        double allocated = result->allocated_clusters;
+
+        printf("%" PRId64 "/%" PRId64 " = %.2f%% allocated, %.2f%% fragmented, %.2f%% compressed clusters\n",
+               result->allocated_clusters, result->total_clusters, allocated * 100 / result->total_clusters,
+               result->fragmented_clusters * 100 / allocated, result->compressed_clusters * 100 / allocated);
+    }
+    if (result->image_end_offset > 0) {
+        printf("Image end offset: %" PRId64 "\n", result->image_end_offset);
+    }
+}
+
+static void set_unless_zero(BdrvOptions *object, const char *key, int64_t value)
+{
+    if (value) {
+        bdrv_options_set_int(object, key, value);
+    }
+}
+
+static void print_json(const BdrvCheckResult *result, const char *filename, const char *format)
+{
+    g_autoptr(BdrvOptions) object = bdrv_options_new();
+    g_autofree char *text = NULL;
+
+    set_unless_zero(object, "image-end-offset", result->image_end_offset);
+    set_unless_zero(object, "total-clusters", result->total_clusters);
+    set_unless_zero(object, "fragmented-clusters", result->fragmented_clusters);
+    set_unless_zero(object, "compressed-clusters", result->compressed_clusters);
+    set_unless_zero(object, "corruptions", result->corruptions);
+    set_unless_zero(object, "leaks", result->leaks);
+    set_unless_zero(object, "corruptions-fixed", result->corruptions_fixed);
+    set_unless_zero(object, "leaks-fixed", result->leaks_fixed);
+    bdrv_options_set_int(object, "check-errors", result->check_errors);
+    set_unless_zero(object, "allocated-clusters", result->allocated_clusters);
+    bdrv_options_set_string(object, "filename", filename);
+    bdrv_options_set_string(object, "format", format);
+    text = img_json_text(object);
+    printf("%s\n", text);
+}
+
+static int check(BlockBackend *blk, const char *filename, ImgOutput output, BdrvCheckFix fix, bool quiet)
+{
+    BdrvCheckResult result = { .report = quiet ? NULL : print_finding };
+    GError *error = NULL;
+
+    if (!blk_check(blk, &result, fix, &error)) {
+        int code = bdrv_error_code(error);
+
+        if (code == ENOTSUP && fix == BDRV_FIX_NONE) {
+            tool_error("This image format does not support checks");
+            g_error_free(error);
+            return EXIT_UNSUPPORTED;
+        }
+        tool_error("Check failed: %s", error->message);
+        g_error_free(error);
+        return EXIT_NOT_CHECKED;
+    }
+    if (output == IMG_OUTPUT_JSON && !quiet) {
+        print_json(&result, filename, blk_driver(blk));
+    } else if (!quiet) {
+        print_human(&result);
+    }
+    if (result.corruptions) {
+        return EXIT_CORRUPT;
+    }
+    if (result.leaks) {
+        return EXIT_LEAKS;
+    }
+    return result.check_errors ? EXIT_NOT_CHECKED : EXIT_CLEAN;
+}
+
+int img_check(int argc, char **argv)
+{
+    static const struct option long_options[] = {
+        { "help", no_argument, NULL, 'h' },
+        { "format", required_argument, NULL, 'f' },
+        { "repair", required_argument, NULL, 'r' },
+        { "output", required_argument, NULL, IMG_OPTION_OUTPUT },
+        { "object", required_argument, NULL, IMG_OPTION_OBJECT },
+        { "image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS },
+        { "force-share", no_argument, NULL, 'U' },
+        { NULL, 0, NULL, 0 },
+    };
+    g_autoptr(BdrvGraph) graph = NULL;
+    ToolImage image = { .flags = BDRV_O_CHECK };
+    ImgOutput output = IMG_OUTPUT_HUMAN;
+    BdrvCheckFix fix = BDRV_FIX_NONE;
+    BlockBackend *blk;
+    bool quiet = false;
+    int option, status;
+
+    while ((option = getopt_long(argc, argv, ":hf:r:T:qU", long_options, NULL)) != -1) {
+        switch (option) {
+        case 'h': img_print_help(stdout); return 0;
+        case 'f': image.format = optarg; break;
+        case 'q': quiet = true; break;
+        case 'U': image.flags |= BDRV_O_FORCE_SHARE; break;
+        case 'r':
+            if (strcmp(optarg, "leaks") == 0) {
+                fix = BDRV_FIX_LEAKS;
+            } else if (strcmp(optarg, "all") == 0) {
+                fix = BDRV_FIX_LEAKS | BDRV_FIX_ERRORS;
+            } else {
+                return img_usage_error("--repair (-r) expects one of leaks or all, not '%s'", optarg);
+            }
+            break;
+        case 'T':
+            if (!tool_cache_mode(optarg, &image.flags)) {
+                tool_error("Invalid source cache option: %s", optarg);
+                return 1;
+            }
+            break;
+        case IMG_OPTION_OBJECT: return img_not_built("--object");
+        case IMG_OPTION_IMAGE_OPTS: image.image_opts = true; break;
+        case IMG_OPTION_OUTPUT:
+            if (!img_parse_output(optarg, &output)) {
+                return 1;
+            }
+            break;
+        default: return img_bad_option(option, argv);
+        }
+    }
+    if (optind != argc - 1) {
+        return img_usage_error("Expecting one image file name");
+    }
+    if (fix != BDRV_FIX_NONE) {
+        return img_not_built("repair (-r)");
+    }
+    image.filename = argv[optind];
+    graph = tool_graph();
+    blk = img_open(graph, &image);
+    if (!blk) {
+        return EXIT_NOT_CHECKED;
+    }
+    status = check(blk, image.filename, output, fix, quiet);
+    img_close(blk, image.filename);
+    return status;
+}

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: MIT */
+/* What the subcommands share of reading their arguments, opening and closing. */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/img/img.h"
+
+int img_usage_error(const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    g_autofree char *message = g_strdup_vprintf(format, args);
+    va_end(args);
+    tool_error("%s", message);
+    fprintf(stderr, "Try '%s --help' for more information\n", tool_name());
+    return 1;
+}
+
+int img_bad_option(int option, char **argv)
+{
+    return option == ':' ? img_usage_error("missing argument for option '%s'", argv[optind - 1])
+                         : img_usage_error("unrecognized option '%s'", argv[optind - 1]);
+}
+
+int img_not_built(const char *what)
+{
+    tool_error("%s is not built yet", what);
+    return 1;
+}
+
+bool img_parse_output(const char *text, ImgOutput *output)
+{
+    if (strcmp(text, "human") == 0) {
+        *output = IMG_OUTPUT_HUMAN;
+    } else if (strcmp(text, "json") == 0) {
+        *output = IMG_OUTPUT_JSON;
+    } else {
+        tool_error("--output must be used with human or json as argument.");
+        return false;
+    }
+    return true;
+}
+
+bool img_parse_size(const char *text, const char *what, int64_t *bytes)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (bdrv_parse_size(text, bytes, &error)) {
+        return true;
+    }
+    if (bdrv_error_code(error) == ERANGE) {
+        tool_error("Invalid %s specified. Must be less than or equal to %" G_GINT64_FORMAT ".", what, G_MAXINT64);
+    } else {
+        tool_error("Invalid %s specified. You may use k, M, G, T, P or E suffixes for", what);
+        tool_error("kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.");
+    }
+    return false;
+}
+
+bool img_parse_integer(const char *text, const char *what, int64_t min, int64_t max, int64_t *value)
+{
+    char *end;
+
+    errno = 0;
+    int64_t number = g_ascii_strtoll(text, &end, 0);
+    if (errno || end == text || *end || number < min || number > max) {
+        tool_error("Invalid %s specified", what);
+        return false;
+    }
+    *value = number;
+    return true;
+}
+
+bool img_parse_prealloc(const char *text, BdrvPrealloc *prealloc)
+{
+    static const char *const names[] = { "off", "metadata", "falloc", "full" };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(names); i++) {
+        if (strcmp(text, names[i]) == 0) {
+            *prealloc = i;
+            return true;
+        }
+    }
+    tool_error("Invalid preallocation mode '%s'", text);
+    return false;
+}
+
+bool img_add_options(BdrvOptions **options, const char *text)
+{
+    GError *error = NULL;
+    g_autoptr(BdrvOptions) more = bdrv_options_parse(text, NULL, &error);
+
+    if (!more) {
+        tool_report(NULL, error);
+        return false;
+    }
+    if (!*options) {
+        *options = bdrv_options_new();
+    }
+    bdrv_options_merge(*options, NULL, more);
+    return true;
+}
+
+BlockBackend *img_open(BdrvGraph *graph, const ToolImage *image)
+{
+    GError *error = NULL;
+    BlockBackend *blk = tool_open(graph, image, &error);
+
+    if (!blk) {
+        tool_error("Could not open '%s': %s", image->filename, error->message);
+        g_error_free(error);
+    }
+    return blk;
+}
+
+bool img_close(BlockBackend *blk, const char *filename)
+{
+    GError *error = NULL;
+
+    if (blk_close(blk, &error)) {
+        return true;
+    }
+    tool_error("%s: error while closing: %s", filename, error->message);
+    g_error_free(error);
+    return false;
+}
+
+char *img_json_text(const BdrvOptions *object)
+{
+    return bdrv_options_to_json(object, true);
+}

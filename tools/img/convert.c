@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: MIT */
+/* convert: copy one or more images into a new one, of any format. */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "tools/img/img.h"
+
+enum { DEFAULT_COROUTINES = 8, MAX_COROUTINES = 16, MAX_SPARSE = 16 << 20 };
+
+typedef struct Convert {
+    ToolImage source, target;
+    const char *output_format, *backing, *backing_format;
+    BdrvOptions *options;
+    char **source_names;
+    unsigned source_count;
+    const char *target_name;
+    bool skip_create, progress, target_is_zero, image_opts;
+    ImgTransfer transfer;
+} Convert;
+
+static bool open_sources(Convert *convert, BdrvGraph *graph)
+{
+    ImgTransfer *transfer = &convert->transfer;
+
+    transfer->sources = g_new0(BlockBackend *, convert->source_count);
+    for (unsigned i = 0; i < convert->source_count; i++) {
+        ToolImage image = convert->source;
+
+        image.filename = convert->source_names[i];
+        transfer->sources[i] = img_open(graph, &image);
+        if (!transfer->sources[i]) {
+            return false;
+        }
+        transfer->source_count++;
+        transfer->length += blk_length(transfer->sources[i]);
+    }
+    return true;
+}
+
+static bool same_file(const char *a, const char *b)
+{
+    g_autofree char *real_a = realpath(a, NULL), *real_b = realpath(b, NULL);
+
+    return real_a && real_b && strcmp(real_a, real_b) == 0;
+}
+
+/* The layer of the source chain that is the target's backing file; the first backing file if none is. */
+static void find_base(Convert *convert)
+{
+    ImgTransfer *transfer = &convert->transfer;
+    BdrvLayer layer;
+
+    transfer->base_depth = 1;
+    for (unsigned depth = 1; blk_layer(transfer->sources[0], depth, &layer); depth++) {
+        if (same_file(layer.filename, convert->backing)) {
+            transfer->base_depth = (int)depth;
+            return;
+        }
+    }
+}
+
+static bool make_target(Convert *convert, BdrvGraph *graph)
+{
+    if (!convert->options) {
+        convert->options = bdrv_options_new();
+    }
+    if (convert->backing) {
+        bdrv_options_set_string(convert->options, "backing_file", convert->backing);
+    }
+    if (convert->backing_format) {
+        bdrv_options_set_string(convert->options, "backing_fmt", convert->backing_format);
+    }
+    for (unsigned i = 0; i < convert->source_count; i++) {
+        if (same_file(convert->source_names[i], convert->target_name)) {
+            tool_error("%s: the target is one of the sources; nothing was changed", convert->target_name);
+            return false;
+        }
+    }
+    return img_create_image(graph, convert->output_format, convert->target_name, g_steal_pointer(&convert->options),
+                            convert->transfer.length, false, true);
+}
+
+static bool open_target(Convert *convert, BdrvGraph *graph)
+{
+    ImgTransfer *transfer = &convert->transfer;
+
+    convert->target.filename = convert->target_name;
+    convert->target.flags |= BDRV_O_RDWR | BDRV_O_RESIZE | BDRV_O_UNMAP;
+    if (!convert->target.image_opts) {
+        convert->target.format = convert->output_format;
+    }
+    transfer->target = img_open(graph, &convert->target);
+    if (!transfer->target) {
+        return false;
+    }
+    if (convert->skip_create && blk_length(transfer->target) < transfer->length) {
+        tool_error("output file is smaller than input file");
+        return false;
+    }
+    transfer->target_reads_zero =
+        convert->target_is_zero ||
+        (!convert->skip_create && !convert->backing && blk_has_zero_init(transfer->target));
+    if (convert->backing) {
+        BdrvLayer layer;
+
+        transfer->target_backing_length = blk_layer(transfer->target, 1, &layer) ? layer.length : 0;
+        find_base(convert);
+    }
+    return true;
+}
+
+static int convert_images(Convert *convert)
+{
+    g_autoptr(BdrvGraph) graph = tool_graph();
+    ImgTransfer *transfer = &convert->transfer;
+    int status = 1;
+
+    transfer->base_depth = -1;
+    if (open_sources(convert, graph) && (convert->skip_create || make_target(convert, graph)) &&
+        open_target(convert, graph)) {
+        img_progress_start(convert->progress && !transfer->quiet);
+        status = img_transfer(transfer) < 0 ? 1 : 0;
+        if (status == 0) {
+            img_progress_end();
+        }
+    }
+    if (transfer->target && !img_close(transfer->target, convert->target_name)) {
+        status = 1;
+    }
+    for (unsigned i = 0; i < transfer->source_count; i++) {
+        img_close(transfer->sources[i], convert->source_names[i]);
+    }
+    g_free(transfer->sources);
+    return status;
+}
+
+static bool parse_sparse(const char *text, int64_t *bytes)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (!bdrv_parse_size(text, bytes, &error) || *bytes % 512 || *bytes > MAX_SPARSE) {
+        tool_error("Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up to %d. "
+                   "Select 0 to disable sparse detection (fully allocates output).",
+                   MAX_SPARSE);
+        return false;
+    }
+    return true;
+}
+
+static const struct option long_options[] = {
+    { "help", no_argument, NULL, 'h' },
+    { "source-image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS },
+    { "object", required_argument, NULL, IMG_OPTION_OBJECT },
+    { "image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS },
+    { "force-share", no_argument, NULL, 'U' },
+    { "target-image-opts", no_argument, NULL, IMG_OPTION_TARGET_IMAGE_OPTS },
+    { "salvage", no_argument, NULL, IMG_OPTION_SALVAGE },
+    { "target-is-zero", no_argument, NULL, IMG_OPTION_TARGET_IS_ZERO },
+    { "bitmaps", no_argument, NULL, IMG_OPTION_BITMAPS },
+    { "skip-broken-bitmaps", no_argument, NULL, IMG_OPTION_SKIP_BROKEN_BITMAPS },
+    { NULL, 0, NULL, 0 },
+};
+
+/* -1: go on; else the exit code. */
+static int parse_option(Convert *convert, int option, char **argv, bool *help)
+{
+    ImgTransfer *transfer = &convert->transfer;
+    int64_t number;
+
+    switch (option) {
+    case 'h': img_print_help(stdout); return 0;
+    case 'f': convert->source.format = optarg; break;
+    case 'O': convert->output_format = optarg; break;
+    case 'B': convert->backing = optarg; break;
+    case 'F': convert->backing_format = optarg; break;
+    case 'C': transfer->copy_range = true; break;
+    case 'c': return img_not_built("writing compressed clusters (-c)");
+    case 'o':
+        *help |= img_wants_help(optarg);
+        return *help || img_add_options(&convert->options, optarg) ? -1 : 1;
+    case 'l': return img_not_built("reading an internal snapshot (-l)");
+    case 'S': return parse_sparse(optarg, &transfer->sparse_bytes) ? -1 : 1;
+    case 'p': convert->progress = true; break;
+    case 'q': transfer->quiet = true; break;
+    case 'n': convert->skip_create = true; break;
+    case 'W': transfer->out_of_order = true; break;
+    case 'U': convert->source.flags |= BDRV_O_FORCE_SHARE; break;
+    case 't':
+        if (!tool_cache_mode(optarg, &convert->target.flags)) {
+            tool_error("Invalid cache option: %s", optarg);
+            return 1;
+        }
+        break;
+    case 'T':
+        if (!tool_cache_mode(optarg, &convert->source.flags)) {
+            tool_error("Invalid source cache option: %s", optarg);
+            return 1;
+        }
+        break;
+    case 'm':
+        if (!img_parse_integer(optarg, "number of coroutines", 1, MAX_COROUTINES, &number)) {
+            tool_error("Allowed number of coroutines is between 1 and %d", MAX_COROUTINES);
+            return 1;
+        }
+        transfer->coroutines = (unsigned)number;
+        break;
+    case 'r':
+        if (!img_parse_size(optarg, "rate limit", &transfer->rate_limit)) {
+            return 1;
+        }
+        break;
+    case IMG_OPTION_OBJECT: return img_not_built("--object");
+    case IMG_OPTION_IMAGE_OPTS: convert->source.image_opts = true; break;
+    case IMG_OPTION_TARGET_IMAGE_OPTS: convert->target.image_opts = true; break;
+    case IMG_OPTION_SALVAGE: transfer->salvage = true; break;
+    case IMG_OPTION_TARGET_IS_ZERO: convert->target_is_zero = true; break;
+    case IMG_OPTION_BITMAPS: return img_not_built("copying bitmaps (--bitmaps)");
+    case IMG_OPTION_SKIP_BROKEN_BITMAPS: return img_not_built("copying bitmaps (--skip-broken-bitmaps)");
+    default: return img_bad_option(option, argv);
+    }
+    return -1;
+}
+
+static int check_arguments(const Convert *convert)
+{
+    if (convert->target_is_zero && !convert->skip_create) {
+        tool_error("--target-is-zero requires use of -n flag");
+        return 1;
+    }
+    if (convert->target.image_opts && !convert->skip_create) {
+        tool_error("--target-image-opts requires use of -n flag");
+        return 1;
+    }
+    if (convert->skip_create && convert->options) {
+        tool_warning("-o has no effect when skipping image creation");
+    }
+    if (convert->transfer.copy_range && convert->transfer.salvage) {
+        tool_error("Cannot use copy offloading in salvaging mode");
+        return 1;
+    }
+    if (convert->backing && convert->source_count > 1) {
+        tool_error("Having a backing file for the target makes no sense when concatenating multiple input images");
+        return 1;
+    }
+    if (convert->backing_format && !convert->backing) {
+        tool_error("-F needs -B");
+        return 1;
+    }
+    return 0;
+}
+
+int img_convert(int argc, char **argv)
+{
+    Convert convert = {
+        .output_format = "raw",
+        .target = { .flags = BDRV_O_NO_FLUSH }, /* cache=unsafe unless -t says otherwise */
+        .transfer = { .coroutines = DEFAULT_COROUTINES, .sparse_bytes = 4096 },
+    };
+    bool help = false;
+    int option, status = -1;
+
+    while (status < 0 && (option = getopt_long(argc, argv, ":hf:O:B:Cco:l:S:pt:T:qnm:WUr:F:", long_options, NULL)) != -1) {
+        status = parse_option(&convert, option, argv, &help);
+    }
+    if (status < 0 && help) {
+        status = img_print_options_help(convert.output_format, optind < argc ? argv[argc - 1] : NULL);
+    }
+    if (status < 0 && optind >= argc - 1) {
+        tool_error("Must specify image file name");
+        status = 1;
+    }
+    if (status < 0) {
+        convert.source_names = argv + optind;
+        convert.source_count = (unsigned)(argc - 1 - optind);
+        convert.target_name = argv[argc - 1];
+        status = check_arguments(&convert);
+    }
+    if (status == 0 && convert.source_names) {
+        status = convert_images(&convert);
+    }
+    bdrv_options_free(convert.options);
+    return status;
+}

@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: MIT */
+/* create: make an image; also what convert and dd make their targets with. */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "tools/img/img.h"
+
+static void print_option(const BdrvOptions *options, const BdrvOptionSpec *spec)
+{
+    const char *value = spec->default_text;
+    g_autofree char *text = NULL;
+
+    for (unsigned i = 0; i < bdrv_options_count(options); i++) {
+        const char *key;
+        BdrvOptionType type;
+        g_autofree char *as_text = NULL;
+
+        bdrv_options_nth(options, i, &key, &type, &as_text);
+        if (strcmp(key, spec->name) == 0) {
+            int64_t bytes;
+
+            text = g_steal_pointer(&as_text);
+            if (spec->type == BDRV_OPTION_SIZE && bdrv_parse_size(text, &bytes, NULL)) {
+                g_free(text);
+                text = g_strdup_printf("%" PRId64, bytes);
+            }
+            value = text;
+        }
+    }
+    if (value) {
+        printf(" %s=%s", spec->name, value);
+    }
+}
+
+static bool lists_size(const BdrvOptionSpec *table)
+{
+    for (; table && table->name; table++) {
+        if (strcmp(table->name, "size") == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* "Formatting 'x', fmt=qcow2 cluster_size=65536 …": options that are set or have a default, in table order */
+static void announce_creation(const char *format, const char *filename, const BdrvOptions *options)
+{
+    static const BdrvOptionSpec size = { "size", BDRV_OPTION_SIZE, "" };
+    const BdrvOptionSpec *table = bdrv_driver_options(format, BDRV_TABLE_CREATE);
+
+    printf("Formatting '%s', fmt=%s", filename, format);
+    if (!lists_size(table)) {
+        print_option(options, &size);
+    }
+    for (const BdrvOptionSpec *spec = table; spec && spec->name; spec++) {
+        print_option(options, spec);
+    }
+    if (strcmp(format, "raw") == 0) {
+        for (table = bdrv_driver_options("file", BDRV_TABLE_CREATE); table && table->name; table++) {
+            if (bdrv_options_has(options, table->name)) {
+                print_option(options, table);
+            }
+        }
+    }
+    putchar('\n');
+    fflush(stdout);
+}
+
+/* The backing file must open, unless -u; its size is the image's if none was given. */
+static bool look_at_backing(BdrvGraph *graph, const char *filename, const char *backing, const char *backing_format,
+                            int64_t *size)
+{
+    g_autofree char *directory = g_path_get_dirname(filename);
+    bool is_relative = !g_path_is_absolute(backing) && !strchr(backing, ':') && !strchr(filename, ':');
+    g_autofree char *full =
+        is_relative && strchr(filename, '/') ? g_build_filename(directory, backing, NULL) : g_strdup(backing);
+    ToolImage image = { .filename = full, .format = backing_format };
+    GError *error = NULL;
+    BlockBackend *blk = tool_open(graph, &image, &error);
+
+    if (!blk) {
+        tool_error("%s: Could not open '%s': %s\nCould not open backing image.", filename, full, error->message);
+        g_error_free(error);
+        return false;
+    }
+    if (!backing_format) {
+        tool_error("%s: Backing file specified without backing format\nDetected format of %s.", filename,
+                   blk_driver(blk));
+        blk_close(blk, NULL);
+        return false;
+    }
+    if (*size < 0) {
+        *size = blk_length(blk);
+    }
+    blk_close(blk, NULL);
+    return true;
+}
+
+bool img_create_image(BdrvGraph *graph, const char *format, const char *filename, BdrvOptions *taken, int64_t size,
+                      bool announce, bool check_backing)
+{
+    g_autoptr(BdrvOptions) options = taken ? taken : bdrv_options_new();
+    const char *backing = bdrv_options_get_string(options, "backing_file", NULL);
+    const char *backing_format = bdrv_options_get_string(options, "backing_fmt", NULL);
+    GError *error = NULL;
+
+    if (!bdrv_driver_known(format)) {
+        tool_error("%s: Unknown file format '%s'", filename, format);
+        return false;
+    }
+    if (!bdrv_driver_can_create(format)) {
+        tool_error("%s: Format driver '%s' does not support image creation", filename, format);
+        return false;
+    }
+    if (size < 0 && bdrv_options_has(options, "size")) {
+        const char *text = bdrv_options_get_string(options, "size", NULL);
+
+        if (!text || !img_parse_size(text, "image size", &size)) {
+            return false;
+        }
+    }
+    if (backing && *backing) {
+        if (!bdrv_driver_supports_backing(format)) {
+            tool_error("%s: Backing file not supported for file format '%s'", filename, format);
+            return false;
+        }
+        if (backing_format && !bdrv_driver_known(backing_format)) {
+            tool_error("%s: Unknown backing file format '%s'", filename, backing_format);
+            return false;
+        }
+        if (strcmp(backing, filename) == 0) {
+            tool_error("%s: Trying to create an image with the same filename as the backing file", filename);
+            return false;
+        }
+        if (check_backing && !look_at_backing(graph, filename, backing, backing_format, &size)) {
+            return false;
+        }
+        if (!check_backing && !backing_format) {
+            tool_error("%s: Backing file specified without backing format", filename);
+            return false;
+        }
+    } else if (backing_format) {
+        tool_error("%s: Backing format cannot be used without backing file", filename);
+        return false;
+    }
+    if (size < 0) {
+        tool_error("%s: Image creation needs a size parameter", filename);
+        return false;
+    }
+    bdrv_options_set_int(options, "size", size);
+    if (announce) {
+        announce_creation(format, filename, options);
+    }
+    if (!bdrv_create_image(graph, format, filename, g_steal_pointer(&options), &error)) {
+        tool_report(filename, error);
+        return false;
+    }
+    return true;
+}
+
+int img_create(int argc, char **argv)
+{
+    static const struct option long_options[] = {
+        { "help", no_argument, NULL, 'h' },
+        { "object", required_argument, NULL, IMG_OPTION_OBJECT },
+        { NULL, 0, NULL, 0 },
+    };
+    g_autoptr(BdrvOptions) options = NULL;
+    g_autoptr(BdrvGraph) graph = NULL;
+    const char *format = "raw", *backing = NULL, *backing_format = NULL, *filename;
+    bool quiet = false, unsafe = false, help = false;
+    int64_t size = -1;
+    int option;
+
+    while ((option = getopt_long(argc, argv, ":F:b:f:ho:qu", long_options, NULL)) != -1) {
+        switch (option) {
+        case 'F': backing_format = optarg; break;
+        case 'b': backing = optarg; break;
+        case 'f': format = optarg; break;
+        case 'h': img_print_help(stdout); return 0;
+        case 'o':
+            help |= img_wants_help(optarg);
+            if (!help && !img_add_options(&options, optarg)) {
+                return 1;
+            }
+            break;
+        case 'q': quiet = true; break;
+        case 'u': unsafe = true; break;
+        case IMG_OPTION_OBJECT: return img_not_built("--object");
+        default: return img_bad_option(option, argv);
+        }
+    }
+    filename = optind < argc ? argv[optind++] : NULL;
+    if (help) {
+        return img_print_options_help(format, filename);
+    }
+    if (!filename) {
+        return img_usage_error("Expecting image file name");
+    }
+    if (optind < argc && !img_parse_size(argv[optind++], "image size", &size)) {
+        return 1;
+    }
+    if (optind < argc) {
+        return img_usage_error("Unexpected argument: %s", argv[optind]);
+    }
+    if (!options) {
+        options = bdrv_options_new();
+    }
+    if (backing) {
+        bdrv_options_set_string(options, "backing_file", backing);
+    }
+    if (backing_format) {
+        bdrv_options_set_string(options, "backing_fmt", backing_format);
+    }
+    graph = tool_graph();
+    return img_create_image(graph, format, filename, g_steal_pointer(&options), size, !quiet, !unsafe) ? 0 : 1;
+}

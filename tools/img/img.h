@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef BDRV_TOOLS_IMG_H
+#define BDRV_TOOLS_IMG_H
+
+/* bdrv-img from inside: one file a subcommand, and what they share. */
+
+#include <getopt.h>
+#include <stdio.h>
+
+#include "tools/common/tool.h"
+
+/* A subcommand gets its name as argv[0] and answers the exit code; the message has been printed. */
+int img_bench(int argc, char **argv);
+int img_check(int argc, char **argv);
+int img_compare(int argc, char **argv);
+int img_convert(int argc, char **argv);
+int img_create(int argc, char **argv);
+int img_dd(int argc, char **argv);
+int img_info(int argc, char **argv);
+int img_map(int argc, char **argv);
+int img_resize(int argc, char **argv);
+
+/* ---- command line (command-line.c) ---- */
+
+/* Long options without a letter, the same number in every subcommand */
+enum {
+    IMG_OPTION_OUTPUT = 256,
+    IMG_OPTION_BACKING_CHAIN,
+    IMG_OPTION_OBJECT,
+    IMG_OPTION_IMAGE_OPTS,
+    IMG_OPTION_TARGET_IMAGE_OPTS,
+    IMG_OPTION_PATTERN,
+    IMG_OPTION_FLUSH_INTERVAL,
+    IMG_OPTION_NO_DRAIN,
+    IMG_OPTION_PREALLOCATION,
+    IMG_OPTION_SHRINK,
+    IMG_OPTION_SALVAGE,
+    IMG_OPTION_TARGET_IS_ZERO,
+    IMG_OPTION_START_OFFSET,
+    IMG_OPTION_MAX_LENGTH,
+    IMG_OPTION_BITMAPS,
+    IMG_OPTION_SKIP_BROKEN_BITMAPS,
+};
+
+/** img_usage_error() - message and "Try 'NAME --help' for more information"; returns 1 */
+int img_usage_error(const char *format, ...) G_GNUC_PRINTF(1, 2);
+/** img_bad_option() - what getopt_long() answered ':' or '?' for; returns 1 */
+int img_bad_option(int option, char **argv);
+/** img_not_built() - "x is not built yet"; returns 1 */
+int img_not_built(const char *what);
+void img_print_help(FILE *out);
+
+typedef enum ImgOutput {
+    IMG_OUTPUT_HUMAN,
+    IMG_OUTPUT_JSON,
+} ImgOutput;
+bool img_parse_output(const char *text, ImgOutput *output);
+
+/** img_parse_size() - a size argument; the two-line message on error */
+bool img_parse_size(const char *text, const char *what, int64_t *bytes);
+/** img_parse_integer() - a plain number @min .. @max; "Invalid @what specified" otherwise */
+bool img_parse_integer(const char *text, const char *what, int64_t min, int64_t max, int64_t *value);
+/** img_parse_prealloc() */
+bool img_parse_prealloc(const char *text, BdrvPrealloc *prealloc);
+
+/** img_add_options() - one -o argument into *@options (made when NULL); message on error */
+bool img_add_options(BdrvOptions **options, const char *text);
+/** img_wants_help() - whether a -o argument asks for the list: "help" or "?" */
+bool img_wants_help(const char *text);
+/** img_print_options_help() - what -o help prints; @filename may be NULL; exit code */
+int img_print_options_help(const char *format, const char *filename);
+
+/** img_open() - tool_open() with the message "Could not open 'x': …" on error */
+BlockBackend *img_open(BdrvGraph *graph, const ToolImage *image);
+/** img_close() - blk_close() with a message; false on error */
+bool img_close(BlockBackend *blk, const char *filename);
+
+/** img_create_image() - what create, convert and dd do to make an image; prints errors
+ * @options: taken. @size: bytes, -1 if not given. */
+bool img_create_image(BdrvGraph *graph, const char *format, const char *filename, BdrvOptions *options, int64_t size,
+                      bool announce, bool check_backing);
+
+/** img_json_text() - an object as the JSON outputs print it, without a trailing newline; caller frees */
+char *img_json_text(const BdrvOptions *object);
+
+/* ---- progress (progress.c) ---- */
+
+/** img_progress_start() - print progress if @wanted (-p); SIGUSR1 prints it in any case */
+void img_progress_start(bool wanted);
+void img_progress_update(int64_t done, int64_t total);
+void img_progress_end(void);
+
+/* ---- moving data (transfer.c) ---- */
+
+typedef struct ImgTransfer {
+    BlockBackend **sources; /* one after the other */
+    unsigned source_count;
+    BlockBackend *target;
+    int64_t length;          /* bytes to transfer in all; what the sources lack reads as zeroes */
+    int64_t source_start;    /* dd skip: first byte of the (only) source */
+    int base_depth;          /* depth of the layer shared with the target's backing file, -1: none */
+    int64_t target_backing_length;
+    bool target_reads_zero;  /* what is not written reads as zeroes */
+    int64_t sparse_bytes;    /* shortest run of zeroes not written, 0: write everything */
+    unsigned coroutines;     /* 1 .. 16 */
+    bool out_of_order;
+    bool copy_range;
+    bool salvage;
+    bool quiet;
+    int64_t rate_limit;      /* bytes a second, 0: none */
+} ImgTransfer;
+
+/** img_transfer() - copy; 0 or -errno, message printed */
+int img_transfer(ImgTransfer *transfer);
+
+#endif

@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: MIT */
+/* info: what an image is. Opens nothing that the image names unless --backing-chain asks for it. */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <time.h>
+
+#include "tools/img/img.h"
+
+typedef struct Layer {
+    BdrvLayer of; /* of.filename etc. belong to the open image */
+    BdrvOptions *specific;
+    BdrvSnapshotInfo *snapshots;
+    int snapshot_count;
+    BdrvInfo info;
+} Layer;
+
+static char *vm_clock_text(uint64_t ns)
+{
+    uint64_t seconds = ns / 1000000000;
+
+    return g_strdup_printf("%02d:%02d:%02d.%03d", (int)(seconds / 3600), (int)(seconds / 60 % 60),
+                           (int)(seconds % 60), (int)(ns / 1000000 % 1000));
+}
+
+static void print_snapshots(const Layer *layer)
+{
+    printf("Snapshot list:\n");
+    printf("%-10s%-17s%8s%20s%13s%11s\n", "ID", "TAG", "VM SIZE", "DATE", "VM CLOCK", "ICOUNT");
+    for (int i = 0; i < layer->snapshot_count; i++) {
+        const BdrvSnapshotInfo *snapshot = &layer->snapshots[i];
+        g_autofree char *size = bdrv_format_size(snapshot->vm_state_size);
+        g_autofree char *clock = vm_clock_text(snapshot->vm_clock_ns);
+        g_autofree char *icount =
+            snapshot->icount == UINT64_MAX ? g_strdup("") : g_strdup_printf("%" PRIu64, snapshot->icount);
+        time_t seconds = snapshot->date_sec;
+        struct tm local;
+        char date[64];
+
+        localtime_r(&seconds, &local);
+        strftime(date, sizeof(date), "%Y-%m-%d %H:%M:%S", &local);
+        printf("%-9s %-16s %8s%20s%13s%11s\n", snapshot->id, snapshot->name, size, date, clock, icount);
+    }
+}
+
+static void print_specific(const BdrvOptions *specific)
+{
+    bool any = false;
+
+    for (unsigned i = 0; i < bdrv_options_count(specific); i++) {
+        g_autofree char *text = NULL, *label = NULL;
+        const char *key;
+
+        bdrv_options_nth(specific, i, &key, NULL, &text);
+        if (!g_str_has_prefix(key, "data.")) {
+            continue;
+        }
+        if (!any) {
+            printf("Format specific information:\n");
+            any = true;
+        }
+        label = g_strdelimit(g_strdup(key + strlen("data.")), "-", ' ');
+        printf("    %s: %s\n", label, text);
+    }
+}
+
+static void print_human(const Layer *layer)
+{
+    const BdrvLayer *of = &layer->of;
+    g_autofree char *virtual_size = bdrv_format_size(of->length);
+    g_autofree char *disk_size =
+        of->allocated_size >= 0 ? bdrv_format_size(of->allocated_size) : g_strdup("unavailable");
+
+    printf("image: %s\nfile format: %s\nvirtual size: %s (%" PRId64 " bytes)\ndisk size: %s\n", of->filename,
+           of->driver, virtual_size, of->length, disk_size);
+    if (of->encrypted) {
+        printf("encrypted: yes\n");
+    }
+    if (of->cluster_size) {
+        printf("cluster_size: %" PRId64 "\n", of->cluster_size);
+    }
+    if (of->is_dirty) {
+        printf("cleanly shut down: no\n");
+    }
+    if (of->backing_filename) {
+        printf("backing file: %s", of->backing_filename);
+        if (!of->full_backing_filename) {
+            printf(" (cannot determine actual path)");
+        } else if (strcmp(of->backing_filename, of->full_backing_filename) != 0) {
+            printf(" (actual path: %s)", of->full_backing_filename);
+        }
+        putchar('\n');
+        if (of->backing_format) {
+            printf("backing file format: %s\n", of->backing_format);
+        }
+    }
+    if (layer->snapshot_count > 0) {
+        print_snapshots(layer);
+    }
+    if (layer->specific) {
+        print_specific(layer->specific);
+    }
+}
+
+static void add_snapshots(BdrvOptions *object, const Layer *layer)
+{
+    for (int i = 0; i < layer->snapshot_count; i++) {
+        const BdrvSnapshotInfo *snapshot = &layer->snapshots[i];
+        g_autofree char *prefix = g_strdup_printf("snapshots.%d", i);
+        g_autoptr(BdrvOptions) item = bdrv_options_new();
+
+        if (snapshot->icount != UINT64_MAX) {
+            bdrv_options_set_int(item, "icount", snapshot->icount);
+        }
+        bdrv_options_set_int(item, "vm-clock-nsec", snapshot->vm_clock_ns % 1000000000);
+        bdrv_options_set_string(item, "name", snapshot->name);
+        bdrv_options_set_int(item, "date-sec", snapshot->date_sec);
+        bdrv_options_set_int(item, "date-nsec", snapshot->date_nsec);
+        bdrv_options_set_int(item, "vm-clock-sec", snapshot->vm_clock_ns / 1000000000);
+        bdrv_options_set_string(item, "id", snapshot->id);
+        bdrv_options_set_int(item, "vm-state-size", snapshot->vm_state_size);
+        bdrv_options_merge(object, prefix, item);
+    }
+}
+
+static BdrvOptions *layer_object(const Layer *layer)
+{
+    const BdrvLayer *of = &layer->of;
+    BdrvOptions *object = bdrv_options_new();
+
+    add_snapshots(object, layer);
+    if (of->backing_format) {
+        bdrv_options_set_string(object, "backing-filename-format", of->backing_format);
+    }
+    bdrv_options_set_int(object, "virtual-size", of->length);
+    bdrv_options_set_string(object, "filename", of->filename);
+    if (of->cluster_size) {
+        bdrv_options_set_int(object, "cluster-size", of->cluster_size);
+    }
+    bdrv_options_set_string(object, "format", of->driver);
+    if (of->allocated_size >= 0) {
+        bdrv_options_set_int(object, "actual-size", of->allocated_size);
+    }
+    if (of->encrypted) {
+        bdrv_options_set_bool(object, "encrypted", true);
+    }
+    if (layer->specific) {
+        bdrv_options_merge(object, "format-specific", layer->specific);
+    }
+    if (of->full_backing_filename) {
+        bdrv_options_set_string(object, "full-backing-filename", of->full_backing_filename);
+    }
+    if (of->backing_filename) {
+        bdrv_options_set_string(object, "backing-filename", of->backing_filename);
+    }
+    bdrv_options_set_bool(object, "dirty-flag", of->is_dirty);
+    return object;
+}
+
+static char *indented(const char *text)
+{
+    g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+    g_autofree char *joined = g_strjoinv("\n    ", lines);
+
+    return g_strconcat("    ", joined, NULL);
+}
+
+static void print_layer(const Layer *layer, unsigned depth, bool chain, ImgOutput output)
+{
+    if (output == IMG_OUTPUT_HUMAN) {
+        if (depth > 0) {
+            putchar('\n');
+        }
+        print_human(layer);
+        return;
+    }
+    g_autoptr(BdrvOptions) object = layer_object(layer);
+    g_autofree char *text = img_json_text(object);
+    if (chain) {
+        g_autofree char *shifted = indented(text);
+        printf("%s%s", depth > 0 ? ",\n" : "", shifted);
+    } else {
+        printf("%s\n", text);
+    }
+}
+
+/* Snapshots are listed of the layer that is the root of an open image. */
+static bool load_layer(BlockBackend *blk, Layer *layer)
+{
+    memset(layer, 0, sizeof(*layer));
+    if (!blk_layer(blk, 0, &layer->of)) {
+        return false;
+    }
+    layer->specific = blk_layer_specific_info(blk, 0);
+    layer->snapshot_count = MAX(blk_list_snapshots(blk, &layer->snapshots), 0);
+    return true;
+}
+
+static void free_layer(Layer *layer)
+{
+    bdrv_options_free(layer->specific);
+    if (layer->snapshots) {
+        bdrv_snapshot_list_free(layer->snapshots, layer->snapshot_count);
+    }
+}
+
+/* Each image of the chain is opened by itself, so that a chain that names itself is found out. */
+static int print_images(BdrvGraph *graph, ToolImage *image, bool chain, ImgOutput output)
+{
+    g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    g_autofree char *next = NULL, *next_format = NULL;
+
+    for (unsigned depth = 0;; depth++) {
+        BlockBackend *blk;
+        Layer layer;
+
+        if (!g_hash_table_add(seen, g_strdup(image->filename))) {
+            tool_error("Backing file '%s' creates an infinite loop.", image->filename);
+            return 1;
+        }
+        blk = img_open(graph, image);
+        if (!blk) {
+            return 1;
+        }
+        load_layer(blk, &layer);
+        if (depth == 0 && chain && output == IMG_OUTPUT_JSON) {
+            printf("[\n");
+        }
+        print_layer(&layer, depth, chain, output);
+        g_free(next);
+        g_free(next_format);
+        next = g_strdup(layer.of.full_backing_filename);
+        next_format = g_strdup(layer.of.backing_format);
+        free_layer(&layer);
+        img_close(blk, image->filename);
+        if (!chain || !next) {
+            break;
+        }
+        image->filename = next;
+        image->format = next_format;
+        image->image_opts = false;
+    }
+    if (chain && output == IMG_OUTPUT_JSON) {
+        printf("\n]\n");
+    }
+    return 0;
+}
+
+int img_info(int argc, char **argv)
+{
+    static const struct option long_options[] = {
+        { "help", no_argument, NULL, 'h' },
+        { "format", required_argument, NULL, 'f' },
+        { "output", required_argument, NULL, IMG_OPTION_OUTPUT },
+        { "backing-chain", no_argument, NULL, IMG_OPTION_BACKING_CHAIN },
+        { "object", required_argument, NULL, IMG_OPTION_OBJECT },
+        { "image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS },
+        { "force-share", no_argument, NULL, 'U' },
+        { NULL, 0, NULL, 0 },
+    };
+    g_autoptr(BdrvGraph) graph = NULL;
+    ToolImage image = { .flags = BDRV_O_NO_BACKING | BDRV_O_NO_IO };
+    ImgOutput output = IMG_OUTPUT_HUMAN;
+    bool chain = false;
+    int option;
+
+    while ((option = getopt_long(argc, argv, ":hf:U", long_options, NULL)) != -1) {
+        switch (option) {
+        case 'h': img_print_help(stdout); return 0;
+        case 'f': image.format = optarg; break;
+        case 'U': image.flags |= BDRV_O_FORCE_SHARE; break;
+        case IMG_OPTION_BACKING_CHAIN: chain = true; break;
+        case IMG_OPTION_OBJECT: return img_not_built("--object");
+        case IMG_OPTION_IMAGE_OPTS: image.image_opts = true; break;
+        case IMG_OPTION_OUTPUT:
+            if (!img_parse_output(optarg, &output)) {
+                return 1;
+            }
+            break;
+        default: return img_bad_option(option, argv);
+        }
+    }
+    if (optind != argc - 1) {
+        return img_usage_error("Expecting one image file name");
+    }
+    image.filename = argv[optind];
+    graph = tool_graph();
+    return print_images(graph, &image, chain, output);
+}

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MIT */
+/* "    (12.50/100%)" on standard output, each line over the last; SIGUSR1 prints it once. */
+#include <signal.h>
+
+#include "tools/img/img.h"
+
+static struct {
+    bool wanted, active;
+    double shown;
+    volatile sig_atomic_t asked;
+} progress;
+
+static void on_signal(int signal_number)
+{
+    progress.asked = 1;
+}
+
+static void print(double percent)
+{
+    printf("    (%3.2f/100%%)\r", percent);
+    fflush(stdout);
+    progress.shown = percent;
+}
+
+void img_progress_start(bool wanted)
+{
+    struct sigaction action = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
+
+    sigaction(SIGUSR1, &action, NULL);
+    progress.wanted = wanted;
+    progress.active = true;
+    if (wanted) {
+        print(0);
+    }
+}
+
+void img_progress_update(int64_t done, int64_t total)
+{
+    double percent = total > 0 ? 100.0 * done / total : 100;
+
+    if (progress.asked || (progress.wanted && percent - progress.shown >= 1)) {
+        progress.asked = 0;
+        print(percent);
+    }
+}
+
+void img_progress_end(void)
+{
+    if (progress.wanted && progress.active) {
+        print(100);
+        putchar('\n');
+    }
+    progress.active = false;
+}

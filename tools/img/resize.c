@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: MIT */
+/* resize: give an image another length. */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "tools/img/img.h"
+
+/* "20G", "+1G" or "-1G", relative to @length */
+static bool parse_target(const char *text, int64_t length, int64_t *target)
+{
+    g_autoptr(GError) error = NULL;
+    char sign = *text == '+' || *text == '-' ? *text++ : 0;
+    int64_t bytes;
+
+    if (!bdrv_parse_size(text, &bytes, &error)) {
+        tool_error("Parameter 'size' expects a non-negative number below 2^64\n"
+                   "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
+                   "and exabytes, respectively.");
+        return false;
+    }
+    if (sign == '+' && bytes > INT64_MAX - length) {
+        tool_error("the new size, %" PRId64 " + %" PRId64 ", is more than %" PRId64, length, bytes, INT64_MAX);
+        return false;
+    }
+    *target = sign == '+' ? length + bytes : sign == '-' ? length - bytes : bytes;
+    if (*target <= 0) {
+        tool_error("New image size must be positive");
+        return false;
+    }
+    return true;
+}
+
+static int resize(BlockBackend *blk, const char *size, BdrvPrealloc prealloc, bool shrink, bool quiet)
+{
+    int64_t length = blk_length(blk), target;
+    GError *error = NULL;
+
+    if (!parse_target(size, length, &target)) {
+        return 1;
+    }
+    if (target <= length && prealloc != BDRV_PREALLOC_OFF) {
+        tool_error("Preallocation can only be used for growing images");
+        return 1;
+    }
+    if (target < length && !shrink) {
+        tool_error("Use the --shrink option to perform a shrink operation.");
+        tool_warning("Shrinking an image will delete all data beyond the shrunken image's end. Before performing "
+                     "such an operation, make sure there is no important data there.");
+        return 1;
+    }
+    if (!blk_truncate(blk, target, false, prealloc, 0, &error)) {
+        tool_report(NULL, error);
+        return 1;
+    }
+    if (!quiet) {
+        printf("Image resized.\n");
+    }
+    return 0;
+}
+
+int img_resize(int argc, char **argv)
+{
+    static const struct option long_options[] = {
+        { "help", no_argument, NULL, 'h' },
+        { "object", required_argument, NULL, IMG_OPTION_OBJECT },
+        { "image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS },
+        { "preallocation", required_argument, NULL, IMG_OPTION_PREALLOCATION },
+        { "shrink", no_argument, NULL, IMG_OPTION_SHRINK },
+        { NULL, 0, NULL, 0 },
+    };
+    g_autoptr(BdrvGraph) graph = NULL;
+    ToolImage image = { .flags = BDRV_O_RDWR | BDRV_O_RESIZE };
+    BdrvPrealloc prealloc = BDRV_PREALLOC_OFF;
+    bool quiet = false, shrink = false;
+    const char *size;
+    BlockBackend *blk;
+    int option, status;
+
+    /* The size comes last and may look like an option: "-1G". */
+    size = argc >= 3 ? argv[--argc] : NULL;
+    if (!size) {
+        return img_usage_error("Not enough arguments");
+    }
+    while ((option = getopt_long(argc, argv, ":f:hq", long_options, NULL)) != -1) {
+        switch (option) {
+        case 'h': img_print_help(stdout); return 0;
+        case 'f': image.format = optarg; break;
+        case 'q': quiet = true; break;
+        case IMG_OPTION_OBJECT: return img_not_built("--object");
+        case IMG_OPTION_IMAGE_OPTS: image.image_opts = true; break;
+        case IMG_OPTION_PREALLOCATION:
+            if (!img_parse_prealloc(optarg, &prealloc)) {
+                return 1;
+            }
+            break;
+        case IMG_OPTION_SHRINK: shrink = true; break;
+        default: return img_bad_option(option, argv);
+        }
+    }
+    if (optind != argc - 1) {
+        return img_usage_error("Expecting image file name and size");
+    }
+    image.filename = argv[optind];
+    graph = tool_graph();
+    blk = img_open(graph, &image);
+    if (!blk) {
+        return 1;
+    }
+    status = resize(blk, size, prealloc, shrink, quiet);
+    if (!img_close(blk, image.filename)) {
+        status = 1;
+    }
+    return status;
+}

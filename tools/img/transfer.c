@@ -1,0 +1,367 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Copying images: several coroutines take chunks in order, read in parallel, and write one after the
+ * other (so that the same input gives the same output) unless out of order is allowed.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "tools/img/img.h"
+
+enum { CHUNK = 2 << 20, SALVAGE_UNIT = 512 };
+
+typedef enum ChunkKind {
+    CHUNK_DATA,
+    CHUNK_ZERO,
+    CHUNK_SKIP, /* the target's backing file has it */
+} ChunkKind;
+
+typedef struct Chunk {
+    ChunkKind kind;
+    unsigned source;
+    int64_t source_offset, offset, bytes;
+    uint64_t number;
+} Chunk;
+
+typedef struct Copier Copier;
+
+typedef struct Worker {
+    Copier *copier;
+    Coroutine *coroutine;
+    uint8_t *buffer;
+    uint64_t waits_for; /* number of the chunk it wants to write; valid while waiting */
+    bool waiting;
+} Worker;
+
+struct Copier {
+    ImgTransfer *transfer;
+    CoMutex cursor_lock; /* finding the next chunk asks for block status, which may yield */
+    int64_t cursor;
+    uint64_t next_number; /* cursor_lock */
+    uint64_t turn;        /* number of the chunk to be written next */
+    int64_t done;
+    int64_t data_started_ns, data_bytes; /* rate limit */
+    int64_t zero_alignment;
+    Worker *workers;
+    unsigned running;
+    int ret;
+};
+
+static void report(Copier *copier, const char *what, int64_t offset, int ret)
+{
+    if (copier->ret == 0) {
+        copier->ret = ret;
+        tool_error("error while %s at byte %" PRId64 ": %s", what, offset, strerror(-ret));
+    }
+}
+
+/* Which source a byte of the whole lies in; false: past all of them */
+static bool locate(const ImgTransfer *transfer, int64_t offset, unsigned *source, int64_t *source_offset, int64_t *left)
+{
+    offset += transfer->source_start;
+    for (unsigned i = 0; i < transfer->source_count; i++) {
+        int64_t length = blk_length(transfer->sources[i]);
+
+        if (offset < length) {
+            *source = i;
+            *source_offset = offset;
+            *left = length - offset;
+            return true;
+        }
+        offset -= length;
+    }
+    return false;
+}
+
+static ChunkKind classify(const ImgTransfer *transfer, const BlockExtent *extent, int64_t offset)
+{
+    bool shared = transfer->base_depth >= 0 && extent->depth >= (unsigned)transfer->base_depth &&
+                  offset < transfer->target_backing_length;
+
+    if (shared) {
+        return CHUNK_SKIP;
+    }
+    return extent->kind == EXTENT_DATA ? CHUNK_DATA : CHUNK_ZERO;
+}
+
+/* The next chunk in order; false at the end or after an error. Under cursor_lock. */
+static bool next_chunk(Copier *copier, Chunk *chunk)
+{
+    ImgTransfer *transfer = copier->transfer;
+    int64_t offset = copier->cursor, left;
+    BlockExtent extent = { .kind = EXTENT_ZERO };
+    int ret = 0;
+
+    if (copier->ret < 0 || offset >= transfer->length) {
+        return false;
+    }
+    *chunk = (Chunk){ .kind = CHUNK_ZERO, .offset = offset, .number = copier->next_number };
+    if (locate(transfer, offset, &chunk->source, &chunk->source_offset, &left)) {
+        left = MIN(left, transfer->length - offset);
+        if (transfer->base_depth >= 0 && offset < transfer->target_backing_length) {
+            left = MIN(left, transfer->target_backing_length - offset);
+        }
+        ret = blk_co_block_status_above(transfer->sources[chunk->source], chunk->source_offset, left, &extent);
+        if (ret < 0 && transfer->salvage) {
+            extent = (BlockExtent){ .kind = EXTENT_DATA, .bytes = MIN(left, SALVAGE_UNIT) };
+        } else if (ret < 0) {
+            report(copier, "reading block status", offset, ret);
+            return false;
+        }
+        chunk->kind = classify(transfer, &extent, offset);
+        chunk->bytes = chunk->kind == CHUNK_DATA ? MIN(extent.bytes, CHUNK) : extent.bytes;
+    } else {
+        chunk->bytes = transfer->length - offset;
+    }
+    copier->cursor += chunk->bytes;
+    copier->next_number++;
+    return true;
+}
+
+/* With --salvage what cannot be read becomes zeroes, sector by sector, with a warning. */
+static int salvage(Copier *copier, Worker *worker, const Chunk *chunk)
+{
+    ImgTransfer *transfer = copier->transfer;
+
+    for (int64_t at = 0; at < chunk->bytes; at += SALVAGE_UNIT) {
+        int64_t n = MIN(SALVAGE_UNIT, chunk->bytes - at);
+        int ret = blk_co_pread(transfer->sources[chunk->source], chunk->source_offset + at, n, worker->buffer + at, 0);
+
+        if (ret < 0) {
+            if (!transfer->quiet) {
+                tool_warning("error while reading offset %" PRId64 ": %s", chunk->offset + at, strerror(-ret));
+            }
+            memset(worker->buffer + at, 0, n);
+        }
+    }
+    return 0;
+}
+
+static int read_chunk(Copier *copier, Worker *worker, const Chunk *chunk)
+{
+    ImgTransfer *transfer = copier->transfer;
+    int ret = blk_co_pread(transfer->sources[chunk->source], chunk->source_offset, chunk->bytes, worker->buffer, 0);
+
+    return ret < 0 && transfer->salvage ? salvage(copier, worker, chunk) : ret;
+}
+
+static int write_zero(Copier *copier, int64_t offset, int64_t bytes)
+{
+    ImgTransfer *transfer = copier->transfer;
+
+    if (transfer->target_reads_zero) {
+        return 0;
+    }
+    return blk_co_pwrite_zeroes(transfer->target, offset, bytes, transfer->sparse_bytes ? BDRV_REQ_MAY_UNMAP : 0);
+}
+
+/* Length of the run at @start that is, or is not, zeroes. Runs of zeroes shorter than @sparse count as data. */
+static int64_t find_run(const Copier *copier, const uint8_t *buffer, int64_t offset, int64_t start, int64_t bytes,
+                        bool *is_zero)
+{
+    int64_t unit = copier->zero_alignment, sparse = MAX(copier->transfer->sparse_bytes, unit);
+    int64_t at = start, data_end = start;
+
+    while (at < bytes) {
+        int64_t zero_end = at;
+
+        /* Units are aligned in the target, not in the buffer. */
+        while (zero_end < bytes) {
+            int64_t n = MIN(unit - (offset + zero_end) % unit, bytes - zero_end);
+
+            if (!bdrv_buffer_is_zero(buffer + zero_end, n)) {
+                break;
+            }
+            zero_end += n;
+        }
+        if (zero_end - at >= sparse || (zero_end == bytes && zero_end > at)) {
+            if (at == start) {
+                *is_zero = true;
+                return zero_end - start;
+            }
+            break;
+        }
+        at = zero_end;
+        if (at < bytes) {
+            at += MIN(unit - (offset + at) % unit, bytes - at);
+        }
+        data_end = at;
+    }
+    *is_zero = false;
+    return data_end - start;
+}
+
+static int write_data(Copier *copier, Worker *worker, const Chunk *chunk)
+{
+    ImgTransfer *transfer = copier->transfer;
+
+    if (!transfer->sparse_bytes) {
+        return blk_co_pwrite(transfer->target, chunk->offset, chunk->bytes, worker->buffer, 0);
+    }
+    for (int64_t at = 0; at < chunk->bytes;) {
+        bool is_zero;
+        int64_t n = find_run(copier, worker->buffer, chunk->offset, at, chunk->bytes, &is_zero);
+        int ret = is_zero ? write_zero(copier, chunk->offset + at, n)
+                          : blk_co_pwrite(transfer->target, chunk->offset + at, n, worker->buffer + at, 0);
+
+        if (ret < 0) {
+            return ret;
+        }
+        at += n;
+    }
+    return 0;
+}
+
+static int write_chunk(Copier *copier, Worker *worker, const Chunk *chunk)
+{
+    if (chunk->kind == CHUNK_DATA) {
+        return write_data(copier, worker, chunk);
+    }
+    if (chunk->kind == CHUNK_SKIP) {
+        return 0;
+    }
+    if (!copier->transfer->sparse_bytes) { /* -S 0: fully allocated */
+        memset(worker->buffer, 0, CHUNK);
+        for (int64_t at = 0; at < chunk->bytes; at += CHUNK) {
+            int ret = blk_co_pwrite(copier->transfer->target, chunk->offset + at, MIN(CHUNK, chunk->bytes - at),
+                                    worker->buffer, 0);
+            if (ret < 0) {
+                return ret;
+            }
+        }
+        return 0;
+    }
+    return write_zero(copier, chunk->offset, chunk->bytes);
+}
+
+static void wait_for_turn(Copier *copier, Worker *worker, uint64_t number)
+{
+    while (copier->turn != number && copier->ret == 0) {
+        worker->waits_for = number;
+        worker->waiting = true;
+        co_yield_reason("turn to write");
+    }
+}
+
+static void wake_waiting(Copier *copier)
+{
+    for (unsigned i = 0; i < copier->transfer->coroutines; i++) {
+        Worker *worker = &copier->workers[i];
+
+        if (worker->waiting && (worker->waits_for == copier->turn || copier->ret < 0)) {
+            worker->waiting = false;
+            co_wake(worker->coroutine);
+        }
+    }
+}
+
+static void respect_rate(Copier *copier, int64_t bytes)
+{
+    int64_t limit = copier->transfer->rate_limit;
+
+    if (limit) {
+        copier->data_bytes += bytes;
+        co_sleep_until(copier->data_started_ns + (int64_t)((double)copier->data_bytes / limit * 1e9));
+    }
+}
+
+static void copy_chunk(Copier *copier, Worker *worker, const Chunk *chunk)
+{
+    ImgTransfer *transfer = copier->transfer;
+    bool offloaded = false;
+    int ret = 0;
+
+    if (chunk->kind == CHUNK_DATA && !transfer->copy_range) {
+        respect_rate(copier, chunk->bytes);
+        ret = read_chunk(copier, worker, chunk);
+        if (ret < 0) {
+            report(copier, "reading", chunk->offset, ret);
+        }
+    }
+    if (!transfer->out_of_order) {
+        wait_for_turn(copier, worker, chunk->number);
+    }
+    if (copier->ret == 0 && chunk->kind == CHUNK_DATA && transfer->copy_range) {
+        respect_rate(copier, chunk->bytes);
+        ret = blk_co_copy_range(transfer->sources[chunk->source], chunk->source_offset, transfer->target,
+                                chunk->offset, chunk->bytes, 0);
+        offloaded = true;
+    } else if (copier->ret == 0) {
+        ret = write_chunk(copier, worker, chunk);
+    }
+    if (ret < 0) {
+        report(copier, offloaded ? "copying" : "writing", chunk->offset, ret);
+    }
+    copier->turn++;
+    copier->done += chunk->bytes;
+    img_progress_update(copier->done, transfer->length);
+}
+
+static void run_worker(void *opaque)
+{
+    Worker *worker = opaque;
+    Copier *copier = worker->copier;
+    Chunk chunk;
+
+    for (;;) {
+        co_mutex_lock(&copier->cursor_lock);
+        bool more = next_chunk(copier, &chunk);
+        co_mutex_unlock(&copier->cursor_lock);
+        if (!more) {
+            break;
+        }
+        copy_chunk(copier, worker, &chunk);
+        wake_waiting(copier);
+    }
+    wake_waiting(copier); /* after an error nobody else's turn comes */
+    copier->running--;
+}
+
+/* Holes smaller than the target's unit of allocation would be filled anyway. */
+static int64_t zero_unit(BlockBackend *target)
+{
+    BdrvInfo info = { 0 };
+    int64_t unit = MAX(blk_request_alignment(target), 512);
+
+    if (blk_get_info(target, &info) == 0 && info.cluster_size > 0 && info.cluster_size <= CHUNK) {
+        unit = MAX(unit, info.cluster_size);
+    }
+    return unit;
+}
+
+int img_transfer(ImgTransfer *transfer)
+{
+    Copier copier = { .transfer = transfer };
+    AioContext *ctx = aio_context_current();
+
+    copier.zero_alignment = zero_unit(transfer->target);
+    copier.data_started_ns = aio_clock_ns(ctx);
+    copier.workers = g_new0(Worker, transfer->coroutines);
+    co_mutex_init(&copier.cursor_lock);
+    for (unsigned i = 0; i < transfer->coroutines; i++) {
+        Worker *worker = &copier.workers[i];
+
+        worker->copier = &copier;
+        worker->buffer = blk_blockalign(transfer->target, CHUNK);
+        if (!worker->buffer) {
+            tool_error("cannot allocate a buffer of %d bytes", CHUNK);
+            copier.ret = -ENOMEM;
+            break;
+        }
+        worker->coroutine = co_new(run_worker, worker);
+    }
+    for (unsigned i = 0; i < transfer->coroutines && copier.workers[i].coroutine; i++) {
+        copier.running++;
+        co_enter(copier.workers[i].coroutine);
+    }
+    while (copier.running > 0) {
+        aio_context_run(ctx, true);
+    }
+    for (unsigned i = 0; i < transfer->coroutines; i++) {
+        bdrv_vfree(copier.workers[i].buffer);
+    }
+    co_mutex_destroy(&copier.cursor_lock);
+    g_free(copier.workers);
+    return copier.ret;
+}
