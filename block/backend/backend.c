@@ -14,8 +14,7 @@ static const BdrvOptionSpec backend_options[] = {
     { NULL },
 };
 
-/* The options that belong to the handle, not to a node. */
-static bool take_backend_options(BdrvOptions *options, BdrvOpenFlags *flags, GError **errp)
+bool blk_take_options(BdrvOptions *options, BdrvOpenFlags *flags, GError **errp)
 {
     const BdrvOptionSpec *const specs[] = { backend_options, NULL };
     g_autoptr(BdrvOptions) mine = bdrv_options_new();
@@ -90,7 +89,7 @@ BlockBackend *coroutine_fn blk_co_open(BdrvGraph *graph, const char *filename, B
     if (!options) {
         options = bdrv_options_new();
     }
-    if (!take_backend_options(options, &flags, errp)) {
+    if (!blk_take_options(options, &flags, errp)) {
         bdrv_options_free(options);
         return NULL;
     }

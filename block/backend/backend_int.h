@@ -5,7 +5,6 @@
 /* Shared by the files of block/backend only. */
 
 #include "block/graph/graph.h"
-#include "block/graph/pending.h"
 #include "block/io/io.h"
 
 #include <stdatomic.h>
@@ -35,6 +34,9 @@ static inline BlockDriverState *blk_bs(const BlockBackend *blk)
 int coroutine_fn blk_co_perform(BlockBackend *blk, BlkOp op, int64_t offset, int64_t bytes, const BdrvIov *iov,
                                 BdrvRequestFlags flags);
 
+/** blk_take_options() - apply to @flags, and remove, the options that belong to the handle, not to a node */
+bool blk_take_options(BdrvOptions *options, BdrvOpenFlags *flags, GError **errp);
+
 /** blk_locals_free() - let go of what the threads keep */
 void blk_locals_free(BlockBackend *blk);
 
@@ -45,7 +47,7 @@ void blk_locals_free(BlockBackend *blk);
 typedef int BlkBlockingFunc(BlockBackend *blk, void *opaque);
 int blocking_fn blk_run_blocking(BlockBackend *blk, BlkBlockingFunc *func, void *opaque);
 
-/** blk_edeadlk() - the error of a control function that blk_run_blocking() refused */
+/** blk_set_edeadlk() - the error of a control function that blk_run_blocking() refused */
 void blk_set_edeadlk(GError **errp);
 
 #endif

@@ -142,13 +142,13 @@ bool blk_check(BlockBackend *blk, BdrvCheckResult *result, BdrvCheckFix fix, GEr
 
 bool coroutine_fn blk_co_reopen(BlockBackend *blk, BdrvOptions *options_taken, BdrvOpenFlags flags, GError **errp)
 {
-    unsigned used = BDRV_RIGHT_CONSISTENT_READ;
+    BdrvOptions *options = options_taken ? options_taken : bdrv_options_new();
 
-    if (flags & BDRV_O_RDWR) {
-        used |= BDRV_RIGHT_WRITE;
-        used |= flags & BDRV_O_RESIZE ? BDRV_RIGHT_RESIZE : 0;
+    if (!blk_take_options(options, &flags, errp)) {
+        bdrv_options_free(options);
+        return false;
     }
-    if (!bdrv_co_reopen(blk->root, options_taken, flags & ~BDRV_O_WRITETHROUGH, used, errp)) {
+    if (!bdrv_co_reopen(blk->root, options, flags & ~BDRV_O_WRITETHROUGH, errp)) {
         return false;
     }
     blk_set_writethrough(blk, flags & BDRV_O_WRITETHROUGH);

@@ -5,7 +5,6 @@
 /* Shared by the files of block/graph only. */
 
 #include "block/graph/graph.h"
-#include "block/graph/pending.h"
 
 /*
  * Lock order: edit_lock (over I/O), then a gate's lock or lock (both short, never together).

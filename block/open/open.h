@@ -26,11 +26,9 @@ BlockDriverState *coroutine_fn bdrv_co_open_tree(BdrvGraph *graph, const char *f
 /**
  * bdrv_co_reopen() - new flags and options for the root of @edge and the file children that inherit them
  * @options: own keys of the root node, "file.…" for its file; taken, NULL: none
- * @used: rights that @edge needs from then on
- * Options given at open stay unless they are given again. Drains, prepares all, commits all or aborts all.
+ * @edge gets the rights of a BlockBackend that was opened so. Options given at open stay unless they are given again. Drains, prepares all, commits all or aborts all.
  */
-bool coroutine_fn bdrv_co_reopen(BdrvEdge *edge, BdrvOptions *options, BdrvOpenFlags flags, unsigned used,
-                                 GError **errp);
+bool coroutine_fn bdrv_co_reopen(BdrvEdge *edge, BdrvOptions *options, BdrvOpenFlags flags, GError **errp);
 
 /** bdrv_full_backing_filename() - a name an image stores, resolved against the image's own directory; caller frees
  * Names with a protocol prefix (json: too) and absolute ones stay as they are. EINVAL if @image_filename is json:{…}. */
