@@ -51,6 +51,11 @@ struct Coroutine {
 #endif
 };
 
+static inline size_t co_stack_bytes(const Coroutine *co)
+{
+    return (size_t)((char *)co->stack_top - (char *)co->stack_bottom);
+}
+
 #define CO_ASM_SP 8         /* offsets that the assembly uses */
 #define CO_ASM_CALLER_SP 16
 _Static_assert(sizeof(void *) != 8 || offsetof(Coroutine, sp) == CO_ASM_SP, "change the assembly too");

@@ -53,7 +53,7 @@ void __tsan_switch_to_fiber(void *fiber, unsigned flags);
 static inline void co_sanitizer_map(Coroutine *co)
 {
 #ifdef CO_ASAN
-    __asan_unpoison_memory_region(co->stack_bottom, (size_t)((char *)co->stack_top - (char *)co->stack_bottom));
+    __asan_unpoison_memory_region(co->stack_bottom, co_stack_bytes(co));
 #endif
 #ifdef CO_TSAN
     co->fiber = __tsan_create_fiber(0);
@@ -63,7 +63,7 @@ static inline void co_sanitizer_map(Coroutine *co)
 static inline void co_sanitizer_unmap(Coroutine *co)
 {
 #ifdef CO_ASAN
-    __asan_unpoison_memory_region(co->stack_bottom, (size_t)((char *)co->stack_top - (char *)co->stack_bottom));
+    __asan_unpoison_memory_region(co->stack_bottom, co_stack_bytes(co));
 #endif
 #ifdef CO_TSAN
     __tsan_destroy_fiber(co->fiber);
@@ -73,8 +73,7 @@ static inline void co_sanitizer_unmap(Coroutine *co)
 CO_SWITCH_HOOK void co_sanitizer_before_enter(Coroutine *co)
 {
 #ifdef CO_ASAN
-    __sanitizer_start_switch_fiber(&co->caller_fake_stack, co->stack_bottom,
-                                   (size_t)((char *)co->stack_top - (char *)co->stack_bottom));
+    __sanitizer_start_switch_fiber(&co->caller_fake_stack, co->stack_bottom, co_stack_bytes(co));
 #endif
 #ifdef CO_TSAN
     co->caller_fiber = __tsan_get_current_fiber();

@@ -39,7 +39,7 @@ CO_SWITCHES void co_switch_first(void **save, void *stack_top, Coroutine *co)
         co_misuse("getcontext failed");
     }
     start.uc_stack.ss_sp = co->stack_bottom;
-    start.uc_stack.ss_size = (size_t)((char *)stack_top - (char *)co->stack_bottom);
+    start.uc_stack.ss_size = co_stack_bytes(co);
     start.uc_link = NULL;
     makecontext(&start, (void (*)(void))co_base, 2, (unsigned)(address >> 32), (unsigned)address);
     if (swapcontext(&here, &start) < 0) {

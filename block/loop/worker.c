@@ -2,6 +2,10 @@
 /*
  * The worker pool: for each kind of job a queue, a stack of idle threads and a bound. A job is handed
  * to the thread that became idle last, so that the others' time runs out and they end.
+ *
+ * Threads are started one at a time: a new thread that takes its first job and sees more waiting
+ * starts the next. Short jobs are thus done by few threads, jobs that sleep soon get one each, and the
+ * loop's thread seldom pays for it.
  */
 
 #include "block/loop/loop.h"
@@ -23,7 +27,8 @@ typedef struct WorkerPool {
     pthread_mutex_t lock; /* protects everything below */
     AioJob *first, **last; /* jobs that wait for a thread */
     Worker *idle;
-    unsigned threads;
+    unsigned threads; /* with the one that is being started */
+    bool starting;
     unsigned max_threads; /* 0: not set yet */
 } WorkerPool;
 
@@ -88,6 +93,8 @@ static AioJob *wait_for_job_locked(WorkerPool *pool, Worker *self)
     return self->job;
 }
 
+static void start_more_locked(WorkerPool *pool);
+
 static void *worker_main(void *opaque)
 {
     WorkerPool *pool = opaque;
@@ -101,6 +108,7 @@ static void *worker_main(void *opaque)
     pthread_condattr_destroy(&attr);
 
     pthread_mutex_lock(&pool->lock);
+    pool->starting = false;
     while (pool->threads <= pool->max_threads) {
         job = take_job_locked(pool);
         if (!job) {
@@ -109,6 +117,7 @@ static void *worker_main(void *opaque)
         if (!job) {
             break;
         }
+        start_more_locked(pool);
         pthread_mutex_unlock(&pool->lock);
         job->result = job->func(job->opaque);
         co_wake(job->co); /* the job is gone now */
@@ -148,6 +157,7 @@ static void start_failed(WorkerPool *pool)
     AioJob *jobs = NULL;
 
     pthread_mutex_lock(&pool->lock);
+    pool->starting = false;
     pool->threads--;
     if (pool->threads == 0) {
         jobs = pool->first;
@@ -159,6 +169,21 @@ static void start_failed(WorkerPool *pool)
         jobs->result = -EAGAIN;
         co_wake(jobs->co);
     }
+}
+
+/* If jobs wait and the bound allows it. Lets go of the lock meanwhile. */
+static void start_more_locked(WorkerPool *pool)
+{
+    if (!pool->first || pool->starting || pool->threads >= pool->max_threads) {
+        return;
+    }
+    pool->starting = true;
+    pool->threads++;
+    pthread_mutex_unlock(&pool->lock);
+    if (start_thread(pool) != 0) {
+        start_failed(pool);
+    }
+    pthread_mutex_lock(&pool->lock);
 }
 
 static void set_default_locked(WorkerPool *pool)
@@ -173,7 +198,6 @@ static void set_default_locked(WorkerPool *pool)
 void aio_worker_start_job(AioContext *ctx, AioJob *job)
 {
     WorkerPool *pool = &pools[job->kind];
-    bool start = false;
 
     pthread_mutex_lock(&pool->lock);
     set_default_locked(pool);
@@ -181,13 +205,9 @@ void aio_worker_start_job(AioContext *ctx, AioJob *job)
         wake_idle_locked(pool, job);
     } else {
         put_job_locked(pool, job);
-        start = pool->threads < pool->max_threads;
-        pool->threads += start;
+        start_more_locked(pool);
     }
     pthread_mutex_unlock(&pool->lock);
-    if (start && start_thread(pool) != 0) {
-        start_failed(pool);
-    }
 }
 
 void aio_set_worker_limits(unsigned io, unsigned cpu)

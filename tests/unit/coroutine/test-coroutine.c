@@ -300,7 +300,8 @@ static void test_start_elsewhere(void)
 /* More values than there are registers, live across yields on both sides. */
 static __attribute__((noinline)) uint64_t mix(uint64_t seed, void (*pause)(void *opaque), void *opaque)
 {
-    uint64_t a = seed * 3, b = seed * 5, c = seed * 7, d = seed * 11, e = seed * 13, f = seed * 17, g = seed * 19;
+    uint64_t a = seed * 3, b = seed * 5, c = seed * 7, d = seed * 11;
+    uint64_t e = seed * 13, f = seed * 17, g = seed * 19;
     double x = (double)seed * 0.5;
 
     for (unsigned i = 0; i < 100; i++) {

@@ -141,6 +141,60 @@ static void test_some_worker(void)
     atomic_store(&no_new_threads, false);
 }
 
+static int wait_for_all(void *opaque)
+{
+    Crowd *crowd = opaque;
+
+    atomic_fetch_add(&crowd->inside, 1);
+    while (atomic_load(&crowd->inside) < 6) {
+        usleep(100);
+    }
+    return 0;
+}
+
+static void coroutine_fn wait_with_all(void *opaque)
+{
+    Crowd *crowd = opaque;
+
+    g_assert_cmpint(co_run_in_worker(crowd->kind, wait_for_all, crowd), ==, 0);
+    crowd->done++;
+}
+
+static void test_a_thread_each(void)
+{
+    Crowd crowd = { .kind = AIO_WORK_IO };
+
+    aio_set_worker_limits(6, 1);
+    for (int i = 0; i < 6; i++) {
+        co_enter(co_new(wait_with_all, &crowd));
+    }
+    while (crowd.done < 6) {
+        aio_context_run(aio_context_current(), true);
+    }
+}
+
+static unsigned count_threads(void)
+{
+    g_autoptr(GDir) dir = g_dir_open("/proc/self/task", 0, NULL);
+    unsigned n = 0;
+
+    while (g_dir_read_name(dir)) {
+        n++;
+    }
+    return n;
+}
+
+static void test_lower_limit_ends_idle(void)
+{
+    Crowd crowd = { .kind = AIO_WORK_IO };
+
+    aio_set_worker_limits(1, 1);
+    run_crowd(&crowd, 3);
+    while (count_threads() > 4) { /* this one, one of each kind, perhaps one of the sanitiser's */
+        usleep(1000);
+    }
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -148,5 +202,7 @@ int main(int argc, char **argv)
     g_test_add_func("/worker/jobs queue if some worker exists", test_some_worker);
     g_test_add_func("/worker/each kind keeps its bound", test_bounds);
     g_test_add_func("/worker/threads busy with disks do not hold up CPU jobs", test_kinds_are_separate);
+    g_test_add_func("/worker/jobs that sleep get a thread each", test_a_thread_each);
+    g_test_add_func("/worker/a lower limit ends idle threads", test_lower_limit_ends_idle);
     return g_test_run();
 }
