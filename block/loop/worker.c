@@ -19,7 +19,7 @@
 typedef struct Worker {
     pthread_cond_t cond;
     bool woken;  /* somebody took it off the idle stack, to do @job */
-    AioJob *job; /* NULL: to end, there are too many threads */
+    AioJob *job; /* NULL: to end, it is not counted in @threads any more */
     struct Worker *next_idle;
 } Worker;
 
@@ -99,7 +99,8 @@ static void *worker_main(void *opaque)
 {
     WorkerPool *pool = opaque;
     pthread_condattr_t attr;
-    Worker self;
+    Worker self = { .woken = false };
+    bool counted = true;
     AioJob *job;
 
     pthread_condattr_init(&attr);
@@ -115,6 +116,7 @@ static void *worker_main(void *opaque)
             job = wait_for_job_locked(pool, &self);
         }
         if (!job) {
+            counted = !self.woken;
             break;
         }
         start_more_locked(pool);
@@ -123,7 +125,7 @@ static void *worker_main(void *opaque)
         co_wake(job->co); /* the job is gone now */
         pthread_mutex_lock(&pool->lock);
     }
-    pool->threads--;
+    pool->threads -= counted;
     pthread_mutex_unlock(&pool->lock);
     pthread_cond_destroy(&self.cond);
     return NULL;
@@ -217,10 +219,15 @@ void aio_set_worker_limits(unsigned io, unsigned cpu)
     for (unsigned kind = 0; kind < 2; kind++) {
         pthread_mutex_lock(&pools[kind].lock);
         pools[kind].max_threads = limits[kind];
-        /* Too many threads: idle ones end now, busy ones after their jobs. */
-        for (unsigned n = pools[kind].threads; n > limits[kind] && pools[kind].idle; n--) {
+        /*
+         * Too many threads: idle ones end now, busy ones after their jobs. Those are counted out here
+         * already, or a busy one would think that it is superfluous too and none might be left.
+         */
+        while (pools[kind].threads > limits[kind] && pools[kind].idle) {
+            pools[kind].threads--;
             wake_idle_locked(&pools[kind], NULL);
         }
+        start_more_locked(&pools[kind]); /* or more than before, for jobs that wait */
         pthread_mutex_unlock(&pools[kind].lock);
     }
 }

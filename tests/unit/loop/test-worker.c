@@ -173,6 +173,22 @@ static void test_a_thread_each(void)
     }
 }
 
+/* Jobs under way while the limit changes all the time: none is forgotten, whoever leaves. */
+static void test_changing_limits(void)
+{
+    for (unsigned i = 0; i < 300; i++) {
+        Crowd crowd = { .kind = AIO_WORK_IO };
+
+        for (unsigned j = 0; j < 8; j++) {
+            co_enter(co_new(join_crowd, &crowd));
+            aio_set_worker_limits(1 + (i + j * 3) % 5, 1);
+        }
+        while (crowd.done < 8) {
+            aio_context_run(aio_context_current(), true);
+        }
+    }
+}
+
 static unsigned count_threads(void)
 {
     g_autoptr(GDir) dir = g_dir_open("/proc/self/task", 0, NULL);
@@ -203,6 +219,7 @@ int main(int argc, char **argv)
     g_test_add_func("/worker/each kind keeps its bound", test_bounds);
     g_test_add_func("/worker/threads busy with disks do not hold up CPU jobs", test_kinds_are_separate);
     g_test_add_func("/worker/jobs that sleep get a thread each", test_a_thread_each);
+    g_test_add_func("/worker/no job is forgotten while limits change", test_changing_limits);
     g_test_add_func("/worker/a lower limit ends idle threads", test_lower_limit_ends_idle);
     return g_test_run();
 }
