@@ -126,7 +126,7 @@ void co_resume(CoReady *ready)
     co_enter(co);
 }
 
-static inline CO_SWITCHES void yield_for(const char *reason)
+static inline CO_SWITCHES void coroutine_fn yield_for(const char *reason)
 {
     Coroutine *self = co_thread.current;
     void *caller_sp;
@@ -143,12 +143,12 @@ static inline CO_SWITCHES void yield_for(const char *reason)
     co_sanitizer_after_yield(self);
 }
 
-CO_SWITCHES void co_yield(void)
+CO_SWITCHES void coroutine_fn co_yield(void)
 {
     yield_for("a wake-up");
 }
 
-CO_SWITCHES void co_yield_reason(const char *reason)
+CO_SWITCHES void coroutine_fn co_yield_reason(const char *reason)
 {
     yield_for(reason);
 }

@@ -7,6 +7,7 @@
 #include "config.h"
 #include "block/loop/context.h" /* CoReady, co_resume(), aio_context_make_ready() */
 #include <bdrv/coroutine.h>
+#include <stdatomic.h>
 #include <stddef.h>
 
 /* Tests also build the runtime with the debug list. */
@@ -86,6 +87,16 @@ static inline void *co_current_request(void)
     Coroutine *self = co_thread.current;
 
     return self ? self->request : NULL;
+}
+
+/* co_maybe_yield() for locks: outside of deterministic runs no more than a look at the context */
+static inline void coroutine_fn co_maybe_yield_at_lock(void)
+{
+    AioContext *ctx = atomic_load_explicit(&co_thread.current->ctx, memory_order_relaxed);
+
+    if (__builtin_expect(aio_context_sim(ctx) != NULL, 0)) {
+        co_maybe_yield();
+    }
 }
 
 /* switch-*.S, switch-ucontext.c */

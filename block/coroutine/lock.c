@@ -195,11 +195,11 @@ static coroutine_fn __attribute__((noinline)) void lock_contended(CoMutex *mutex
     set_holder(mutex);
 }
 
-void co_mutex_lock(CoMutex *mutex)
+void coroutine_fn co_mutex_lock(CoMutex *mutex)
 {
     uint32_t free_state = 0;
 
-    co_maybe_yield();
+    co_maybe_yield_at_lock();
     if (atomic_compare_exchange_strong_explicit(&mutex->state, &free_state, LOCKED, memory_order_acquire,
                                                 memory_order_relaxed)) {
         set_holder(mutex);
@@ -210,7 +210,7 @@ void co_mutex_lock(CoMutex *mutex)
     }
 }
 
-bool co_mutex_trylock(CoMutex *mutex)
+bool coroutine_fn co_mutex_trylock(CoMutex *mutex)
 {
     return try_acquire(mutex);
 }
@@ -245,7 +245,7 @@ static __attribute__((noinline)) void unlock_waited(CoMutex *mutex)
     }
 }
 
-void co_mutex_unlock(CoMutex *mutex)
+void coroutine_fn co_mutex_unlock(CoMutex *mutex)
 {
     uint32_t state = LOCKED;
 

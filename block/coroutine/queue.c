@@ -10,7 +10,7 @@ void co_queue_init(CoQueue *queue)
     queue->last = &queue->first;
 }
 
-void co_queue_wait(CoQueue *queue, pthread_mutex_t *mutex)
+void coroutine_fn co_queue_wait(CoQueue *queue, pthread_mutex_t *mutex)
 {
     CoWaiter self = { .co = co_current() };
 

@@ -91,17 +91,17 @@ static coroutine_fn __attribute__((noinline)) void wait_turn(CoRwLock *lock, boo
     pthread_mutex_unlock(&lock->lock);
 }
 
-void co_rwlock_rdlock(CoRwLock *lock)
+void coroutine_fn co_rwlock_rdlock(CoRwLock *lock)
 {
-    co_maybe_yield();
+    co_maybe_yield_at_lock();
     if (!try_acquire(lock, WRITER | WAITED, READER)) {
         wait_turn(lock, false);
     }
 }
 
-void co_rwlock_wrlock(CoRwLock *lock)
+void coroutine_fn co_rwlock_wrlock(CoRwLock *lock)
 {
-    co_maybe_yield();
+    co_maybe_yield_at_lock();
     if (!try_acquire(lock, ~0u, WRITER)) {
         wait_turn(lock, true);
     }
@@ -163,7 +163,7 @@ static void release(CoRwLock *lock, uint32_t removed, uint32_t added)
     wake_granted(granted);
 }
 
-void co_rwlock_downgrade(CoRwLock *lock)
+void coroutine_fn co_rwlock_downgrade(CoRwLock *lock)
 {
     if (!(atomic_load_explicit(&lock->state, memory_order_relaxed) & WRITER)) {
         co_misuse("a CoRwLock is downgraded that is not held to write");
@@ -172,7 +172,7 @@ void co_rwlock_downgrade(CoRwLock *lock)
     release(lock, WRITER, READER);
 }
 
-void co_rwlock_unlock(CoRwLock *lock)
+void coroutine_fn co_rwlock_unlock(CoRwLock *lock)
 {
     uint32_t state = atomic_load_explicit(&lock->state, memory_order_relaxed);
 

@@ -5,13 +5,13 @@
 #include "block/coroutine/coroutine_int.h"
 #include <errno.h>
 
-void co_reschedule(void)
+void coroutine_fn co_reschedule(void)
 {
     co_wake(co_current());
     co_yield_reason("its turn");
 }
 
-void co_maybe_yield(void)
+void coroutine_fn co_maybe_yield(void)
 {
     AioSim *sim = aio_context_sim(co_context(co_current()));
 
@@ -25,7 +25,7 @@ static void sleep_is_over(void *opaque)
     co_wake(opaque);
 }
 
-void co_sleep_until(int64_t deadline_ns)
+void coroutine_fn co_sleep_until(int64_t deadline_ns)
 {
     Coroutine *self = co_current();
     AioTimer timer;
@@ -50,7 +50,7 @@ static void blocking_run_entry(void *opaque)
     run->done = true;
 }
 
-int co_run_blocking(CoroutineEntry *entry, void *opaque)
+int blocking_fn co_run_blocking(CoroutineEntry *entry, void *opaque)
 {
     BlockingRun run = { .entry = entry, .opaque = opaque };
     AioContext *ctx;
