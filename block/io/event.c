@@ -1,19 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 
-/* Debug events: from whoever raises one down to the drivers that listen. */
+/*
+ * Debug events. What a driver raises goes to every listener below its node. What the request layer
+ * raises about a node's own requests (pwritev, pwritev_rmw_head …) goes to that node's driver alone, so
+ * that one request is one event however many nodes it passes: see bdrv_event().
+ */
 
 #include "block/io/request.h"
 
-void coroutine_fn bdrv_debug_event_walk(BlockDriverState *bs, BdrvDebugEvent event)
-{
-    for (; bs && bdrv_node(bs)->event_listener_below; bs = bs->file ? bs->file->bs : NULL) {
-        if (bs->drv->bdrv_debug_event) {
-            bs->drv->bdrv_debug_event(bs, event);
-        }
-    }
-}
-
 void coroutine_fn bdrv_debug_event(BlockDriverState *bs, BdrvDebugEvent event)
 {
-    bdrv_event(bs, event);
+    while (G_UNLIKELY(bdrv_node(bs)->event_listener_below) && bs->file) {
+        bs = bs->file->bs;
+        bdrv_event(bs, event);
+    }
 }

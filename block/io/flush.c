@@ -42,13 +42,20 @@ static int coroutine_fn flush_children(BlockDriverState *bs)
     return first_error;
 }
 
+static void coroutine_fn event_to_file(BlockDriverState *bs, BdrvDebugEvent event)
+{
+    if (bs->file) {
+        bdrv_event(bs->file->bs, event);
+    }
+}
+
 /* Carry a flush out, with nobody else flushing this node. */
 static int coroutine_fn flush_now(BlockDriverState *bs)
 {
     const BlockDriver *drv = bs->drv;
     int ret = 0;
 
-    bdrv_event(bs, BDRV_EVENT_FLUSH_TO_OS);
+    event_to_file(bs, BDRV_EVENT_FLUSH_TO_OS);
     if (drv->bdrv_co_flush_to_os) {
         ret = drv->bdrv_co_flush_to_os(bs);
         if (ret < 0) {
@@ -58,7 +65,7 @@ static int coroutine_fn flush_now(BlockDriverState *bs)
     if (!drv->bdrv_co_flush_to_disk || (bs->open_flags & BDRV_O_NO_FLUSH)) {
         return flush_children(bs); /* they have inherited no-flush */
     }
-    bdrv_event(bs, BDRV_EVENT_FLUSH_TO_DISK);
+    event_to_file(bs, BDRV_EVENT_FLUSH_TO_DISK);
     ret = drv->bdrv_co_flush_to_disk(bs);
     return ret < 0 ? ret : 0;
 }

@@ -195,15 +195,13 @@ static inline int coroutine_fn bdrv_driver_read(BlockDriverState *bs, int64_t of
     return bdrv_driver_read_default(bs, offset, bytes, iov, iov_offset, flags);
 }
 
-/* ---- event.c ---- */
+/* ---- events (event.c) ---- */
 
-/* event_listener_below is set on a node if it, or a node under it, has bdrv_debug_event. */
-void coroutine_fn bdrv_debug_event_walk(BlockDriverState *bs, BdrvDebugEvent event);
-
+/** bdrv_event() - tell the driver of @bs alone */
 static inline void coroutine_fn bdrv_event(BlockDriverState *bs, BdrvDebugEvent event)
 {
-    if (G_UNLIKELY(bdrv_node(bs)->event_listener_below)) {
-        bdrv_debug_event_walk(bs, event);
+    if (G_UNLIKELY(bs->drv->bdrv_debug_event)) {
+        bs->drv->bdrv_debug_event(bs, event);
     }
 }
 
