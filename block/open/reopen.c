@@ -9,6 +9,9 @@
 
 #include <errno.h>
 
+/* Part of what the node is, not of how it may be used: a reopen does not speak of them. */
+#define LASTING_FLAGS (BDRV_O_CHECK | BDRV_O_NO_BACKING | BDRV_O_NO_IO)
+
 typedef struct ReopenPlan {
     GArray *items; /* BdrvReopenItem, parents first */
     const BlockDriverState *root;
@@ -89,6 +92,7 @@ static bool plan_node(ReopenPlan *plan, BlockDriverState *bs, BdrvOptions *given
     BdrvNodeOptions common = { 0 };
     unsigned place = plan->items->len;
 
+    flags |= bs->open_flags & LASTING_FLAGS;
     if (bs != plan->root) {
         keep_given(node, given);
     }

@@ -5,7 +5,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
-unsigned stand_open_nodes, stand_opened;
+unsigned stand_open_nodes, stand_opened, stand_reopened;
 BdrvOpenFlags stand_last_mem_flags;
 
 static GHashTable *files; /* name -> GByteArray */
@@ -47,7 +47,7 @@ int64_t stand_length(const char *name)
 void stand_clear(void)
 {
     g_hash_table_remove_all(files);
-    stand_opened = 0;
+    stand_opened = stand_reopened = 0;
 }
 
 /* ---- t-mem ---- */
@@ -141,6 +141,17 @@ static bool mem_delete(const char *filename, GError **errp)
     return g_hash_table_remove(files, filename);
 }
 
+static bool mem_reopen_prepare(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags, void **state,
+                               GError **errp)
+{
+    if (bdrv_options_get_int(options, "tuning", 0) == 13) {
+        g_set_error(errp, BDRV_ERROR, EINVAL, "tuning 13 is bad luck");
+        return false;
+    }
+    stand_reopened++;
+    return true;
+}
+
 static int mem_probe_device(const char *filename)
 {
     return 60; /* more than the driver for real files: plain names are ours in these tests */
@@ -164,6 +175,7 @@ static const BlockDriver mem = {
     .bdrv_probe_device = mem_probe_device,
     .bdrv_open = mem_open,
     .bdrv_close = mem_close,
+    .bdrv_reopen_prepare = mem_reopen_prepare,
     .bdrv_create = mem_create,
     .bdrv_delete_file = mem_delete,
     .bdrv_getlength = mem_getlength,
@@ -201,6 +213,13 @@ static int fmt_close(BlockDriverState *bs)
 {
     stand_open_nodes--;
     return 0;
+}
+
+static bool fmt_reopen_prepare(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags, void **state,
+                               GError **errp)
+{
+    stand_reopened++;
+    return true;
 }
 
 static int fmt_readv(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov, size_t iov_offset,
@@ -249,6 +268,7 @@ static const BlockDriver fmt = {
     .bdrv_probe = fmt_probe,
     .bdrv_open = fmt_open,
     .bdrv_close = fmt_close,
+    .bdrv_reopen_prepare = fmt_reopen_prepare,
     .bdrv_create = fmt_create,
     .bdrv_co_readv = fmt_readv,
 };

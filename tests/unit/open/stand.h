@@ -21,6 +21,7 @@ void stand_clear(void); /* forget all files */
 /* What the drivers saw */
 extern unsigned stand_open_nodes; /* opened and not closed */
 extern unsigned stand_opened;     /* since stand_clear() */
+extern unsigned stand_reopened;   /* nodes asked to prepare since stand_clear() */
 extern BdrvOpenFlags stand_last_mem_flags;
 
 #endif
