@@ -145,7 +145,7 @@ static const char *full_backing_filename(BlockDriverState *bs)
     BdrvNode *node = bdrv_node(bs);
 
     if (!node->full_backing_filename && bs->backing_filename) {
-        node->full_backing_filename = bdrv_full_backing_filename(bs->filename, bs->backing_filename, NULL);
+        node->full_backing_filename = bdrv_node_full_backing_filename(bs, NULL);
     }
     return node->full_backing_filename;
 }

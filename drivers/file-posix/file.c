@@ -20,6 +20,8 @@ static const BdrvOptionSpec open_options[] = {
     { NULL },
 };
 
+static const char *const strong_options[] = { "filename", "fd", NULL };
+
 static bool file_parse_filename(const char *filename, BdrvOptions *options, GError **errp)
 {
     bdrv_options_set_string(options, "filename", file_strip_prefix(filename, "file:"));
@@ -57,7 +59,8 @@ static bool host_device_has_zero_init(BlockDriverState *bs)
 
 /* What both have in common. */
 #define FILE_CALLBACKS                                                                                             \
-    .instance_size = sizeof(FileState), .open_options = open_options, .bdrv_open = file_co_open,                   \
+    .instance_size = sizeof(FileState), .open_options = open_options,                                              \
+    .strong_options = strong_options, .bdrv_open = file_co_open,                                                   \
     .bdrv_close = file_co_close, .bdrv_reopen_prepare = file_co_reopen_prepare,                                    \
     .bdrv_reopen_commit = file_reopen_commit, .bdrv_reopen_abort = file_reopen_abort,                              \
     .bdrv_refresh_limits = file_refresh_limits, .bdrv_refresh_filename = file_refresh_filename,                    \

@@ -32,6 +32,9 @@ static const BdrvChildSpec qcow2_children[] = {
     { NULL },
 };
 
+/* Caches and checks do not change what the guest sees. */
+static const char *const qcow2_strong_options[] = { NULL };
+
 const BlockDriver bdrv_qcow2 = {
     .format_name = "qcow2",
     .instance_size = sizeof(Qcow2State),
@@ -39,6 +42,7 @@ const BlockDriver bdrv_qcow2 = {
     .children = qcow2_children,
     .open_options = qcow2_open_options,
     .create_options = qcow2_create_options,
+    .strong_options = qcow2_strong_options,
 
     .bdrv_probe = qcow2_probe,
     .bdrv_open = qcow2_open,
