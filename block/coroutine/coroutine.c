@@ -55,7 +55,7 @@ Coroutine *co_new(CoroutineEntry *entry, void *opaque)
     return co;
 }
 
-/* On the coroutine's own stack. The pool is this thread's only, so nobody takes the stack before it is left. */
+/* On the coroutine's own stack. The pool is this thread's, so nobody takes the stack before it is left. */
 CO_SWITCHES void *co_main(Coroutine *self)
 {
     CoThread *thread = &co_thread;

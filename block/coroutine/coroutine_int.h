@@ -4,8 +4,8 @@
 
 /* What the event loop and the parts of the coroutine runtime see of each other. */
 
-#include "config.h"
 #include "block/loop/context.h" /* CoReady, co_resume(), aio_context_make_ready() */
+#include "config.h"
 #include <bdrv/coroutine.h>
 #include <stdatomic.h>
 #include <stddef.h>
@@ -25,15 +25,15 @@
  * Fields up to @caller_sp are known to the assembly by their offset.
  */
 struct Coroutine {
-    CoReady ready;   /* first: co_resume() gets its address */
-    void *sp;        /* where it continues; NULL: not yet entered, or never yielded in this life */
-    void *caller_sp; /* where who entered it continues; NULL: it is not running */
-    Coroutine *caller; /* the coroutine that entered it; NULL: the thread itself */
-    void *request;     /* the request layer's, see co_set_request() */
+    CoReady ready;           /* first: co_resume() gets its address */
+    void *sp;                /* where it continues; NULL: not yet entered, or never yielded in this life */
+    void *caller_sp;         /* where who entered it continues; NULL: it is not running */
+    Coroutine *caller;       /* the coroutine that entered it; NULL: the thread itself */
+    void *request;           /* the request layer's, see co_set_request() */
     AioContext *_Atomic ctx; /* where it lives; NULL: not yet bound */
     CoroutineEntry *entry;
     void *opaque;
-    _Atomic bool scheduled; /* between a wake and its turn; only to find misuse */
+    _Atomic bool scheduled;          /* between a wake and its turn; only to find misuse */
     _Atomic(const char *) waits_for; /* string constant; NULL: it runs or is new */
 
     void *stack_bottom, *stack_top;
@@ -57,7 +57,7 @@ static inline size_t co_stack_bytes(const Coroutine *co)
     return (size_t)((char *)co->stack_top - (char *)co->stack_bottom);
 }
 
-#define CO_ASM_SP 8         /* offsets that the assembly uses */
+#define CO_ASM_SP 8 /* offsets that the assembly uses */
 #define CO_ASM_CALLER_SP 16
 _Static_assert(sizeof(void *) != 8 || offsetof(Coroutine, sp) == CO_ASM_SP, "change the assembly too");
 _Static_assert(sizeof(void *) != 8 || offsetof(Coroutine, caller_sp) == CO_ASM_CALLER_SP,
@@ -69,8 +69,8 @@ _Static_assert(sizeof(void *) != 8 || offsetof(Coroutine, caller_sp) == CO_ASM_C
  * another thread once it was entered.
  */
 typedef struct CoThread {
-    Coroutine *current; /* NULL: outside of any coroutine */
-    Coroutine *pool;    /* unused ones, last in first out */
+    Coroutine *current;          /* NULL: outside of any coroutine */
+    Coroutine *pool;             /* unused ones, last in first out */
     unsigned pooled, pool_limit; /* limit 0: the pool is not yet set up */
 } CoThread;
 
@@ -115,7 +115,7 @@ Coroutine *co_stack_new(void); /* NULL if nothing can be mapped */
 void co_stack_free(Coroutine *co);
 
 /* pool.c */
-Coroutine *co_pool_refill(void);   /* the pool is empty; NULL if nothing can be mapped */
+Coroutine *co_pool_refill(void);      /* the pool is empty; NULL if nothing can be mapped */
 void co_pool_overflow(Coroutine *co); /* the pool is full or not yet set up; @co may be running */
 
 /* debug.c */

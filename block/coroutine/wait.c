@@ -59,6 +59,7 @@ int blocking_fn co_run_blocking(CoroutineEntry *entry, void *opaque)
         return -EDEADLK;
     }
     ctx = aio_context_current();
+    /* A deterministic run that has come to a standstill makes the second one fail; the coroutine is lost. */
     co_enter(co_new(blocking_run_entry, &run));
     return run.done ? 0 : aio_context_run_until(ctx, &run.done);
 }

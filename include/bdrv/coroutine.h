@@ -6,6 +6,9 @@
  * Stackful coroutines. A coroutine lives and dies in the AioContext it was first entered in; waking
  * it from elsewhere is a deferred call there, so a wake-up can come before the yield it answers and
  * is never lost. Yielding gives control back to whoever entered: normally the context's run loop.
+ *
+ * Calls that could only corrupt memory (waking twice for one yield, entering what runs, yielding
+ * outside of a coroutine, freeing a lock that is held) abort with a message.
  */
 
 #include <bdrv/aio.h>
@@ -26,7 +29,8 @@ BDRV_API Coroutine *co_try_new(CoroutineEntry *entry, void *opaque);
 
 /**
  * co_enter() - run @co now, in this thread, until it yields or ends
- * For starting a new coroutine. From inside a coroutine it nests at most once a level; prefer co_wake().
+ * For starting a new coroutine, or one that has yielded and that nobody else will wake. From inside
+ * a coroutine it nests at most once a level; prefer co_wake().
  */
 BDRV_API void co_enter(Coroutine *co);
 
@@ -42,6 +46,7 @@ BDRV_API void co_wake(Coroutine *co);
 /** co_start() - start a new coroutine in @ctx, which may be another thread's. Any thread. */
 BDRV_API void co_start(AioContext *ctx, Coroutine *co);
 
+/** co_yield() - give control back until woken (or entered) again */
 BDRV_API void coroutine_fn co_yield(void);
 
 /** co_yield_reason() - yield, and say to the debug list what is waited for (a string constant) */
@@ -76,7 +81,8 @@ BDRV_API void co_set_request(void *request);
 BDRV_API char *co_dump(void);
 
 /** co_run_blocking() - run @entry(@opaque) in a coroutine, running this thread's context until it ends
- * Returns: 0; -EDEADLK from a coroutine or a callback.
+ * Returns: 0; -EDEADLK from a coroutine or a callback, and in a deterministic run in which nothing
+ * is left to do before @entry has returned.
  */
 BDRV_API int blocking_fn co_run_blocking(CoroutineEntry *entry, void *opaque);
 

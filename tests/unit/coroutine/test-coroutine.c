@@ -439,6 +439,79 @@ static void test_sleep(void)
     g_assert_true(done);
 }
 
+static void coroutine_fn long_sleep_entry(void *opaque)
+{
+    AioContext *ctx = co_context(co_self());
+    int64_t deadline = aio_clock_ns(ctx) + INT64_C(86400) * 1000000000;
+
+    co_sleep_until(deadline);
+    g_assert_cmpint(aio_clock_ns(ctx), >=, deadline);
+    g_assert_cmpint(aio_clock_ns(ctx), <, deadline + 1000000000);
+    *(bool *)opaque = true;
+}
+
+static void test_sleep_simulated(void)
+{
+    AioSim *sim = aio_sim_new(1);
+    AioContext *ctx = aio_sim_context_new(sim);
+    bool done = false;
+
+    co_start(ctx, co_new(long_sleep_entry, &done));
+    while (aio_sim_step(sim)) {
+    }
+    g_assert_true(done);
+    aio_context_unref(ctx);
+    aio_sim_free(sim);
+}
+
+typedef struct YieldCount {
+    unsigned others; /* steps of the other coroutine */
+    unsigned yields; /* of the first one, seen by the other one's progress */
+    bool done;
+} YieldCount;
+
+static void coroutine_fn counting_entry(void *opaque)
+{
+    YieldCount *count = opaque;
+
+    for (unsigned i = 0; i < 100; i++) {
+        unsigned before = count->others;
+
+        co_maybe_yield();
+        count->yields += count->others != before;
+    }
+    count->done = true;
+}
+
+static void coroutine_fn other_entry(void *opaque)
+{
+    YieldCount *count = opaque;
+
+    while (!count->done) {
+        count->others++;
+        co_reschedule();
+    }
+}
+
+static void test_maybe_yield_simulated(gconstpointer opaque)
+{
+    unsigned percent = GPOINTER_TO_UINT(opaque);
+    AioSim *sim = aio_sim_new(7);
+    AioContext *ctx = aio_sim_context_new(sim);
+    YieldCount count = { 0 };
+
+    aio_sim_set_yield_chance(sim, percent);
+    co_start(ctx, co_new(counting_entry, &count));
+    co_start(ctx, co_new(other_entry, &count));
+    while (aio_sim_step(sim)) {
+    }
+    g_assert_true(count.done);
+    g_assert_true((count.yields > 0) == (percent > 0));
+    g_assert_cmpuint(count.yields, <=, percent == 50 ? 90 : 100);
+    aio_context_unref(ctx);
+    aio_sim_free(sim);
+}
+
 static void coroutine_fn reschedule_entry(void *opaque)
 {
     for (unsigned i = 0; i < 3; i++) {
@@ -559,6 +632,11 @@ int main(int argc, char **argv)
     g_test_add_func("/coroutine/blocking in a coroutine is refused", test_blocking_in_coroutine);
     g_test_add_func("/coroutine/blocking in a callback is refused", test_blocking_in_callback);
     g_test_add_func("/coroutine/sleeping lasts until the deadline", test_sleep);
+    g_test_add_func("/coroutine/sleeping in a simulation takes its time only", test_sleep_simulated);
+    g_test_add_data_func("/coroutine/maybe-yield never yields at 0 percent", GUINT_TO_POINTER(0),
+                         test_maybe_yield_simulated);
+    g_test_add_data_func("/coroutine/maybe-yield yields sometimes at 50 percent", GUINT_TO_POINTER(50),
+                         test_maybe_yield_simulated);
     g_test_add_func("/coroutine/rescheduling lets the others run", test_reschedule);
     g_test_add_func("/coroutine/maybe-yield does nothing outside of simulations", test_maybe_yield_is_quiet);
     for (unsigned i = 0; i < G_N_ELEMENTS(misuses); i++) {

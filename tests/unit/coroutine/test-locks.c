@@ -31,7 +31,7 @@ static uint32_t draw(uint32_t *state)
 typedef struct Account {
     CoMutex mutex;
     CoRwLock rwlock;
-    unsigned inside;  /* holders of the CoMutex, or writers */
+    unsigned inside; /* holders of the CoMutex, or writers */
     unsigned balance;
     uint64_t left, right; /* equal unless a writer is at it */
     _Atomic uint32_t seed;
@@ -125,8 +125,8 @@ static void test_trylock(void)
 typedef struct Greed {
     CoMutex mutex;
     _Atomic bool stop;
-    unsigned greedy_turns;  /* mutex */
-    unsigned waited_turns;  /* mutex: most turns of others between a modest one's request and its lock */
+    unsigned greedy_turns; /* mutex */
+    unsigned waited_turns; /* mutex: most turns of others between a modest one's request and its lock */
     _Atomic unsigned modest_left;
 } Greed;
 
