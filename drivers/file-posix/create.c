@@ -102,7 +102,7 @@ static int create_job(void *opaque)
     }
     if (ok) {
         apply_hints(fd, job);
-        ok = file_resize(&file_system_calls, fd, 0, job->size, job->prealloc, &job->error);
+        ok = file_resize(&file_system_calls, fd, 1, 0, job->size, job->prealloc, &job->error);
     }
     if (close(fd) < 0 && ok) {
         g_set_error(&job->error, BDRV_ERROR, errno, "cannot close '%s': %s", job->path, g_strerror(errno));

@@ -152,8 +152,13 @@ int64_t coroutine_fn file_co_get_allocated_file_size(BlockDriverState *bs);
 /** file_length() - bytes of a file or device, or -errno; blocking */
 int64_t file_length(int fd, bool is_device);
 
-/** file_resize() - set a regular file's length; blocking; on failure the old length is restored */
-bool file_resize(const FileCalls *calls, int fd, int64_t from, int64_t to, BdrvPrealloc prealloc, GError **errp);
+/**
+ * file_resize() - set a regular file's length
+ * @align: what writes through @fd must be multiples of
+ * Blocking. On failure the old length is restored.
+ */
+bool file_resize(const FileCalls *calls, int fd, uint32_t align, int64_t from, int64_t to, BdrvPrealloc prealloc,
+                 GError **errp);
 
 bool file_parse_prealloc(const char *text, BdrvPrealloc *prealloc, GError **errp);
 

@@ -138,36 +138,26 @@ typedef struct OpenJob {
     int passed_fd; /* -1: by name */
     const char *name;
     bool writable, direct;
-    bool auto_read_only; /* in: allowed; out: happened */
     GError *error;
 } OpenJob;
 
 static int open_by_name_or_fd(OpenJob *job)
 {
-    bool may_retry = job->auto_read_only;
     struct stat st;
+    int fd;
 
     /* Before open(2): that would wait for the other end of a pipe. */
     if (job->passed_fd < 0 && stat(job->s->path, &st) == 0 && !check_type(&st, job->s->is_device, job->name, &job->error)) {
         return -1;
     }
-    job->auto_read_only = false;
-    for (;;) {
-        int fd = job->passed_fd < 0 ? open(job->s->path, open_flags(job->writable, job->direct))
-                                    : open_descriptor(job->passed_fd, job->writable, job->direct);
-        if (fd >= 0) {
-            return fd;
-        }
-        if (errno == EINTR) {
-            continue;
-        }
-        if (!job->writable || !may_retry || (errno != EACCES && errno != EROFS && errno != EPERM)) {
-            set_open_error(job->name, job->direct, errno, &job->error);
-            return -1;
-        }
-        job->writable = false;
-        job->auto_read_only = true;
+    do {
+        fd = job->passed_fd < 0 ? open(job->s->path, open_flags(job->writable, job->direct))
+                                : open_descriptor(job->passed_fd, job->writable, job->direct);
+    } while (fd < 0 && errno == EINTR);
+    if (fd < 0) {
+        set_open_error(job->name, job->direct, errno, &job->error);
     }
+    return fd;
 }
 
 static uint32_t device_block_size(int fd)
@@ -240,7 +230,6 @@ bool coroutine_fn file_co_open(BlockDriverState *bs, const BdrvOptions *options,
         .s = s,
         .writable = flags & BDRV_O_RDWR,
         .direct = flags & BDRV_O_NOCACHE,
-        .auto_read_only = bdrv_options_get_bool(options, "auto-read-only", false),
     };
 
     s->is_device = strcmp(bs->drv->format_name, "host_device") == 0;
@@ -263,9 +252,6 @@ bool coroutine_fn file_co_open(BlockDriverState *bs, const BdrvOptions *options,
         g_propagate_error(errp, job.error);
         g_clear_pointer(&s->path, g_free);
         return false;
-    }
-    if (job.auto_read_only) {
-        bs->read_only = true;
     }
     bs->supported_write_flags = BDRV_REQ_FUA;
     bs->supported_zero_flags = BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK;

@@ -108,8 +108,7 @@ int64_t coroutine_fn file_co_get_allocated_file_size(BlockDriverState *bs)
 
 static int write_zero_buffers(const FileCalls *calls, int fd, int64_t from, int64_t to)
 {
-    /* Aligned for any O_DIRECT descriptor; its ends are multiples of the alignment then. */
-    void *buf;
+    void *buf; /* aligned for any O_DIRECT descriptor */
     int ret = 0;
 
     if (posix_memalign(&buf, 65536, ZERO_BUFFER_SIZE) != 0) {
@@ -132,7 +131,27 @@ static int write_zero_buffers(const FileCalls *calls, int fd, int64_t from, int6
     return ret;
 }
 
-static int grow(const FileCalls *calls, int fd, int64_t from, int64_t to, BdrvPrealloc prealloc)
+/* What is smaller than a block of direct I/O: the file reads as zeroes there, all it needs is space. */
+static int allocate_edge(const FileCalls *calls, int fd, int64_t from, int64_t to)
+{
+    int ret = to > from ? calls->posix_fallocate(fd, from, to - from) : 0;
+
+    return ret == ENOSPC || ret == EDQUOT || ret == EIO ? -ret : 0;
+}
+
+static int write_full(const FileCalls *calls, int fd, int64_t from, int64_t to, uint32_t align)
+{
+    int64_t first = MIN((from + align - 1) / align * align, to);
+    int64_t last = MAX(to / align * align, first);
+    int ret = allocate_edge(calls, fd, from, first);
+
+    if (ret == 0) {
+        ret = write_zero_buffers(calls, fd, first, last);
+    }
+    return ret == 0 ? allocate_edge(calls, fd, last, to) : ret;
+}
+
+static int grow(const FileCalls *calls, int fd, int64_t from, int64_t to, BdrvPrealloc prealloc, uint32_t align)
 {
     int ret;
 
@@ -147,14 +166,15 @@ static int grow(const FileCalls *calls, int fd, int64_t from, int64_t to, BdrvPr
         if (calls->ftruncate(fd, to) < 0) {
             return -errno;
         }
-        ret = write_zero_buffers(calls, fd, from, to);
+        ret = write_full(calls, fd, from, to, align);
         return ret == 0 && calls->fdatasync(fd) < 0 ? -errno : ret;
     default:
         return calls->ftruncate(fd, to) < 0 ? -errno : 0;
     }
 }
 
-bool file_resize(const FileCalls *calls, int fd, int64_t from, int64_t to, BdrvPrealloc prealloc, GError **errp)
+bool file_resize(const FileCalls *calls, int fd, uint32_t align, int64_t from, int64_t to, BdrvPrealloc prealloc,
+                 GError **errp)
 {
     int ret;
 
@@ -167,7 +187,7 @@ bool file_resize(const FileCalls *calls, int fd, int64_t from, int64_t to, BdrvP
         g_set_error(errp, BDRV_ERROR, ENOTSUP, "preallocation cannot be used when shrinking; use preallocation=off");
         return false;
     }
-    ret = to > from ? grow(calls, fd, from, to, prealloc) : to < from && calls->ftruncate(fd, to) < 0 ? -errno : 0;
+    ret = to > from ? grow(calls, fd, from, to, prealloc, align) : to < from && calls->ftruncate(fd, to) < 0 ? -errno : 0;
     if (ret == 0) {
         return true;
     }
@@ -213,7 +233,8 @@ static int truncate_job(void *opaque)
         return now;
     }
     ok = s->is_device ? truncate_device(job, now)
-                      : file_resize(s->calls, s->h.fd, now, job->length, job->prealloc, &job->error);
+                      : file_resize(s->calls, s->h.fd, s->h.request_alignment, now, job->length, job->prealloc,
+                                    &job->error);
     return ok ? 0 : -bdrv_error_code(job->error);
 }
 
