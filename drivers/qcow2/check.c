@@ -102,14 +102,15 @@ static void check_end(Qcow2Check *c)
     qcow2_check_refs_clear(&c->refs);
 }
 
-/* Repair is not built: any @fix is refused. */
+/* Repair is not built: any @fix is refused. Nor is what only information can be shown of. */
 int coroutine_fn qcow2_check(BlockDriverState *bs, BdrvCheckResult *result, BdrvCheckFix fix)
 {
     Qcow2State *s = qcow2_state(bs);
-    if (fix != BDRV_FIX_NONE || s->metadata_only) {
+    if (fix != BDRV_FIX_NONE ||
+        (s->header.incompatible_features & (QCOW2_INCOMPAT_DATA_FILE | QCOW2_INCOMPAT_EXTENDED_L2))) {
         return -ENOTSUP;
     }
-    int ret = bs->read_only ? 0 : qcow2_meta_settle(bs);
+    int ret = s->meta && !bs->read_only ? qcow2_meta_settle(bs) : 0;
     if (ret < 0) {
         return ret;
     }

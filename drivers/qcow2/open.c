@@ -31,6 +31,7 @@ typedef struct Opening {
     const BdrvOptions *options;
     bool writable;  /* the image will be written to */
     bool check;     /* opened for check: tolerate what a check reports */
+    bool info_only; /* BDRV_O_NO_IO: nothing but the header's facts is wanted */
     int64_t file_length;
     uint8_t *head;  /* the header cluster, or what the file has of it */
     size_t head_bytes;
@@ -153,10 +154,10 @@ static bool check_features(Opening *o, GError **errp)
     if (bits & ~KNOWN_INCOMPATIBLE) {
         return refuse_unknown_features(o, bits & ~KNOWN_INCOMPATIBLE, errp);
     }
-    if ((bits & QCOW2_INCOMPAT_DATA_FILE) && !s->metadata_only) {
+    if ((bits & QCOW2_INCOMPAT_DATA_FILE) && !o->info_only) {
         return not_built("external data file", errp);
     }
-    if ((bits & QCOW2_INCOMPAT_EXTENDED_L2) && !s->metadata_only) {
+    if ((bits & QCOW2_INCOMPAT_EXTENDED_L2) && !o->info_only) {
         return not_built("extended L2 entries (extended_l2=on)", errp);
     }
     if (!check_compression_type(&s->header, errp)) {
@@ -409,9 +410,11 @@ bool coroutine_fn qcow2_open(BlockDriverState *bs, const BdrvOptions *options, B
         .options = options,
         .writable = (flags & BDRV_O_RDWR) && !bs->read_only,
         .check = flags & BDRV_O_CHECK,
+        .info_only = flags & BDRV_O_NO_IO,
     };
     s->bs = bs;
-    s->metadata_only = flags & BDRV_O_NO_IO;
+    /* A check that repairs nothing reads all tables itself, so that damage cannot keep it from starting. */
+    s->metadata_only = o.info_only || (o.check && !o.writable);
     bool ok = qcow2_check_open_options(options, errp) &&
               load_header(&o, errp) &&
               keep_unknown_header(&o, errp) &&

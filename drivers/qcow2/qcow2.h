@@ -37,7 +37,7 @@ typedef struct Qcow2State {
     Qcow2SnapshotTable snapshots;   /* loaded at open */
     Qcow2BitmapTable bitmaps;       /* persistent bitmaps that are consistent; loaded at open */
     bool dirty_at_open;             /* incompatible dirty bit: opened read-only */
-    bool metadata_only;             /* BDRV_O_NO_IO: header facts only; meta is NULL, I/O is refused */
+    bool metadata_only;             /* for information or check: meta is NULL, I/O is refused */
     _Atomic bool corrupt;           /* the corrupt bit is set: no more writes */
     Qcow2Meta *meta;                /* NULL with metadata_only */
     Qcow2Inflight *inflight;

@@ -102,6 +102,11 @@ static bool check_fields(const Qcow2State *s, int64_t file_length, GError **errp
                     h->snapshots_offset, s->geometry.cluster_size);
         return false;
     }
+    if (h->snapshots_offset == 0) {
+        g_set_error(errp, BDRV_ERROR, EINVAL, "snapshot table offset 0 is the image header; nb_snapshots is %" PRIu32,
+                    h->nb_snapshots);
+        return false;
+    }
     if (h->snapshots_offset >= (uint64_t)file_length) {
         g_set_error(errp, BDRV_ERROR, EINVAL,
                     "snapshot table offset %" PRIu64 " is past the end of the image file (%" PRId64 " bytes)",
