@@ -51,7 +51,9 @@ int bdrv_check_write(BdrvChild *child, int64_t offset, int64_t bytes, BdrvReques
     if (bs->read_only || !(used & enough)) {
         return -EPERM;
     }
-    if (offset + bytes > atomic_load_explicit(&bs->length, memory_order_relaxed) && !(used & BDRV_RIGHT_RESIZE)) {
+    /* The end of a last sector that the node holds only in part may be written by anyone. */
+    if (offset + bytes > atomic_load_explicit(&bs->length, memory_order_relaxed) && !(used & BDRV_RIGHT_RESIZE) &&
+        offset + bytes > bdrv_round_up(atomic_load(&bs->length), SECTOR_BYTES)) {
         return -EIO;
     }
     return 0;

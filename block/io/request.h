@@ -42,6 +42,9 @@ static inline int64_t bdrv_round_down(int64_t value, int64_t align)
     return value - value % align;
 }
 
+/* What guests address a disk by */
+#define SECTOR_BYTES 512
+
 static inline int64_t bdrv_round_up(int64_t value, int64_t align)
 {
     return bdrv_round_down(value + align - 1, align);

@@ -13,7 +13,7 @@
 static const char *const prealloc_choices[] = { "off", "falloc", "full", NULL };
 
 const BdrvOptionSpec file_create_options[] = {
-    { "preallocation", BDRV_OPTION_STRING, "Preallocation mode (allowed values: off, falloc, full)", "off",
+    { "preallocation", BDRV_OPTION_STRING, "Preallocation mode (allowed values: off, falloc, full)", NULL,
       prealloc_choices },
     { "nocow", BDRV_OPTION_BOOL, "Turn off copy-on-write (valid only on btrfs)", "off" },
     { "extent_size_hint", BDRV_OPTION_SIZE, "Extent size hint for the image file, 0 to disable", "1M" },

@@ -57,13 +57,19 @@ static bool host_device_has_zero_init(BlockDriverState *bs)
     return false;
 }
 
+/* No clusters, no VM state: all zero. */
+static int file_get_info(BlockDriverState *bs, BdrvInfo *info)
+{
+    return 0;
+}
+
 /* What both have in common. */
 #define FILE_CALLBACKS                                                                                             \
     .instance_size = sizeof(FileState), .open_options = open_options,                                              \
     .strong_options = strong_options, .bdrv_open = file_co_open,                                                   \
     .bdrv_close = file_co_close, .bdrv_reopen_prepare = file_co_reopen_prepare,                                    \
     .bdrv_reopen_commit = file_reopen_commit, .bdrv_reopen_abort = file_reopen_abort,                              \
-    .bdrv_refresh_limits = file_refresh_limits, .bdrv_refresh_filename = file_refresh_filename,                    \
+    .bdrv_get_info = file_get_info, .bdrv_refresh_limits = file_refresh_limits, .bdrv_refresh_filename = file_refresh_filename,                    \
     .bdrv_set_rights = file_co_set_rights, .bdrv_truncate = file_co_truncate, .bdrv_getlength = file_co_getlength, \
     .bdrv_co_readv = file_co_readv, .bdrv_co_writev = file_co_writev,                                              \
     .bdrv_co_write_zeroes = file_co_write_zeroes, .bdrv_co_discard = file_co_discard,                              \

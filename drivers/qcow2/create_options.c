@@ -30,6 +30,7 @@ const BdrvOptionSpec qcow2_create_options[] = {
     { "preallocation", BDRV_OPTION_STRING, "Preallocation mode (allowed values: off, metadata, falloc, full)", NULL,
       prealloc_choices },
     { "compression_type", BDRV_OPTION_STRING, "Compression method used for image cluster compression", "zlib", NULL },
+    { "size", BDRV_OPTION_SIZE, "Virtual disk size", NULL, NULL },
     { "compat", BDRV_OPTION_STRING, "Compatibility level (v2 [0.10] or v3 [1.1])", NULL, NULL },
     { "backing_file", BDRV_OPTION_STRING, "File name of a base image", NULL, NULL },
     { "backing_fmt", BDRV_OPTION_STRING, "Image format of the base image", NULL, NULL },

@@ -12,6 +12,7 @@
 #include <errno.h>
 
 #define RAW_SIZE_UNIT 512
+#define ROUND_UP_TO_SECTOR(bytes) (((bytes) + RAW_SIZE_UNIT - 1) / RAW_SIZE_UNIT * RAW_SIZE_UNIT)
 
 typedef struct RawState {
     int64_t offset; /* where the disk begins in the file */
@@ -31,7 +32,7 @@ static const char *const raw_preallocations[] = { "off", "falloc", "full", NULL 
 
 static const BdrvOptionSpec raw_create_options[] = {
     { .name = "preallocation", .type = BDRV_OPTION_STRING, .help = "Preallocation mode (allowed values: off, falloc, full)",
-      .default_text = "off", .choices = raw_preallocations },
+      .choices = raw_preallocations },
     { .name = NULL },
 };
 
@@ -140,7 +141,9 @@ static int64_t raw_getlength(BlockDriverState *bs)
     if (file_length < 0 || s->size >= 0) {
         return file_length < 0 ? file_length : s->size;
     }
-    return MAX(file_length - s->offset, 0);
+    /* Whole sectors, as guests and qemu-img count: the missing end of the last one reads as zeroes. */
+    int64_t length = MAX(file_length - s->offset, 0);
+    return length > INT64_MAX - RAW_SIZE_UNIT ? length : ROUND_UP_TO_SECTOR(length);
 }
 
 static int coroutine_fn raw_co_readv(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,

@@ -6,6 +6,8 @@
 
 #include "tools/img/img.h"
 
+#define SECTOR_BYTES 512
+
 static void print_option(const BdrvOptions *options, const BdrvOptionSpec *spec)
 {
     const char *value = spec->default_text;
@@ -151,6 +153,10 @@ bool img_create_image(BdrvGraph *graph, const char *format, const char *filename
     bdrv_options_set_int(options, "size", size);
     if (announce) {
         announce_creation(format, filename, options);
+    }
+    /* Disks are whole sectors. */
+    if (size <= INT64_MAX - (SECTOR_BYTES - 1)) {
+        bdrv_options_set_int(options, "size", (size + SECTOR_BYTES - 1) / SECTOR_BYTES * SECTOR_BYTES);
     }
     if (!bdrv_create_image(graph, format, filename, g_steal_pointer(&options), &error)) {
         tool_report(filename, error);

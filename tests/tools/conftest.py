@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: MIT
+"""Twin directories: the same command lines run with the real tools and with ours."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+
+OURS = {"img": os.environ["BDRV_IMG"], "io": os.environ["BDRV_IO"]}
+THEIRS = {"img": "qemu-img", "io": "qemu-io"}
+
+# What may differ in standard output: timings, rates, disk sizes that depend on the moment.
+PATTERNS = [
+    (re.compile(r"; \S+( sec)? \([^)]*ops/sec\)"), "; TIME"),
+    (re.compile(r"^(\d+,\d+),[0-9:.]+,[0-9.]+,[0-9.]+$", re.M), r"\1,TIME"),
+    (re.compile(r"Run completed in [0-9.]+ seconds"), "Run completed in TIME"),
+    (re.compile(r"^disk size: .*$", re.M), "disk size: SIZE"),
+    (re.compile(r"^(qemu-io|bdrv-io)> ", re.M), "PROMPT> "),
+    (re.compile(r"(    \([0-9.]+/100%\)\r)+"), "PROGRESS"),
+]
+
+
+def normalise(text):
+    for pattern, replacement in PATTERNS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def run(argv, directory, stdin=None, timeout=60):
+    return subprocess.run(argv, cwd=directory, input=stdin, capture_output=True, text=True, timeout=timeout,
+                          env={**os.environ, "LC_ALL": "C"})
+
+
+class Twin:
+    """Two directories with the same content; each command runs in both."""
+
+    def __init__(self, root):
+        self.ours, self.theirs = root / "ours", root / "theirs"
+        self.ours.mkdir()
+        self.theirs.mkdir()
+
+    def both(self, tool, *args, stdin=None):
+        theirs = run([THEIRS[tool], *args], self.theirs, stdin)
+        ours = run([OURS[tool], *args], self.ours, stdin)
+        return ours, theirs
+
+    def same(self, tool, *args, stdin=None, json_output=False, ignore=()):
+        """Run in both; exit code and standard output must be the same. Returns our result."""
+        ours, theirs = self.both(tool, *args, stdin=stdin)
+        told = f"{tool} {' '.join(args)}\nours: {ours.stderr}\ntheirs: {theirs.stderr}"
+        assert ours.returncode == theirs.returncode, told + ours.stdout + theirs.stdout
+        if json_output:
+            def cleaned(text):
+                value = json.loads(text) if text else None
+                for image in value if isinstance(value, list) else [value or {}]:
+                    for key in ignore:
+                        image.pop(key, None)
+                return value
+            assert cleaned(ours.stdout) == cleaned(theirs.stdout), told
+        else:
+            assert normalise(ours.stdout) == normalise(theirs.stdout), told
+        # Who fails says why.
+        assert ours.returncode == 0 or ours.stderr or ours.stdout, told
+        return ours
+
+    def make(self, *args):
+        """The same starting image in both, made by the real tool."""
+        run([THEIRS["img"], "create", "-q", *args], self.theirs).check_returncode()
+        self.copy()
+
+    def write(self, name, data):
+        for directory in (self.ours, self.theirs):
+            (directory / name).write_bytes(data)
+
+    def prepare(self, name, *commands):
+        """Run qemu-io commands on the starting image."""
+        argv = ["qemu-io"]
+        for command in commands:
+            argv += ["-c", command]
+        run([*argv, name], self.theirs).check_returncode()
+        self.copy()
+
+    def copy(self):
+        for path in self.theirs.iterdir():
+            shutil.copy2(path, self.ours / path.name)
+
+    def same_content(self, name, fmt):
+        """Both images read the same, and the real check finds ours clean."""
+        result = run(["qemu-img", "compare", "-f", fmt, "-F", fmt, str(self.ours / name), str(self.theirs / name)],
+                     self.theirs)
+        assert result.returncode == 0, result.stdout + result.stderr
+        self.clean(name, fmt)
+
+    def clean(self, name, fmt):
+        if fmt == "qcow2":
+            result = run(["qemu-img", "check", "-f", fmt, name], self.ours)
+            assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.fixture
+def twin(tmp_path):
+    twin = Twin(tmp_path)
+    yield twin
+    shutil.rmtree(tmp_path, ignore_errors=True)

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: MIT
+"""bdrv-img does what qemu-img does: same output, exit code, JSON and images."""
+
+import os
+import random
+
+import pytest
+
+CREATE = [
+    ["-f", "qcow2", "x", "64M"],
+    ["-f", "raw", "x", "10M"],
+    ["x", "1M"],
+    ["-q", "-f", "qcow2", "x", "1.5G"],
+    ["-f", "qcow2", "-o", "size=1M,cluster_size=4k", "x"],
+    ["-f", "qcow2", "-o", "cluster_size=512", "x", "1M"],
+    ["-f", "qcow2", "-o", "cluster_size=2M", "x", "1G"],
+    ["-f", "qcow2", "-o", "compat=0.10", "x", "1M"],
+    ["-f", "qcow2", "-o", "compat=v3,refcount_bits=1", "x", "1M"],
+    ["-f", "qcow2", "-o", "refcount_bits=64", "x", "1M"],
+    ["-f", "qcow2", "-o", "refcount_bits=3", "x", "1M"],
+    ["-f", "qcow2", "-o", "compat=0.10,refcount_bits=1", "x", "1M"],
+    ["-f", "qcow2", "-o", "cluster_size=3", "x", "1M"],
+    ["-f", "qcow2", "-o", "preallocation=metadata", "x", "64M"],
+    ["-f", "qcow2", "-o", "preallocation=falloc", "x", "4M"],
+    ["-f", "qcow2", "-o", "preallocation=full", "x", "4M"],
+    ["-f", "qcow2", "-o", "preallocation=foo", "x", "4M"],
+    ["-f", "raw", "-o", "preallocation=full", "x", "1M"],
+    ["-f", "raw", "-o", "preallocation=falloc", "x", "1M"],
+    ["-f", "qcow2", "x", "1000"],
+    ["-f", "raw", "x", "1000"],
+    ["-f", "qcow2", "x", "0"],
+    ["-f", "qcow2", "x"],
+    ["-f", "foo", "x", "1M"],
+    ["-f", "qcow2", "-o", "foo=1", "x", "1M"],
+    ["-f", "qcow2", "x", "--", "-1"],
+    ["-f", "qcow2", "x", "1Z"],
+    ["-f", "qcow2", "x", "1M", "2M"],
+    [],
+    ["-f", "qcow2", "nonexistent/x", "1M"],
+    ["-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", "x"],
+    ["-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", "x", "128M"],
+    ["-f", "qcow2", "-b", "base.raw", "-F", "raw", "x"],
+    ["-f", "qcow2", "-b", "base.qcow2", "x"],
+    ["-f", "qcow2", "-b", "nope", "-F", "qcow2", "x"],
+    ["-u", "-f", "qcow2", "-b", "nope", "-F", "qcow2", "x"],
+    ["-u", "-f", "qcow2", "-b", "nope", "-F", "qcow2", "x", "1M"],
+    ["-f", "qcow2", "-o", "backing_file=base.qcow2,backing_fmt=qcow2", "x"],
+    ["-f", "raw", "-b", "base.raw", "-F", "raw", "x", "1M"],
+    ["-o", "help"],
+    ["-f", "qcow2", "-o", "help"],
+    ["-f", "raw", "-o", "help", "x"],
+    ["-f", "qcow2", "-o", "?", "x"],
+    ["-Z"],
+]
+
+
+@pytest.mark.parametrize("arguments", CREATE, ids=" ".join)
+def test_create(twin, arguments):
+    twin.make("-f", "qcow2", "base.qcow2", "4M")
+    twin.make("-f", "raw", "base.raw", "2M")
+    result = twin.same("img", "create", *arguments)
+    if result.returncode == 0 and "help" not in result.args and "?" not in result.args:
+        twin.same("img", "info", "-U", "--output=json", "x", json_output=True, ignore=["actual-size"])
+        if "nope" not in arguments:
+            fmt = arguments[arguments.index("-f") + 1] if "-f" in arguments else "raw"
+            twin.same_content("x", fmt)
+
+
+def populate(twin):
+    """A base with data, zeroes and holes; an overlay; a raw file; a compressed image."""
+    twin.make("-f", "qcow2", "base.qcow2", "8M")
+    twin.prepare("base.qcow2", "write -P 1 0 1M", "write -z 2M 64k", "write -P 2 3M 100k")
+    twin.make("-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", "over.qcow2")
+    twin.prepare("over.qcow2", "write -P 3 512k 1M", "discard 3M 64k")
+    twin.make("-f", "qcow2", "-o", "cluster_size=512", "-b", "over.qcow2", "-F", "qcow2", "top.qcow2", "10M")
+    twin.prepare("top.qcow2", "write -P 4 7M 1k", "write -z 100k 5k")
+    data = random.Random(1).randbytes(1 << 20)
+    twin.write("disk.raw", data + bytes(1 << 20) + data[:5000] + bytes(1 << 19))
+    twin.write("odd.raw", data[:70001])
+    os.system(f"cd {twin.theirs} && qemu-img convert -c -O qcow2 base.qcow2 packed.qcow2 && "
+              f"qemu-img convert -c -o compression_type=zstd -O qcow2 base.qcow2 zstd.qcow2 && "
+              f"qemu-img snapshot -c first base.qcow2")
+    twin.copy()
+
+
+IMAGES = ["base.qcow2", "over.qcow2", "top.qcow2", "disk.raw", "odd.raw", "packed.qcow2", "zstd.qcow2"]
+
+READING = [
+    ["info", "{}"],
+    ["info", "-U", "{}"],
+    ["info", "--backing-chain", "{}"],
+    ["check", "{}"],
+    ["check", "-q", "{}"],
+    ["map", "{}"],
+    ["map", "-s", "64k", "-l", "1M", "{}"],
+    ["compare", "{}", "{}"],
+    ["compare", "-s", "{}", "over.qcow2"],
+    ["compare", "-q", "{}", "disk.raw"],
+    ["compare", "-p", "{}", "base.qcow2"],
+    ["info", "-f", "raw", "{}"],
+    ["bench", "-c", "100", "-d", "4", "{}"],
+    ["bench", "-c", "10", "-s", "512", "-S", "1024", "-o", "4096", "-q", "{}"],
+]
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_reading_subcommands(twin, image):
+    populate(twin)
+    for command in READING:
+        twin.same("img", *[word.format(image) for word in command])
+    twin.same("img", "info", "--output=json", image, json_output=True, ignore=["actual-size"])
+    twin.same("img", "info", "--output=json", "--backing-chain", image, json_output=True, ignore=["actual-size"])
+    twin.same("img", "check", "--output=json", image, json_output=True)
+    twin.same("img", "map", "--output=json", image)
+
+
+WRONG = [
+    [], ["foo"], ["info"], ["info", "nope"], ["info", "--output=xml", "base.qcow2"], ["info", "-f", "qcow2", "disk.raw"],
+    ["info", "base.qcow2", "over.qcow2"], ["info", "--foo", "base.qcow2"], ["check"], ["check", "nope"],
+    ["check", "-f", "raw", "base.qcow2"], ["check", "-r"], ["check", "-r", "foo", "base.qcow2"], ["compare"],
+    ["compare", "base.qcow2"], ["compare", "base.qcow2", "nope"], ["map"], ["map", "nope"], ["resize"],
+    ["resize", "base.qcow2"], ["resize", "base.qcow2", "foo"], ["resize", "base.qcow2", "1M"],
+    ["resize", "base.qcow2", "-1M"], ["resize", "--preallocation=foo", "base.qcow2", "1G"], ["resize", "nope", "1M"],
+    ["dd", "if=base.qcow2"], ["dd", "of=x"], ["dd", "if=base.qcow2", "of=x", "bs=0"],
+    ["dd", "if=base.qcow2", "of=x", "bs=x"], ["dd", "if=base.qcow2", "of=x", "foo=1"], ["dd", "if=nope", "of=x"],
+    ["convert"], ["convert", "base.qcow2"], ["convert", "-O", "foo", "base.qcow2", "x"], ["convert", "nope", "x"],
+    ["convert", "-O", "qcow2", "-o", "foo=1", "base.qcow2", "x"], ["convert", "-n", "-O", "qcow2", "base.qcow2", "nope"],
+    ["convert", "-S", "3", "base.qcow2", "x"], ["convert", "-m", "99", "base.qcow2", "x"],
+    ["convert", "-t", "foo", "base.qcow2", "x"], ["convert", "-T", "foo", "base.qcow2", "x"],
+    ["convert", "--target-is-zero", "base.qcow2", "x"], ["convert", "-O", "qcow2", "base.qcow2", "base.qcow2"],
+    ["bench"], ["bench", "-c", "x", "base.qcow2"], ["bench", "--flush-interval=1", "base.qcow2"],
+    ["bench", "--flush-interval=1", "-w", "base.qcow2"], ["bench", "--pattern=300", "-w", "base.qcow2"],
+    ["bench", "-c", "1", "-i", "foo", "base.qcow2"],
+]
+
+
+@pytest.mark.parametrize("command", WRONG, ids=" ".join)
+def test_wrong_command_lines_end_the_same(twin, command):
+    populate(twin)
+    twin.same("img", *command)
+
+
+CONVERT = [
+    ["-O", "qcow2"], ["-O", "raw"], ["-p", "-O", "raw"], ["-O", "qcow2", "-o", "cluster_size=4k"],
+    ["-O", "qcow2", "-o", "compat=0.10"], ["-O", "qcow2", "-o", "refcount_bits=1,cluster_size=512"], ["-S", "0", "-O", "raw"],
+    ["-S", "0", "-O", "qcow2"], ["-S", "64k", "-O", "qcow2"], ["-m", "1", "-O", "qcow2"], ["-m", "16", "-W", "-O", "qcow2"],
+    ["-t", "none", "-T", "none", "-O", "qcow2"], ["-t", "writethrough", "-O", "raw"], ["-C", "-O", "raw"], ["--salvage", "-O", "raw"],
+    ["-U", "-O", "raw"], ["-O", "qcow2", "-o", "preallocation=metadata"], ["-O", "qcow2", "-o", "preallocation=full"],
+]
+
+
+@pytest.mark.parametrize("options", CONVERT, ids=" ".join)
+def test_convert(twin, options):
+    populate(twin)
+    fmt = options[options.index("-O") + 1]
+    for image in IMAGES:
+        twin.same("img", "convert", *options, image, "x")
+        twin.same_content("x", fmt)
+        os.unlink(twin.ours / "x")
+        os.unlink(twin.theirs / "x")
+
+
+def test_convert_joins_several_inputs(twin):
+    populate(twin)
+    twin.same("img", "convert", "-O", "qcow2", "over.qcow2", "disk.raw", "top.qcow2", "x")
+    twin.same_content("x", "qcow2")
+
+
+def test_convert_keeps_a_backing_file(twin):
+    populate(twin)
+    twin.same("img", "convert", "-O", "qcow2", "-B", "base.qcow2", "-F", "qcow2", "over.qcow2", "x")
+    twin.same("img", "map", "--output=json", "x")
+    twin.same_content("x", "qcow2")
+
+
+def test_convert_with_a_backing_file_further_down_copies_what_lies_between(twin):
+    populate(twin)
+    ours, _ = twin.both("img", "convert", "-O", "qcow2", "-B", "base.qcow2", "-F", "qcow2", "top.qcow2", "x")
+    assert ours.returncode == 0, ours.stderr
+    os.system(f"cd {twin.theirs} && qemu-img convert -O raw top.qcow2 flat && cp flat {twin.ours}/flat")
+    assert os.system(f"cd {twin.ours} && qemu-img compare -q -f qcow2 -F raw x flat && qemu-img check -q x") == 0
+
+
+def test_convert_into_an_existing_target(twin):
+    populate(twin)
+    twin.make("-f", "qcow2", "x", "8M")
+    twin.prepare("x", "write -P 9 0 8M")
+    twin.same("img", "convert", "-n", "-O", "qcow2", "base.qcow2", "x")
+    twin.same_content("x", "qcow2")
+    twin.same("img", "convert", "-n", "-O", "qcow2", "top.qcow2", "x")
+
+
+DD = [
+    [], ["bs=64k"], ["bs=64k", "count=3"], ["bs=64k", "count=3", "skip=1"], ["bs=1M", "skip=3"], ["count=1"],
+    ["bs=100", "count=7"], ["bs=1M", "skip=99999"],
+]
+
+
+@pytest.mark.parametrize("fmt", ["raw", "qcow2"])
+@pytest.mark.parametrize("operands", DD, ids=" ".join)
+def test_dd(twin, operands, fmt):
+    populate(twin)
+    twin.same("img", "dd", "-O", fmt, *operands, "if=top.qcow2", "of=x")
+    twin.same_content("x", fmt)
+    twin.same("img", "info", "--output=json", "x", json_output=True, ignore=["actual-size"])
+
+
+RESIZE = [
+    ["base.qcow2", "20M"], ["base.qcow2", "+1M"], ["base.qcow2", "+0"], ["-q", "top.qcow2", "+5M"],
+    ["--preallocation=metadata", "base.qcow2", "16M"], ["--preallocation=full", "packed.qcow2", "9M"],
+    ["--preallocation=falloc", "packed.qcow2", "9M"],
+    ["-f", "raw", "disk.raw", "20M"], ["-f", "raw", "--shrink", "disk.raw", "1M"], ["-f", "raw", "disk.raw", "1M"],
+    ["-f", "raw", "--preallocation=full", "disk.raw", "+1M"], ["top.qcow2", "10G"],
+]
+
+
+@pytest.mark.parametrize("arguments", RESIZE, ids=" ".join)
+def test_resize(twin, arguments):
+    populate(twin)
+    if "base.qcow2" in arguments:
+        os.system(f"cd {twin.theirs} && qemu-img snapshot -d first base.qcow2")
+        twin.copy()
+    twin.same("img", "resize", *arguments)
+    name = next(word for word in arguments if "." in word)
+    twin.same_content(name, "raw" if "raw" in arguments else "qcow2")
+
+
+def test_bench_writes(twin):
+    twin.make("-f", "qcow2", "x", "8M")
+    twin.same("img", "bench", "-w", "-c", "500", "-d", "4", "--pattern=5", "x")
+    twin.same("img", "bench", "-w", "-c", "500", "-d", "4", "--flush-interval=50", "x")
+    twin.same("img", "bench", "-w", "-c", "500", "-d", "4", "--flush-interval=50", "--no-drain", "x")
+    twin.same("img", "bench", "-w", "-n", "-i", "native", "-c", "500", "-s", "64k", "x")
+
+
+@pytest.mark.parametrize("what", ["amend", "bitmap", "commit", "measure", "rebase", "snapshot"])
+def test_what_is_not_built_yet_is_refused_by_name(twin, what):
+    ours, _ = twin.both("img", what)
+    assert ours.returncode == 1
+    assert f"{what} is not built yet" in ours.stderr
