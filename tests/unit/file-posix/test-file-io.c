@@ -4,6 +4,8 @@
 #include "file-test.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <glib/gstdio.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -439,6 +441,49 @@ static void test_file_size_limit(void)
     free(buf);
 }
 
+static bool run_line(const char *format, const char *a, const char *b)
+{
+    g_autofree char *line = g_strdup_printf(format, a, b);
+    g_autofree char *out = NULL, *err = NULL;
+    int status = -1;
+
+    return g_spawn_command_line_sync(line, &out, &err, &status, NULL) && g_spawn_check_wait_status(status, NULL);
+}
+
+static void test_full_file_system(void)
+{
+    g_autofree char *image = test_make_file("small.img", 2 * 1024 * 1024, 0);
+    g_autofree char *mount = test_path("small");
+    g_autofree char *path = g_build_filename(mount, "disk", NULL);
+    uint8_t *buf = test_buffer(65536, 'f');
+
+    g_mkdir(mount, 0755);
+    if (getuid() != 0 || !run_line("mke2fs -q -F -t ext4 -O ^has_journal %s", image, NULL) ||
+        !run_line("mount -o loop %s %s", image, mount)) {
+        g_test_skip("needs root, mke2fs and a loop device");
+        free(buf);
+        return;
+    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(engines) * 2; i++) {
+        int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+        close(fd);
+        TestFile *file = open_mode(path, i / 2, i % 2);
+        int ret = 0;
+        if (!file) {
+            continue;
+        }
+        for (int64_t at = 0; at < 4 * 1024 * 1024 && ret == 0; at += 65536) {
+            ret = test_write(file, at, 65536, buf, 0);
+        }
+        g_assert_cmpint(ret, ==, -ENOSPC);
+        /* A write that found no room is no lost page. */
+        g_assert_cmpint(test_flush(file), ==, 0);
+        test_close(file);
+    }
+    g_assert_true(run_line("umount %s", mount, NULL));
+    free(buf);
+}
+
 /* ---- flush ---- */
 
 static void test_failed_flush_sticks(void)
@@ -627,6 +672,7 @@ int main(int argc, char **argv)
     g_test_add_func("/file/io/a direct write that stops inside a block goes on at its start", test_odd_direct_write);
     g_test_add_func("/file/io/errors reach the caller", test_errors_reach_the_caller);
     g_test_add_func("/file/io/the file size limit is reported", test_file_size_limit);
+    g_test_add_func("/file/io/a full file system is reported", test_full_file_system);
     g_test_add_func("/file/io/after a failed flush of a cached file all fail", test_failed_flush_sticks);
     g_test_add_func("/file/io/a failed flush of a direct file may be repeated",
                     test_failed_direct_flush_may_be_repeated);

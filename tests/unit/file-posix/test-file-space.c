@@ -5,7 +5,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -325,10 +327,16 @@ static void test_failed_create_leaves_nothing(void)
 {
     g_autofree char *path = test_path("toolarge");
     GError *error = NULL;
+    struct rlimit old, limit;
 
-    g_assert_false(test_create(path, "size=7E", &error));
-    g_assert_nonnull(error);
-    g_clear_error(&error);
+    signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &old);
+    limit = (struct rlimit){ .rlim_cur = 65536, .rlim_max = old.rlim_max };
+    setrlimit(RLIMIT_FSIZE, &limit);
+    bool ok = test_create(path, "size=1M", &error);
+    setrlimit(RLIMIT_FSIZE, &old);
+    g_assert_false(ok);
+    test_assert_error(error, EFBIG, "from 0 to 1048576");
     g_assert_cmpint(access(path, F_OK), <, 0);
 }
 
