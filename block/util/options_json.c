@@ -400,6 +400,9 @@ static TreeNode *tree_new(const BdrvOptions *options)
         g_auto(GStrv) parts = g_strsplit(leaf->key, ".", BDRV_OPTIONS_MAX_DEPTH);
         TreeNode *node = root;
 
+        if (!parts[0]) {
+            node = tree_child(node, ""); /* the empty key has no parts */
+        }
         for (unsigned j = 0; parts[j]; j++) {
             node = tree_child(node, parts[j]);
         }

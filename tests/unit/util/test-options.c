@@ -170,6 +170,38 @@ static void test_json_strings(void)
     }
 }
 
+/* Mutated JSON is refused or read; what was read is printed so that it reads the same. */
+static void test_json_random(void)
+{
+    static const char seed_text[] = "{\"a\": [1, {\"b.c\": \"x\\n\"}, -2.5e3, null, {}], \"0\": true, 'd': {\"1\": []}}";
+    static const char alphabet[] = "{}[],:\"'\\ 019-+.eEtrufalsn/u";
+    const char *given = g_getenv("BDRV_TEST_SEED");
+    guint32 seed = given ? (guint32)g_ascii_strtoull(given, NULL, 0) : g_random_int();
+    g_autoptr(GRand) rand = g_rand_new_with_seed(seed);
+    unsigned read = 0;
+
+    g_test_message("BDRV_TEST_SEED=%u", seed);
+    for (unsigned i = 0; i < 20000; i++) {
+        char text[sizeof(seed_text)];
+        g_autoptr(BdrvOptions) options = NULL;
+
+        memcpy(text, seed_text, sizeof(text));
+        for (int n = g_rand_int_range(rand, 0, 4); n > 0; n--) {
+            text[g_rand_int_range(rand, 0, sizeof(text) - 1)] = alphabet[g_rand_int_range(rand, 0, sizeof(alphabet))];
+        }
+        options = bdrv_options_parse_json(text, NULL);
+        if (options) {
+            g_autofree char *once = bdrv_options_to_json(options, false);
+            g_autoptr(BdrvOptions) again = bdrv_options_parse_json(once, NULL);
+            g_autofree char *twice = again ? bdrv_options_to_json(again, false) : NULL;
+
+            g_assert_cmpstr(once, ==, twice);
+            read++;
+        }
+    }
+    g_assert_cmpuint(read, >, 1000);
+}
+
 static void test_pretty(void)
 {
     g_autoptr(BdrvOptions) options = bdrv_options_parse("a=1,b.c=2,b.d.0=3", NULL, NULL);
@@ -299,6 +331,7 @@ int main(int argc, char **argv)
     g_test_add_func("/options/what is not JSON is refused", test_json_refused);
     g_test_add_func("/options/deep nesting is refused before it is parsed", test_json_nesting);
     g_test_add_func("/options/strings are escaped as qemu-img escapes them", test_json_strings);
+    g_test_add_func("/options/mutated JSON is refused or keeps its meaning", test_json_random);
     g_test_add_func("/options/pretty JSON indents by four", test_pretty);
     g_test_add_func("/options/a subtree is taken out and put back", test_subtree);
     g_test_add_func("/options/a copy is independent", test_copy);
