@@ -191,7 +191,7 @@ static int fmt_probe(const uint8_t *buf, size_t size, const char *filename)
     return size >= 5 && memcmp(buf, "TFMT\n", 5) == 0 ? 100 : 0;
 }
 
-static bool fmt_open(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags, GError **errp)
+static bool coroutine_fn fmt_open(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags, GError **errp)
 {
     char header[513] = "";
     int ret = bdrv_co_pread(bs->file, 0, MIN(512, atomic_load(&bs->file->bs->length)), header, 0);
@@ -228,7 +228,7 @@ static int fmt_readv(BlockDriverState *bs, int64_t offset, int64_t bytes, const 
     return -EIO;
 }
 
-static bool fmt_create(const char *filename, BdrvChild *file, const BdrvOptions *options, GError **errp)
+static bool coroutine_fn fmt_create(const char *filename, BdrvChild *file, const BdrvOptions *options, GError **errp)
 {
     char header[512] = "";
 

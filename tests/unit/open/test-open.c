@@ -298,6 +298,77 @@ static void test_reference(void)
     bdrv_graph_unref(c.graph);
 }
 
+/* ---- opening over a node that others drain ---- */
+
+typedef struct Storm {
+    BdrvGraph *graph;
+    BlockDriverState *file;
+    _Atomic bool done;
+} Storm;
+
+static void coroutine_fn drain_and_go_on(void *opaque)
+{
+    Storm *storm = opaque;
+
+    while (!atomic_load(&storm->done)) {
+        g_assert_cmpint(bdrv_co_drain_begin(storm->file), ==, 0);
+        bdrv_co_drain_end(storm->file);
+        co_reschedule();
+    }
+}
+
+static void *drain_thread(void *opaque)
+{
+    g_assert_cmpint(co_run_blocking(drain_and_go_on, opaque), ==, 0);
+    return NULL;
+}
+
+static void coroutine_fn open_again_and_again(void *opaque)
+{
+    Storm *storm = opaque;
+
+    for (unsigned i = 0; i < 200; i++) {
+        GError *error = NULL;
+        BlockDriverState *top = bdrv_co_open_tree(storm->graph, NULL, bdrv_options_parse("file=f", NULL, NULL), 0,
+                                                  false, &error);
+
+        g_assert_no_error(error);
+        g_assert_cmpint(bdrv_co_node_unref(top), ==, 0);
+    }
+}
+
+static void coroutine_fn begin_storm(void *opaque)
+{
+    Storm *storm = opaque;
+
+    storm->file = bdrv_co_open_tree(storm->graph, NULL,
+                                    bdrv_options_parse("driver=t-mem,filename=i,node-name=f", NULL, NULL), 0, true,
+                                    NULL);
+    g_assert_true(bdrv_graph_publish(storm->graph, storm->file, NULL));
+}
+
+static void coroutine_fn end_storm(void *opaque)
+{
+    g_assert_cmpint(bdrv_co_node_unref(((Storm *)opaque)->file), ==, 0);
+}
+
+static void test_storm(void)
+{
+    Storm storm = { .graph = bdrv_graph_new() };
+    pthread_t thread;
+
+    stand_clear();
+    stand_image("i", NULL, NULL);
+    g_assert_cmpint(co_run_blocking(begin_storm, &storm), ==, 0);
+    g_assert_cmpint(pthread_create(&thread, NULL, drain_thread, &storm), ==, 0);
+    g_assert_cmpint(co_run_blocking(open_again_and_again, &storm), ==, 0);
+    atomic_store(&storm.done, true);
+    pthread_join(thread, NULL);
+    g_assert_cmpint(co_run_blocking(end_storm, &storm), ==, 0);
+    g_assert_cmpuint(stand_open_nodes, ==, 0);
+    bdrv_graph_unref(storm.graph);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -309,5 +380,6 @@ int main(int argc, char **argv)
     g_test_add_func("/open/auto-read-only opens what may not be written read-only", test_auto_read_only);
     g_test_add_func("/open/a guessed format is marked", test_probed);
     g_test_add_func("/open/a published node is used by name, a private one is not", test_reference);
+    g_test_add_func("/open/opening over a node goes on while others drain it", test_storm);
     return g_test_run();
 }
