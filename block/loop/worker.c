@@ -9,7 +9,9 @@
  */
 
 #include "block/loop/loop.h"
+#include <linux/futex.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -17,8 +19,12 @@
 #define WORKER_STACK_SIZE (1024 * 1024)
 
 typedef struct Worker {
-    pthread_cond_t cond;
-    bool woken;  /* somebody took it off the idle stack, to do @job */
+    /*
+     * Set, after @job, by who took the worker off the idle stack. A futex and not a condition variable,
+     * so that it can be woken after the lock was released: if the worker is gone by then, the address
+     * is only a number to the kernel.
+     */
+    _Atomic uint32_t woken;
     AioJob *job; /* NULL: to end, it is not counted in @threads any more */
     struct Worker *next_idle;
 } Worker;
@@ -57,38 +63,61 @@ static AioJob *take_job_locked(WorkerPool *pool)
     return job;
 }
 
-static void wake_idle_locked(WorkerPool *pool, AioJob *job)
+/* Hand @job to an idle worker, which wake() must follow, at best without the lock. */
+static Worker *give_locked(WorkerPool *pool, AioJob *job)
 {
     Worker *worker = pool->idle;
 
     pool->idle = worker->next_idle;
     worker->job = job;
-    worker->woken = true;
-    pthread_cond_signal(&worker->cond);
+    atomic_store_explicit(&worker->woken, 1, memory_order_release);
+    return worker;
 }
 
-/* Sleep until a job is handed over. NULL if the thread is not needed any more. */
-static AioJob *wait_for_job_locked(WorkerPool *pool, Worker *self)
+static void wake(Worker *worker)
+{
+    syscall(SYS_futex, &worker->woken, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+/* Whether it was woken before its time was up. */
+static bool park(Worker *self)
 {
     struct timespec until;
-    int ret = 0;
 
-    self->job = NULL;
-    self->woken = false;
-    self->next_idle = pool->idle;
-    pool->idle = self;
     clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += WORKER_IDLE_SECONDS;
-    while (!self->woken && ret != ETIMEDOUT) {
-        ret = pthread_cond_timedwait(&self->cond, &pool->lock, &until);
-    }
-    if (!self->woken) {
-        Worker **p = &pool->idle;
-
-        while (*p != self) {
-            p = &(*p)->next_idle;
+    while (!atomic_load_explicit(&self->woken, memory_order_acquire)) {
+        if (syscall(SYS_futex, &self->woken, FUTEX_WAIT_BITSET_PRIVATE, 0, &until, NULL, FUTEX_BITSET_MATCH_ANY) < 0 &&
+            errno == ETIMEDOUT) {
+            return false;
         }
-        *p = self->next_idle;
+    }
+    return true;
+}
+
+/*
+ * Sleep until a job is handed over. Releases the lock. NULL if the thread is not needed any more; it
+ * is not counted then.
+ */
+static AioJob *wait_for_job_unlock(WorkerPool *pool, Worker *self)
+{
+    self->job = NULL;
+    atomic_store_explicit(&self->woken, 0, memory_order_relaxed);
+    self->next_idle = pool->idle;
+    pool->idle = self;
+    pthread_mutex_unlock(&pool->lock);
+    if (!park(self)) {
+        pthread_mutex_lock(&pool->lock);
+        if (!atomic_load_explicit(&self->woken, memory_order_acquire)) {
+            Worker **p = &pool->idle;
+
+            while (*p != self) {
+                p = &(*p)->next_idle;
+            }
+            *p = self->next_idle;
+            pool->threads--;
+        }
+        pthread_mutex_unlock(&pool->lock);
     }
     return self->job;
 }
@@ -98,36 +127,28 @@ static void start_more_locked(WorkerPool *pool);
 static void *worker_main(void *opaque)
 {
     WorkerPool *pool = opaque;
-    pthread_condattr_t attr;
-    Worker self = { .woken = false };
-    bool counted = true;
+    Worker self;
     AioJob *job;
-
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&self.cond, &attr);
-    pthread_condattr_destroy(&attr);
 
     pthread_mutex_lock(&pool->lock);
     pool->starting = false;
     while (pool->threads <= pool->max_threads) {
         job = take_job_locked(pool);
-        if (!job) {
-            job = wait_for_job_locked(pool, &self);
+        if (job) {
+            start_more_locked(pool);
+            pthread_mutex_unlock(&pool->lock);
+        } else {
+            job = wait_for_job_unlock(pool, &self);
+            if (!job) {
+                return NULL;
+            }
         }
-        if (!job) {
-            counted = !self.woken;
-            break;
-        }
-        start_more_locked(pool);
-        pthread_mutex_unlock(&pool->lock);
         job->result = job->func(job->opaque);
         co_wake(job->co); /* the job is gone now */
         pthread_mutex_lock(&pool->lock);
     }
-    pool->threads -= counted;
+    pool->threads--;
     pthread_mutex_unlock(&pool->lock);
-    pthread_cond_destroy(&self.cond);
     return NULL;
 }
 
@@ -200,16 +221,20 @@ static void set_default_locked(WorkerPool *pool)
 void aio_worker_start_job(AioContext *ctx, AioJob *job)
 {
     WorkerPool *pool = &pools[job->kind];
+    Worker *idle = NULL;
 
     pthread_mutex_lock(&pool->lock);
     set_default_locked(pool);
     if (pool->idle) {
-        wake_idle_locked(pool, job);
+        idle = give_locked(pool, job);
     } else {
         put_job_locked(pool, job);
         start_more_locked(pool);
     }
     pthread_mutex_unlock(&pool->lock);
+    if (idle) {
+        wake(idle);
+    }
 }
 
 void aio_set_worker_limits(unsigned io, unsigned cpu)
@@ -225,7 +250,7 @@ void aio_set_worker_limits(unsigned io, unsigned cpu)
          */
         while (pools[kind].threads > limits[kind] && pools[kind].idle) {
             pools[kind].threads--;
-            wake_idle_locked(&pools[kind], NULL);
+            wake(give_locked(&pools[kind], NULL));
         }
         start_more_locked(&pools[kind]); /* or more than before, for jobs that wait */
         pthread_mutex_unlock(&pools[kind].lock);
