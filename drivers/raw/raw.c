@@ -28,11 +28,9 @@ static const BdrvOptionSpec raw_open_options[] = {
 
 static const char *const raw_strong_options[] = { "offset", "size", NULL };
 
-static const char *const raw_preallocations[] = { "off", "falloc", "full", NULL };
-
+/* The protocol makes the file; raw adds nothing to it. */
 static const BdrvOptionSpec raw_create_options[] = {
-    { .name = "preallocation", .type = BDRV_OPTION_STRING, .help = "Preallocation mode (allowed values: off, falloc, full)",
-      .choices = raw_preallocations },
+    { .name = "size", .type = BDRV_OPTION_SIZE, .help = "Virtual disk size" },
     { .name = NULL },
 };
 
@@ -225,19 +223,6 @@ static bool raw_truncate(BlockDriverState *bs, int64_t length, bool exact, BdrvP
     return bdrv_co_truncate(bs->file, s->offset + length, exact, prealloc, flags, errp);
 }
 
-static bool raw_create(const char *filename, BdrvChild *file, const BdrvOptions *options, GError **errp)
-{
-    const char *mode = bdrv_options_get_string(options, "preallocation", "off");
-    BdrvPrealloc prealloc = BDRV_PREALLOC_OFF;
-
-    if (g_str_equal(mode, "falloc")) {
-        prealloc = BDRV_PREALLOC_FALLOC;
-    } else if (g_str_equal(mode, "full")) {
-        prealloc = BDRV_PREALLOC_FULL;
-    }
-    return bdrv_co_truncate(file, bdrv_options_get_int(options, "size", 0), true, prealloc, 0, errp);
-}
-
 static const BlockDriver bdrv_raw = {
     .format_name = "raw",
     .instance_size = sizeof(RawState),
@@ -255,7 +240,6 @@ static const BlockDriver bdrv_raw = {
     .bdrv_reopen_abort = raw_reopen_abort,
     .bdrv_refresh_limits = raw_refresh_limits,
 
-    .bdrv_create = raw_create,
     .bdrv_truncate = raw_truncate,
 
     .bdrv_co_readv = raw_co_readv,

@@ -35,10 +35,10 @@ static void print_option(const BdrvOptions *options, const BdrvOptionSpec *spec)
     }
 }
 
-static bool lists_size(const BdrvOptionSpec *table)
+static bool table_has(const BdrvOptionSpec *table, const char *key)
 {
     for (; table && table->name; table++) {
-        if (strcmp(table->name, "size") == 0) {
+        if (strcmp(table->name, key) == 0) {
             return true;
         }
     }
@@ -52,7 +52,7 @@ static void announce_creation(const char *format, const char *filename, const Bd
     const BdrvOptionSpec *table = bdrv_driver_options(format, BDRV_TABLE_CREATE);
 
     printf("Formatting '%s', fmt=%s", filename, format);
-    if (!lists_size(table)) {
+    if (!table_has(table, "size")) {
         print_option(options, &size);
     }
     for (const BdrvOptionSpec *spec = table; spec && spec->name; spec++) {
@@ -67,6 +67,23 @@ static void announce_creation(const char *format, const char *filename, const Bd
     }
     putchar('\n');
     fflush(stdout);
+}
+
+/* Found out before anything is announced. Which protocol a prefixed name means is the library's business. */
+static bool check_option_names(const char *format, const char *filename, const BdrvOptions *options)
+{
+    for (unsigned i = 0; i < bdrv_options_count(options); i++) {
+        const char *key;
+
+        bdrv_options_nth(options, i, &key, NULL, NULL);
+        if (strcmp(key, "size") != 0 && !strchr(filename, ':') &&
+            !table_has(bdrv_driver_options(format, BDRV_TABLE_CREATE), key) &&
+            !table_has(bdrv_driver_options("file", BDRV_TABLE_CREATE), key)) {
+            tool_error("%s: Invalid parameter '%s'; '-o help' lists the options of format %s", filename, key, format);
+            return false;
+        }
+    }
+    return true;
 }
 
 /* The backing file must open, unless -u; its size is the image's if none was given. */
@@ -113,6 +130,9 @@ bool img_create_image(BdrvGraph *graph, const char *format, const char *filename
     }
     if (!bdrv_driver_can_create(format)) {
         tool_error("%s: Format driver '%s' does not support image creation", filename, format);
+        return false;
+    }
+    if (!check_option_names(format, filename, options)) {
         return false;
     }
     if (size < 0 && bdrv_options_has(options, "size")) {
