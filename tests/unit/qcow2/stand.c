@@ -29,8 +29,9 @@ static bool create(const char *name, const char *text, GError **errp)
 void stand_create(const char *name, const char *options)
 {
     GError *error = NULL;
-    g_assert_true(create(name, options, &error));
+    bool ok = create(name, options, &error);
     g_assert_no_error(error);
+    g_assert_true(ok);
 }
 
 char *stand_create_error(const char *name, const char *options, int *code)
