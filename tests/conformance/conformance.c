@@ -66,7 +66,7 @@ static const ConformanceStack stacks[] = {
     { .name = "raw on simdisk", .options = "driver=raw,file.driver=simdisk,file.disk=%ID%", .length = MIB,
       .resize = true, .setup = sim_setup, .teardown = sim_teardown },
     { .name = "raw window on blocks", .options = "driver=raw,offset=1000,size=1M,file.driver=simdisk,file.disk=%ID%",
-      .length = MIB, .setup = sim_setup, .teardown = sim_teardown, .data = &longer },
+      .length = MIB, .skew = 1000 % 512, .setup = sim_setup, .teardown = sim_teardown, .data = &longer },
     { .name = "blocks of 4096", .options = "driver=raw,file.driver=simdisk,file.disk=%ID%", .length = MIB,
       .setup = sim_setup, .teardown = sim_teardown, .data = &blocks },
     { .name = "limits everywhere", .options = "driver=raw,file.driver=simdisk,file.disk=%ID%", .length = MIB,

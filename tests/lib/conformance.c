@@ -410,7 +410,7 @@ static unsigned find_boundaries(Runner *r, int64_t offset, int64_t bytes)
 {
     unsigned n = 0;
 
-    for (int64_t at = offset; at < offset + bytes; at += SECTOR - at % SECTOR) {
+    for (int64_t at = offset; at < offset + bytes; at += SECTOR - (at + r->stack->skew) % SECTOR) {
         r->boundaries[n++] = at;
     }
     r->boundaries[n++] = offset + bytes;
@@ -672,7 +672,7 @@ void conformance_run(const ConformanceStack *stack, const ConformanceRun *run)
     r->unit = MAX(stack->unit, 1);
     r->length = stack->length;
     r->model = g_malloc0(stack->length);
-    r->boundaries = g_new(uint64_t, stack->length / SECTOR + 2 * MAX_REQUESTS + 3);
+    r->boundaries = g_new(uint64_t, stack->length / SECTOR + 2 * MAX_REQUESTS + 4);
     r->id = g_strdup_printf("c%d-%u", (int)getpid(), atomic_fetch_add(&last_id, 1));
     r->dir = g_dir_make_tmp("bdrv-conformance-XXXXXX", NULL);
     g_assert_nonnull(r->dir);

@@ -24,6 +24,7 @@ struct ConformanceStack {
     const char *options; /* of blk_open(), as text; "%ID%" is replaced by the run's id, "%DIR%" by its directory */
     int64_t length;      /* of the disk, bytes */
     unsigned unit;       /* requests are multiples of it; 0: 1 */
+    unsigned skew;       /* where the disk begins in a sector of the medium: overlapping requests mix by its sectors */
     bool resize;         /* blk_truncate() works */
     bool no_discard;     /* leave discards out */
     bool volatile_names; /* the disk is gone when it is closed: never reopen */
