@@ -13,6 +13,24 @@ static BdrvRequestFlags supported_flags(const BlockDriverState *bs)
     return bs->drv->bdrv_co_writev || !bs->drv->is_filter ? bs->supported_write_flags : ~0u;
 }
 
+/*
+ * The padding behind a last block that is not whole made the file longer than it should be: cut it off
+ * again. The request is alone from its first block to infinity. Drivers that cannot cut keep the padding.
+ */
+static void coroutine_fn trim_padding(BlockDriverState *bs, int64_t written_end, int64_t true_end)
+{
+    int64_t length = MAX(atomic_load(&bs->length), true_end);
+
+    if (written_end <= length) {
+        return;
+    }
+    if (bs->drv->bdrv_truncate && bs->drv->bdrv_truncate(bs, length, true, BDRV_PREALLOC_OFF, 0, NULL)) {
+        bdrv_set_length(bs, length);
+    } else {
+        bdrv_grow_length(bs, written_end);
+    }
+}
+
 static int coroutine_fn write_padded(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
                                      size_t iov_offset, BdrvRequestFlags flags)
 {
@@ -26,11 +44,29 @@ static int coroutine_fn write_padded(BlockDriverState *bs, int64_t offset, int64
     if (ret >= 0) {
         ret = bdrv_write_aligned(bs, padded.offset, padded.bytes, &padded.iov, 0, flags);
     }
-    if (ret >= 0 && offset + bytes > atomic_load(&bs->length)) {
-        bdrv_grow_length(bs, padded.offset + padded.bytes); /* the driver did write the padding behind */
+    if (ret >= 0) {
+        trim_padding(bs, padded.offset + padded.bytes, offset + bytes);
     }
     bdrv_unpad(&padded);
     return ret;
+}
+
+/* Note the write; one that pads past the end of the node has to be alone there. */
+static void coroutine_fn begin(BlockDriverState *bs, BdrvTrackedRequest *request, int64_t offset, int64_t bytes,
+                               bool serialising)
+{
+    int64_t first = bdrv_round_down(offset, bdrv_alignment(bs));
+    int64_t end = bdrv_round_up(offset + bytes, bdrv_alignment(bs));
+    bool past_end = false;
+
+    for (;;) {
+        past_end |= end > offset + bytes && end > atomic_load(&bs->length);
+        bdrv_tracked_begin(bs, request, first, past_end ? INT64_MAX : end, serialising);
+        if (past_end || end <= atomic_load(&bs->length) || end == offset + bytes) {
+            return;
+        }
+        bdrv_tracked_end(bs, request); /* the node has shrunk meanwhile */
+    }
 }
 
 int coroutine_fn bdrv_write_node(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
@@ -45,9 +81,7 @@ int coroutine_fn bdrv_write_node(BlockDriverState *bs, int64_t offset, int64_t b
         return -ENOTSUP; /* older requests were not noted: see bdrv_track_requests() */
     }
     if (tracked) {
-        bdrv_tracked_begin(bs, &request, bdrv_round_down(offset, bdrv_alignment(bs)),
-                           bdrv_round_up(offset + bytes, bdrv_alignment(bs)),
-                           !aligned || (flags & BDRV_REQ_SERIALISING));
+        begin(bs, &request, offset, bytes, !aligned || (flags & BDRV_REQ_SERIALISING));
     }
     bdrv_event(bs, BDRV_EVENT_PWRITEV);
     if (G_LIKELY(aligned)) {

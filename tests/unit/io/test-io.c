@@ -284,6 +284,53 @@ static void coroutine_fn past_the_end(void)
     close_disk(child);
 }
 
+static void coroutine_fn padding_leaves_the_length(void)
+{
+    BdrvLimits limits = { .request_alignment = 512 };
+    BdrvChild *child;
+
+    new_disk(1000);
+    bdrv_simdisk_set_limits(disk, &limits);
+    child = open_disk();
+    g_assert_cmpint(write_byte(child, 900, 1, 100, 0), ==, 0);
+    g_assert_cmpint(bdrv_simdisk_length(disk), ==, 1000);
+    g_assert_cmpint(bdrv_co_pwrite_zeroes(child, 10, 990, 0), ==, 0);
+    g_assert_cmpint(bdrv_simdisk_length(disk), ==, 1000);
+    g_assert_cmpint(write_byte(child, 990, 1, 20, 0), ==, 0);
+    g_assert_cmpint(bdrv_simdisk_length(disk), ==, 1010);
+    g_assert_cmpint(bdrv_co_getlength(child), ==, 1010);
+    bdrv_simdisk_set_unsupported(disk, BDRV_SIM_TRUNCATE);
+    g_assert_cmpint(write_byte(child, 990, 1, 10, 0), ==, 0);
+    g_assert_cmpint(bdrv_co_getlength(child), ==, 1024);
+    close_disk(child);
+}
+
+/* Appends of odd lengths at once: each finds its place, the length is that of the furthest. */
+static void coroutine_fn appends_beside_each_other(void)
+{
+    BdrvLimits limits = { .request_alignment = 512 };
+    WriteJob jobs[40];
+    unsigned left = G_N_ELEMENTS(jobs);
+    BdrvChild *child;
+
+    new_disk(0);
+    bdrv_simdisk_set_limits(disk, &limits);
+    bdrv_simdisk_set_delay(disk, 0, 100000);
+    child = open_disk();
+    for (unsigned i = 0; i < G_N_ELEMENTS(jobs); i++) {
+        unsigned place = (i * 17) % G_N_ELEMENTS(jobs);
+
+        jobs[i] = (WriteJob){ child, place * 300, 300, place + 1, &left };
+        test_start(write_job, &jobs[i]);
+    }
+    wait_for(&left);
+    g_assert_cmpint(bdrv_simdisk_length(disk), ==, 300 * G_N_ELEMENTS(jobs));
+    for (unsigned place = 0; place < G_N_ELEMENTS(jobs); place++) {
+        assert_bytes(place * 300, place + 1, 300);
+    }
+    close_disk(child);
+}
+
 static void coroutine_fn impossible_ranges(void)
 {
     uint8_t buf[16];
@@ -810,6 +857,8 @@ static const struct {
     { "/io/unaligned neighbours in one block do not undo each other", neighbours_in_one_block },
     { "/io/a whole block written after a part of it wins", aligned_beside_rmw },
     { "/io/reads past the end give zeroes and writes need the right to resize", past_the_end },
+    { "/io/padding does not change the length of a node", padding_leaves_the_length },
+    { "/io/unaligned appends at once all arrive", appends_beside_each_other },
     { "/io/impossible ranges are refused before the driver sees them", impossible_ranges },
     { "/io/an edge without the right cannot write", without_the_right },
     { "/io/fua without support becomes a flush", fua_falls_back },
