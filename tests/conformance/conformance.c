@@ -11,6 +11,7 @@
  */
 
 #include <bdrv/simdisk.h>
+#include <glib/gstdio.h>
 #include <string.h>
 
 #include "tests/lib/conformance.h"
@@ -51,6 +52,80 @@ static void sim_teardown(const ConformanceStack *stack, const char *id, const ch
     g_assert_null(bdrv_simdisk_find(id)); /* all nodes are closed */
 }
 
+/* ---- files: in a directory of the run; created by the library's own image creation ---- */
+
+typedef struct FileSetup {
+    const char *format, *options, *backing; /* create options; format of a backing file of random content */
+    int64_t extra;                          /* bytes that the file is longer than the disk */
+} FileSetup;
+
+static char *file_in(const char *dir, const char *name)
+{
+    return g_build_filename(dir, name, NULL);
+}
+
+static void make_image(BdrvGraph *graph, const char *format, const char *filename, const char *text, int64_t size)
+{
+    GError *error = NULL;
+    BdrvOptions *options = bdrv_options_parse(text ? text : "", NULL, &error);
+
+    g_assert_no_error(error);
+    bdrv_options_set_int(options, "size", size);
+    bdrv_create_image(graph, format, filename, options, &error);
+    g_assert_no_error(error);
+}
+
+/* Some parts of the backing file have data, and it is shorter than its overlay. */
+static void make_backing(BdrvGraph *graph, const char *format, const char *filename, int64_t size, uint8_t *content)
+{
+    int64_t length = size * 3 / 4 / 512 * 512;
+    uint64_t random = 1;
+    GError *error = NULL;
+    BlockBackend *blk;
+    BdrvOptions *options = bdrv_options_new();
+
+    make_image(graph, format, filename, NULL, length);
+    bdrv_options_set_string(options, "driver", format);
+    blk = blk_open(graph, filename, options, BDRV_O_RDWR, &error);
+    g_assert_no_error(error);
+    for (int64_t at = 0; at < length; at += 30000) {
+        int64_t n = MIN(test_random_below(&random, 50000), length - at);
+
+        for (int64_t i = 0; i < n; i++) {
+            content[at + i] = test_random(&random);
+        }
+        g_assert_cmpint(blk_pwrite(blk, at, n, content + at, 0), ==, 0);
+    }
+    blk_close(blk, &error);
+    g_assert_no_error(error);
+}
+
+static void file_setup(const ConformanceStack *stack, BdrvGraph *graph, const char *id, const char *dir,
+                       uint8_t *content)
+{
+    static const FileSetup plain = { .format = "raw" };
+    const FileSetup *setup = stack->data ? stack->data : &plain;
+    g_autofree char *disk = file_in(dir, "disk"), *base = file_in(dir, "base");
+    g_autoptr(GString) options = g_string_new(setup->options ? setup->options : "");
+
+    if (setup->backing) {
+        make_backing(graph, setup->backing, base, stack->length, content);
+        g_string_append_printf(options, "%sbacking_file=%s,backing_fmt=%s", options->len ? "," : "", base,
+                               setup->backing);
+    }
+    make_image(graph, setup->format, disk, options->str, stack->length + setup->extra);
+}
+
+static void file_teardown(const ConformanceStack *stack, const char *id, const char *dir)
+{
+    g_autofree char *disk = file_in(dir, "disk"), *base = file_in(dir, "base");
+
+    g_unlink(disk);
+    g_unlink(base);
+}
+
+static const FileSetup window = { .format = "raw", .extra = 100 };
+
 static const SimSetup blocks = { .limits = { .request_alignment = 4096, .mem_alignment = 512, .max_transfer = 65536 } };
 static const SimSetup picky = { .limits = { .request_alignment = 512, .max_iov = 2, .max_transfer = 9000,
                                             .pwrite_zeroes_alignment = 4096, .max_pwrite_zeroes = 20000,
@@ -75,6 +150,16 @@ static const ConformanceStack stacks[] = {
       .length = MIB, .setup = sim_setup, .teardown = sim_teardown, .data = &poor },
     { .name = "slow blocks of 512", .options = "driver=raw,file.driver=simdisk,file.disk=%ID%", .length = MIB,
       .setup = sim_setup, .teardown = sim_teardown, .data = &slow },
+    { .name = "file", .options = "driver=raw,file.driver=file,file.filename=%DIR%/disk", .length = MIB,
+      .resize = true, .setup = file_setup, .teardown = file_teardown },
+    { .name = "file, threads", .options = "driver=raw,file.driver=file,file.filename=%DIR%/disk,file.aio=threads",
+      .length = MIB, .setup = file_setup, .teardown = file_teardown },
+    { .name = "file, direct", .length = MIB, .setup = file_setup, .teardown = file_teardown,
+      .options = "driver=raw,file.driver=file,file.filename=%DIR%/disk,cache.direct=on" },
+    { .name = "file, direct, native", .length = MIB, .setup = file_setup, .teardown = file_teardown,
+      .options = "driver=raw,file.driver=file,file.filename=%DIR%/disk,cache.direct=on,file.aio=native" },
+    { .name = "file window, direct", .length = MIB, .skew = 100, .setup = file_setup, .teardown = file_teardown, .data = &window,
+      .options = "driver=raw,offset=100,file.driver=file,file.filename=%DIR%/disk,cache.direct=on" },
 };
 
 /* ---- runs ---- */
