@@ -32,7 +32,9 @@ int aio_fds_open(AioContext *ctx)
         return -errno;
     }
     ctx->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    ret = ctx->event_fd < 0 ? -errno : watch(ctx, EPOLL_CTL_ADD, ctx->event_fd, EPOLLIN, &ctx->event_fd);
+    /* Edge-triggered: each write is reported once, and nobody needs to read it back. */
+    ret = ctx->event_fd < 0 ? -errno
+                            : watch(ctx, EPOLL_CTL_ADD, ctx->event_fd, EPOLLIN | EPOLLET, &ctx->event_fd);
     if (ret < 0) {
         aio_fds_close(ctx);
         return ret;
@@ -184,8 +186,7 @@ bool aio_fds_poll(AioContext *ctx, int64_t timeout_ns)
         void *who = events[i].data.ptr;
 
         if (who == &ctx->event_fd) {
-            /* Empty it first: a wake-up that comes between the two writes again, none is lost. */
-            drain(ctx->event_fd);
+            /* Before the inbox is looked at: who pushes later writes again. */
             atomic_store(&ctx->notified, false);
         } else if (who == &ctx->timer_fd) {
             drain(ctx->timer_fd);

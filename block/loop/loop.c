@@ -123,8 +123,9 @@ static bool sleep_for_fds(AioContext *ctx)
     }
     deadline = aio_timers_next(ctx);
     if (deadline != INT64_MAX) {
-        timeout = deadline - aio_clock_ns(ctx);
-        timeout = MAX(timeout, 0);
+        int64_t now = aio_clock_ns(ctx);
+
+        timeout = deadline > now ? deadline - now : 0;
     }
     atomic_store(&ctx->sleeping, true);
     if (!aio_inbox_empty(ctx)) {

@@ -47,7 +47,7 @@ struct AioContext {
     _Atomic(CoReady *) inbox_ready __attribute__((aligned(64)));
     _Atomic(AioCall *) inbox_calls;
     atomic_bool sleeping; /* the owner sleeps, is about to, or is outside of the library and polls the fd */
-    atomic_bool notified; /* the eventfd was written to, or will be at once, since it was last emptied */
+    atomic_bool notified; /* the eventfd was written to, or is about to be, and epoll has not reported it yet */
     atomic_uint pushers;  /* threads inside a push: the context must not go before they have left */
     atomic_uint refs;
 

@@ -48,9 +48,11 @@ BDRV_API AioContext *aio_context_current(void);
 BDRV_API unsigned aio_context_index(const AioContext *ctx);
 
 /**
- * aio_context_run() - one round: ready coroutines, deferred calls, timers, rings, fds, user callbacks
+ * aio_context_run() - one round: rings, ready coroutines, deferred calls, timers, user callbacks, fds
+ * Each kind gets a bounded share of a round. In a deterministic run this is one step of any of its
+ * contexts; time jumps only if @may_block (or if the fd of @ctx is polled from outside).
  * @ctx: the calling thread's context (if the thread has none, @ctx is entered for the call)
- * @may_block: wait until something is due
+ * @may_block: wait until something was done
  *
  * Context: not a coroutine, not a callback (returns false there).
  * Returns: whether anything was done.
@@ -158,20 +160,24 @@ typedef enum AioWorkKind {
  */
 BDRV_API int coroutine_fn co_run_in_worker(AioWorkKind kind, int (*func)(void *opaque), void *opaque);
 
-/** aio_set_worker_limits() - at most so many threads of each kind (defaults: 64 I/O, one per processor CPU) */
+/**
+ * aio_set_worker_limits() - at most so many threads of each kind (defaults: 64 I/O, one per processor CPU)
+ * For the whole process, at any time, from any thread. 0 counts as 1.
+ */
 BDRV_API void aio_set_worker_limits(unsigned io, unsigned cpu);
 
 /*
  * Deterministic runs. All contexts made while a simulation is entered live on the calling OS thread:
  * the order of ready coroutines, deferred calls and worker completions, and which context runs next,
- * are drawn from the seed; time is virtual and jumps to the next timer when nothing is ready.
+ * are drawn from the seed; time is virtual: it creeps by less than 3 us a step, so that timers fire
+ * amid other work too, and jumps to the next timer when nothing is ready.
  * Worker jobs run on this thread at a time drawn from the seed.
  */
 typedef struct AioSim AioSim;
 BDRV_API AioSim *aio_sim_new(uint64_t seed);
 BDRV_API void aio_sim_free(AioSim *sim); /* all its contexts must be gone */
 BDRV_API uint64_t aio_sim_random(AioSim *sim); /* a draw from the run's generator */
-BDRV_API AioContext *aio_sim_context_new(AioSim *sim);
+BDRV_API AioContext *aio_sim_context_new(AioSim *sim); /* NULL beyond AIO_CONTEXT_MAX */
 
 /** aio_sim_step() - let one context do one thing; false if nothing is ready and no timer is armed */
 BDRV_API bool blocking_fn aio_sim_step(AioSim *sim);

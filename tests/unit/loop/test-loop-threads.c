@@ -2,6 +2,7 @@
 /* Several contexts, each in its thread, that wake, call and start each other; for TSan above all. */
 
 #include "block/loop/loop.h"
+#include <poll.h>
 
 #define THREADS 3
 #define COROUTINES 4
@@ -86,6 +87,13 @@ static void *peer_main(void *opaque)
     pthread_barrier_wait(&all_wait);
     for (int j = 0; j < COROUTINES && peer == &peers[0]; j++) {
         co_wake(peer->runners[j].co); /* the baton */
+    }
+    if (peer == &peers[1]) { /* one of them sleeps in a poll() of its own */
+        struct pollfd pfd = { .fd = aio_context_fd(peer->ctx), .events = POLLIN };
+
+        while (!peer->stop && poll(&pfd, 1, -1) == 1) {
+            aio_context_run(peer->ctx, false);
+        }
     }
     while (!peer->stop) {
         aio_context_run(peer->ctx, true);
