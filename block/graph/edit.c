@@ -157,10 +157,24 @@ static bool edit_is_new(const BdrvEdit *edit, const BdrvEdge *edge)
     return g_hash_table_contains(edit->rights, edge);
 }
 
+static bool edit_check_writable(const BdrvEdit *edit, const BdrvNode *node, GError **errp)
+{
+    if ((edit_node_rights(edit, node).used & (BDRV_RIGHT_WRITE | BDRV_RIGHT_RESIZE)) && !edit_node_writes(edit, node)) {
+        g_set_error(errp, BDRV_ERROR, EACCES,
+                    "node '%s' (%s) is read-only, but a user wants to write; open it read-write or its users "
+                    "read-only", node->bs.node_name, node->bs.filename);
+        return false;
+    }
+    return true;
+}
+
 static bool edit_check_node(const BdrvEdit *edit, const BdrvNode *node, GError **errp)
 {
     g_autoptr(GPtrArray) users = edit_edges(edit, node, true);
 
+    if (!node->closing && !edit_check_writable(edit, node, errp)) {
+        return false;
+    }
     for (unsigned i = 0; i < users->len; i++) {
         for (unsigned j = 0; j < users->len; j++) {
             BdrvEdge *edge = users->pdata[i], *other = users->pdata[j];

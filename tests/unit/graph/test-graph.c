@@ -78,6 +78,20 @@ static void test_conflict(void)
     must_close(first);
 }
 
+static void test_writer_on_read_only(void)
+{
+    g_autoptr(BdrvGraph) graph = bdrv_graph_new();
+    BlockBackend *reader = slow_open(graph, "driver=slow,node-name=disk", 0);
+    GError *error = NULL;
+
+    g_assert_null(blk_open(graph, NULL, bdrv_options_parse("driver=veil,file=disk", NULL, NULL), BDRV_O_RDWR, &error));
+    g_assert_error(error, BDRV_ERROR, EACCES);
+    g_assert_nonnull(strstr(error->message, "'disk'"));
+    g_clear_error(&error);
+    g_assert_null(blk_open(graph, NULL, bdrv_options_parse("driver=shape,file=disk", NULL, NULL), BDRV_O_RDWR, NULL));
+    must_close(reader);
+}
+
 static void test_lock_refused(void)
 {
     g_autoptr(BdrvGraph) graph = bdrv_graph_new();
@@ -334,7 +348,7 @@ static void test_reopen(void)
 static void test_reopen_conflict(void)
 {
     g_autoptr(BdrvGraph) graph = bdrv_graph_new();
-    BlockBackend *reader = slow_open(graph, "driver=shape,file.driver=slow,file.node-name=disk", 0);
+    BlockBackend *reader = slow_open(graph, "driver=shape,file.driver=slow,file.node-name=disk,file.read-only=off", 0);
     BlockBackend *other = slow_open(graph, "driver=veil,file=disk", 0);
     SlowState *slow = slow_state(graph, "disk");
     GError *error = NULL;
@@ -343,6 +357,7 @@ static void test_reopen_conflict(void)
     g_assert_error(error, BDRV_ERROR, EBUSY);
     g_clear_error(&error);
     g_assert_cmphex(slow->used, ==, R);
+    g_assert_cmpint(slow->drained, ==, 0);
     g_assert_true(blk_is_read_only(other));
     must_close(other);
     must_close(reader);
@@ -354,6 +369,7 @@ int main(int argc, char **argv)
     slow_register();
     g_test_add_func("/graph/the rights of a stack are those that file locks tell", test_rights);
     g_test_add_func("/graph/a second writer is refused with the name of the first", test_conflict);
+    g_test_add_func("/graph/a writer on a read-only node is refused", test_writer_on_read_only);
     g_test_add_func("/graph/a refused file lock leaves everything as it was", test_lock_refused);
     g_test_add_func("/graph/rights go with who needed them", test_rights_go);
     g_test_add_func("/graph/node names are unique and well formed", test_names);

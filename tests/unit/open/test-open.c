@@ -217,7 +217,8 @@ static void test_flags(void)
     flags_are("cache.direct=off,discard=ignore,read-only=on", all, BDRV_O_NO_FLUSH, BDRV_O_NO_FLUSH);
     flags_are("read-only=off", 0, BDRV_O_RDWR, BDRV_O_RDWR);
     flags_are("read-only=on,force-share=on", BDRV_O_RDWR, BDRV_O_FORCE_SHARE, BDRV_O_FORCE_SHARE);
-    flags_are("file.cache.direct=on,file.read-only=on", BDRV_O_RDWR, BDRV_O_RDWR, BDRV_O_NOCACHE);
+    flags_are("file.cache.direct=on", BDRV_O_RDWR, BDRV_O_RDWR, BDRV_O_RDWR | BDRV_O_NOCACHE);
+    flags_are("read-only=on,file.read-only=off", BDRV_O_RDWR, 0, BDRV_O_RDWR);
     flags_are("detect-zeroes=off", 0, 0, 0);
 }
 
