@@ -10,9 +10,12 @@
 
 #define PIECE_BYTES (1u << 20)
 
+/* A refcount table entry that points nowhere sensible; the walk has reported it. */
+#define UNUSABLE (-EILSEQ)
+
 /*
  * *@block: refcount block @index as it is on disk, NULL if there is none. Valid until the next call.
- * Returns: 0; -EIO if the refcount table entry cannot be used or the block not be read.
+ * Returns: 0; UNUSABLE if the refcount table entry is damaged; -errno if the block cannot be read.
  */
 static int coroutine_fn disk_block(Qcow2Check *c, uint64_t index, const uint8_t **block)
 {
@@ -21,7 +24,7 @@ static int coroutine_fn disk_block(Qcow2Check *c, uint64_t index, const uint8_t 
         offset = load_be64(c->refcount_table + 8 * index) & QCOW2_REFTABLE_OFFSET_MASK;
     }
     if (offset & (c->s->geometry.cluster_size - 1)) {
-        return -EIO;
+        return UNUSABLE;
     }
     *block = NULL;
     if (offset == 0) {
@@ -90,6 +93,7 @@ static uint64_t compare_block(Qcow2Check *c, const uint8_t *disk, const uint8_t 
 /* A block that cannot be read: every cluster in use that it should count is an error of the check. */
 static void unreadable_block(Qcow2Check *c, uint64_t first, uint64_t end, int ret)
 {
+    ret = ret == UNUSABLE ? -EIO : ret;
     for (uint64_t cluster = first; cluster < end; cluster++) {
         qcow2_check_error(c, "Can't get refcount for cluster %" PRIu64 ": %s", cluster, g_strerror(-ret));
     }
@@ -198,6 +202,8 @@ int coroutine_fn qcow2_check_copied_flags(Qcow2Check *c)
     }
     g_free(piece);
     g_free(l2_buf);
-    /* A refcount that cannot be read was reported when refcounts were compared. */
-    return ret == -EIO ? 0 : ret;
+    if (ret < 0 && ret != UNUSABLE && ret != -ENOMEM) {
+        qcow2_check_error(c, "ERROR: I/O error while looking at COPIED flags: %s", g_strerror(-ret));
+    }
+    return ret == -ENOMEM ? ret : 0;
 }
