@@ -17,13 +17,13 @@ int coroutine_fn bdrv_driver_read_default(BlockDriverState *bs, int64_t offset, 
     return child ? bdrv_co_preadv(child, offset, bytes, iov, iov_offset, flags) : -ENOTSUP;
 }
 
-int coroutine_fn bdrv_driver_write(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
-                                   size_t iov_offset, BdrvRequestFlags flags)
+int coroutine_fn bdrv_driver_write_default(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
+                                           size_t iov_offset, BdrvRequestFlags flags)
 {
     const BlockDriver *drv = bs->drv;
-    BdrvChild *child;
+    BdrvChild *child = filtered(bs);
 
-    if (G_UNLIKELY(flags & BDRV_REQ_COMPRESSED) && !(bs->supported_write_flags & BDRV_REQ_COMPRESSED)) {
+    if ((flags & BDRV_REQ_COMPRESSED) && !(bs->supported_write_flags & BDRV_REQ_COMPRESSED)) {
         if (drv->bdrv_write_compressed) {
             return drv->bdrv_write_compressed(bs, offset, bytes, iov, iov_offset);
         }
@@ -31,10 +31,9 @@ int coroutine_fn bdrv_driver_write(BlockDriverState *bs, int64_t offset, int64_t
             return -ENOTSUP;
         }
     }
-    if (G_LIKELY(drv->bdrv_co_writev)) {
+    if (drv->bdrv_co_writev) {
         return drv->bdrv_co_writev(bs, offset, bytes, iov, iov_offset, flags);
     }
-    child = filtered(bs);
     return child ? bdrv_co_pwritev(child, offset, bytes, iov, iov_offset, flags) : -ENOTSUP;
 }
 

@@ -45,12 +45,18 @@ int coroutine_fn bdrv_read_node(BlockDriverState *bs, int64_t offset, int64_t by
 int coroutine_fn bdrv_co_preadv(BdrvChild *child, int64_t offset, int64_t bytes, const BdrvIov *iov,
                                 size_t iov_offset, BdrvRequestFlags flags)
 {
+    BlockDriverState *bs = child->bs;
     int ret = bdrv_check_range(offset, bytes, iov, iov_offset);
 
-    if (ret < 0 || bytes == 0) {
+    if (G_UNLIKELY(ret < 0 || bytes == 0)) {
         return ret;
     }
-    return bdrv_read_node(child->bs, offset, bytes, iov, iov_offset, flags);
+    /* The short way: nothing to pad, split or bounce. */
+    if (G_LIKELY(bdrv_is_aligned(bs, offset, bytes) && bdrv_fits(bs, bytes, iov, iov_offset) &&
+                 offset + bytes <= atomic_load_explicit(&bs->length, memory_order_relaxed))) {
+        return bdrv_driver_read(bs, offset, bytes, iov, iov_offset, flags);
+    }
+    return bdrv_read_node(bs, offset, bytes, iov, iov_offset, flags);
 }
 
 int coroutine_fn bdrv_co_pread(BdrvChild *child, int64_t offset, int64_t bytes, void *buf, BdrvRequestFlags flags)

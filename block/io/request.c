@@ -42,23 +42,6 @@ void bdrv_track_requests(BlockDriverState *bs)
     bdrv_io(bs)->track_always = true;
 }
 
-int bdrv_check_write(BdrvChild *child, int64_t offset, int64_t bytes, BdrvRequestFlags flags)
-{
-    const BlockDriverState *bs = child->bs;
-    unsigned used = atomic_load_explicit(&bdrv_edge(child)->used, memory_order_relaxed);
-    unsigned enough = BDRV_RIGHT_WRITE | (flags & BDRV_REQ_UNCHANGED ? BDRV_RIGHT_WRITE_UNCHANGED : 0);
-
-    if (bs->read_only || !(used & enough)) {
-        return -EPERM;
-    }
-    /* The end of a last sector that the node holds only in part may be written by anyone. */
-    if (offset + bytes > atomic_load_explicit(&bs->length, memory_order_relaxed) && !(used & BDRV_RIGHT_RESIZE) &&
-        offset + bytes > bdrv_round_up(atomic_load(&bs->length), SECTOR_BYTES)) {
-        return -EIO;
-    }
-    return 0;
-}
-
 /* Called with io->lock held. */
 static bool must_wait_locked(const BdrvTrackedRequest *request)
 {

@@ -15,6 +15,8 @@
  * A request that needs none of this goes from the public call straight to the driver and allocates nothing.
  */
 
+#include <errno.h>
+
 #include "block/io/io.h"
 
 #define BDRV_BOUNCE_MAX ((int64_t)1 << 20)  /* bytes of memory a request may take for bouncing or copying */
@@ -76,7 +78,22 @@ static inline int bdrv_check_range(int64_t offset, int64_t bytes, const BdrvIov 
  * Returns: 0; -EPERM if the node is read-only or the edge does not have the right to write; -EIO if
  * the range passes the end and the edge must not resize.
  */
-int bdrv_check_write(BdrvChild *child, int64_t offset, int64_t bytes, BdrvRequestFlags flags);
+static inline int bdrv_check_write(const BdrvChild *child, int64_t offset, int64_t bytes, BdrvRequestFlags flags)
+{
+    const BlockDriverState *bs = child->bs;
+    unsigned used = atomic_load_explicit(&bdrv_edge(child)->used, memory_order_relaxed);
+    unsigned enough = BDRV_RIGHT_WRITE | (flags & BDRV_REQ_UNCHANGED ? BDRV_RIGHT_WRITE_UNCHANGED : 0);
+
+    if (G_UNLIKELY(bs->read_only || !(used & enough))) {
+        return -EPERM;
+    }
+    /* The end of a last sector that the node holds only in part may be written by anyone. */
+    if (G_UNLIKELY(offset + bytes > atomic_load_explicit(&bs->length, memory_order_relaxed)) &&
+        !(used & BDRV_RIGHT_RESIZE) && offset + bytes > bdrv_round_up(atomic_load(&bs->length), SECTOR_BYTES)) {
+        return -EIO;
+    }
+    return 0;
+}
 
 static inline bool bdrv_must_track(const BlockDriverState *bs)
 {
@@ -182,8 +199,8 @@ int coroutine_fn bdrv_status_node(BlockDriverState *bs, int64_t offset, int64_t 
 
 int coroutine_fn bdrv_driver_read_default(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
                                           size_t iov_offset, BdrvRequestFlags flags);
-int coroutine_fn bdrv_driver_write(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
-                                   size_t iov_offset, BdrvRequestFlags flags);
+int coroutine_fn bdrv_driver_write_default(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
+                                           size_t iov_offset, BdrvRequestFlags flags);
 int coroutine_fn bdrv_driver_write_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                           BdrvRequestFlags flags);
 int coroutine_fn bdrv_driver_discard(BlockDriverState *bs, int64_t offset, int64_t bytes);
@@ -196,6 +213,15 @@ static inline int coroutine_fn bdrv_driver_read(BlockDriverState *bs, int64_t of
         return bs->drv->bdrv_co_readv(bs, offset, bytes, iov, iov_offset, flags);
     }
     return bdrv_driver_read_default(bs, offset, bytes, iov, iov_offset, flags);
+}
+
+static inline int coroutine_fn bdrv_driver_write(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                                 const BdrvIov *iov, size_t iov_offset, BdrvRequestFlags flags)
+{
+    if (G_LIKELY(bs->drv->bdrv_co_writev && !(flags & BDRV_REQ_COMPRESSED))) {
+        return bs->drv->bdrv_co_writev(bs, offset, bytes, iov, iov_offset, flags);
+    }
+    return bdrv_driver_write_default(bs, offset, bytes, iov, iov_offset, flags);
 }
 
 /* ---- events (event.c) ---- */

@@ -84,7 +84,9 @@ int coroutine_fn bdrv_write_node(BlockDriverState *bs, int64_t offset, int64_t b
         begin(bs, &request, offset, bytes, !aligned || (flags & BDRV_REQ_SERIALISING));
     }
     bdrv_event(bs, BDRV_EVENT_PWRITEV);
-    if (G_LIKELY(aligned)) {
+    if (G_LIKELY(aligned && bdrv_fits(bs, bytes, iov, iov_offset))) {
+        ret = bdrv_driver_write(bs, offset, bytes, iov, iov_offset, driver_flags);
+    } else if (aligned) {
         ret = bdrv_write_aligned(bs, offset, bytes, iov, iov_offset, driver_flags);
     } else {
         ret = write_padded(bs, offset, bytes, iov, iov_offset, driver_flags);

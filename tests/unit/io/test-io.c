@@ -618,7 +618,7 @@ static void coroutine_fn flush_storm(void)
 
 static int magic_probe(const uint8_t *buf, size_t size, const char *filename)
 {
-    return size >= 16 && memcmp(buf, MAGIC, 8) == 0 ? 100 : 0;
+    return size >= 1000 && memcmp(buf, MAGIC, 8) == 0 ? 100 : 0;
 }
 
 static bool magic_open(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags, GError **errp)
@@ -677,15 +677,15 @@ static void coroutine_fn guard_refuses_headers(void)
 static void coroutine_fn guard_sees_growth(void)
 {
     GError *error = NULL;
-    BdrvChild *child = open_probed(8);
+    BdrvChild *child = open_probed(512);
 
-    /* 8 bytes are no whole header, 16 are */
+    /* one sector is no whole header, two are */
     g_assert_cmpint(bdrv_co_pwrite(child, 0, 8, MAGIC, 0), ==, 0);
     g_assert_cmpint(bdrv_co_pwrite(child, 10000, 8, MAGIC, 0), ==, -EPERM);
-    g_assert_false(bdrv_co_truncate(child, 100, true, BDRV_PREALLOC_OFF, 0, &error));
+    g_assert_false(bdrv_co_truncate(child, 2000, true, BDRV_PREALLOC_OFF, 0, &error));
     g_assert_error(error, BDRV_ERROR, EPERM);
     g_clear_error(&error);
-    g_assert_true(bdrv_co_truncate(child, 12, true, BDRV_PREALLOC_OFF, 0, &error));
+    g_assert_true(bdrv_co_truncate(child, 100, true, BDRV_PREALLOC_OFF, 0, &error));
     g_assert_no_error(error);
     close_disk(child);
 }
@@ -745,7 +745,7 @@ static void coroutine_fn status_of_a_chain(void)
     BlockExtent extent;
     BdrvChild *top;
 
-    new_disk(100000);
+    new_disk(100352);
     top = test_must_open("sieve-test", "", NULL);
     test_set_backing(top, test_must_open("raw", "", open_disk()));
     g_assert_cmpint(write_byte(top->bs->backing, 8192, 1, 4096, 0), ==, 0);
@@ -756,8 +756,8 @@ static void coroutine_fn status_of_a_chain(void)
         unsigned depth;
     } expected[] = {
         { 0, 4096, EXTENT_DATA, 0 },         { 4096, 4096, EXTENT_ZERO, 1 },   { 8192, 4096, EXTENT_DATA, 1 },
-        { 12288, 53248, EXTENT_ZERO, 1 },    { 65536, 4096, EXTENT_DATA, 0 },  { 69632, 30368, EXTENT_ZERO, 1 },
-        { 100000, 31072, EXTENT_ZERO, 1 }, /* past the end of the backing file */
+        { 12288, 53248, EXTENT_ZERO, 1 },    { 65536, 4096, EXTENT_DATA, 0 },  { 69632, 30720, EXTENT_ZERO, 1 },
+        { 100352, 30720, EXTENT_ZERO, 1 }, /* past the end of the backing file */
         { 131072, 4096, EXTENT_DATA, 0 },
     };
     for (unsigned i = 0; i < G_N_ELEMENTS(expected); i++) {
@@ -813,7 +813,7 @@ static void coroutine_fn resizes(void)
     fill(0x11);
     child = test_must_open("raw", "", open_disk());
     g_assert_true(bdrv_co_truncate(child, 1000, true, BDRV_PREALLOC_OFF, 0, &error));
-    g_assert_cmpint(bdrv_co_getlength(child), ==, 1000);
+    g_assert_cmpint(bdrv_co_getlength(child), ==, 1024); /* raw counts sectors */
     g_assert_cmpint(bdrv_simdisk_length(disk), ==, 1000);
     g_assert_true(bdrv_co_truncate(child, 5000, true, BDRV_PREALLOC_OFF, 0, &error));
     g_assert_cmpint(bdrv_co_pread(child, 1000, 100, buf, 0), ==, 0);

@@ -46,7 +46,9 @@ static void coroutine_fn window(void)
     g_assert_cmpint(bdrv_co_getlength(raw), ==, 9728);
     g_assert_true(bdrv_co_truncate(raw, 1000, true, BDRV_PREALLOC_OFF, 0, &error));
     g_assert_cmpint(bdrv_simdisk_length(disk), ==, 1512);
-    g_assert_cmpint(bdrv_co_getlength(raw), ==, 1000);
+    g_assert_cmpint(bdrv_co_getlength(raw), ==, 1024); /* whole sectors */
+    g_assert_cmpint(bdrv_co_pread(raw, 1000, 24, buf, 0), ==, 0);
+    g_assert_true(bdrv_buffer_is_zero(buf, 24));
     g_assert_cmpint(bdrv_co_pwrite(raw, 4000, 96, buf, 0), ==, 0);
     g_assert_cmpint(bdrv_co_getlength(raw), ==, 4096);
     g_assert_cmpint(bdrv_simdisk_length(disk), ==, 4608);
