@@ -76,7 +76,7 @@ static void parse_command_line(int argc, char **argv, ToolImage *image, GPtrArra
         switch (option) {
         case 'c': g_ptr_array_add(commands, optarg); break;
         case 'f': image->format = optarg; break;
-        case 'r': image->flags &= ~(BDRV_O_RDWR | BDRV_O_RESIZE); break;
+        case 'r': image->flags &= ~BDRV_O_RDWR; break;
         case 'n': tool_cache_mode("none", &image->flags); break;
         case 'k': image->aio = "native"; break;
         case 'U': image->flags |= BDRV_O_FORCE_SHARE; break;
@@ -154,7 +154,7 @@ static int run_input(IoSession *session)
 int main(int argc, char **argv)
 {
     g_autoptr(GPtrArray) commands = g_ptr_array_new();
-    ToolImage image = { .flags = BDRV_O_RDWR | BDRV_O_RESIZE | BDRV_O_UNMAP };
+    ToolImage image = { .flags = BDRV_O_RDWR | BDRV_O_UNMAP };
     IoSession session = { 0 };
     int status = 0;
 

@@ -55,7 +55,7 @@ static int refuse(const char *what)
 int io_open(IoSession *session, int argc, char **argv)
 {
     const IoCommand *self = io_find_command("open");
-    ToolImage image = { .flags = BDRV_O_RDWR | BDRV_O_RESIZE | BDRV_O_UNMAP };
+    ToolImage image = { .flags = BDRV_O_RDWR | BDRV_O_UNMAP };
     g_autoptr(BdrvOptions) extra = NULL;
     int option;
 
@@ -77,7 +77,7 @@ int io_open(IoSession *session, int argc, char **argv)
                 return -EINVAL;
             }
             break;
-        case 'r': image.flags &= ~(BDRV_O_RDWR | BDRV_O_RESIZE); break;
+        case 'r': image.flags &= ~BDRV_O_RDWR; break;
         case 't':
             if (!tool_cache_mode(optarg, &image.flags)) {
                 tool_error("Invalid cache option: %s", optarg);
@@ -99,7 +99,7 @@ int io_open(IoSession *session, int argc, char **argv)
 int io_reopen(IoSession *session, int argc, char **argv)
 {
     const IoCommand *self = io_find_command("reopen");
-    BdrvOpenFlags flags = blk_is_read_only(session->blk) ? 0 : BDRV_O_RDWR | BDRV_O_RESIZE;
+    BdrvOpenFlags flags = blk_is_read_only(session->blk) ? 0 : BDRV_O_RDWR;
     g_autoptr(BdrvOptions) extra = NULL;
     bool mode_given = false;
     GError *error = NULL;
@@ -125,8 +125,8 @@ int io_reopen(IoSession *session, int argc, char **argv)
                 return -EINVAL;
             }
             mode_given = true;
-            flags &= ~(BDRV_O_RDWR | BDRV_O_RESIZE);
-            flags |= option == 'w' ? BDRV_O_RDWR | BDRV_O_RESIZE : 0;
+            flags &= ~BDRV_O_RDWR;
+            flags |= option == 'w' ? BDRV_O_RDWR : 0;
             break;
         default: return io_usage(self);
         }
