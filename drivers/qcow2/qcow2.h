@@ -9,6 +9,7 @@
  */
 
 #include <bdrv/driver.h>
+#include <stdatomic.h>
 
 #include "drivers/qcow2/format/format.h"
 

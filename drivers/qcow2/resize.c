@@ -149,7 +149,7 @@ static bool coroutine_fn reserve_host(BlockDriverState *bs, uint64_t host_offset
     return end <= (uint64_t)length || bdrv_co_truncate(bs->file, (int64_t)end, false, mode, 0, errp);
 }
 
-/* Entries for @count clusters in a row on the host. */
+/* Entries for @count clusters in a row on the host, in one slice of their L2 table. */
 static bool coroutine_fn publish_run(BlockDriverState *bs, uint64_t guest_offset, uint64_t host_offset, uint64_t count,
                                      GError **errp)
 {
@@ -160,14 +160,13 @@ static bool coroutine_fn publish_run(BlockDriverState *bs, uint64_t guest_offset
         for (unsigned i = 0; i < n; i++) {
             entries[i] = QCOW2_COPIED | (host_offset + (uint64_t)i * cluster_size);
         }
-        int stored = qcow2_l2_publish(bs, guest_offset, entries, n, NULL);
-        if (!fail(stored, "write L2 tables", errp)) {
+        if (!fail(qcow2_l2_publish(bs, guest_offset, entries, n, NULL), "write L2 tables", errp)) {
             qcow2_release_clusters(bs, host_offset, count);
             return false;
         }
-        guest_offset += (uint64_t)stored * cluster_size;
-        host_offset += (uint64_t)stored * cluster_size;
-        count -= (uint64_t)stored;
+        guest_offset += (uint64_t)n * cluster_size;
+        host_offset += (uint64_t)n * cluster_size;
+        count -= n;
     }
     return true;
 }
@@ -195,21 +194,21 @@ static bool coroutine_fn preallocate(BlockDriverState *bs, uint64_t old_size, ui
             at += g->cluster_size; /* hidden above, or left by an earlier attempt */
             continue;
         }
-        uint64_t host_offset;
-        int64_t got = qcow2_alloc_clusters(bs, hint, free_entries, &host_offset);
-        if (got < 0) {
-            return fail((int)got, "allocate clusters", errp);
-        }
-        uint64_t bytes = (uint64_t)got << g->cluster_bits;
-        if (!reserve_host(bs, host_offset, bytes, prealloc, errp)) {
-            qcow2_release_clusters(bs, host_offset, (uint64_t)got);
+        Qcow2Allocation got;
+        int ret = qcow2_alloc_clusters(bs, hint, free_entries, &got);
+        if (!fail(ret, "allocate clusters", errp)) {
             return false;
         }
-        if (!publish_run(bs, at, host_offset, (uint64_t)got, errp)) {
+        uint64_t bytes = got.count << g->cluster_bits;
+        if (!reserve_host(bs, got.host_offset, bytes, prealloc, errp)) {
+            qcow2_release_clusters(bs, got.host_offset, got.count);
+            return false;
+        }
+        if (!publish_run(bs, at, got.host_offset, got.count, errp)) { /* one slice: so was the look-up */
             return false;
         }
         at += bytes;
-        hint = host_offset + bytes;
+        hint = got.host_offset + bytes;
     }
     return true;
 }

@@ -15,16 +15,25 @@ typedef struct Qcow2MetaConfig {
 } Qcow2MetaConfig;
 
 /** qcow2_meta_open() - load L1 and refcount table (offsets validated by open.c), set up caches and the metadata map
- * @bs->read_only decides whether anything will ever be written. */
+ * @bs->read_only decides whether anything will ever be written. Also makes s->inflight. */
 bool coroutine_fn qcow2_meta_open(BlockDriverState *bs, const Qcow2MetaConfig *config, GError **errp);
-/** qcow2_meta_close() - commit everything (if writable), stop the timer, free; 0 or the commit's -errno */
+/** qcow2_meta_close() - commit everything (if writable), stop the timer, free; 0 or the commit's -errno
+ * The node is drained: no request is inside. */
 int coroutine_fn qcow2_meta_close(BlockDriverState *bs);
 
 /** qcow2_meta_commit() - make all that was published durable; what a guest flush does. 0 or -errno */
 int coroutine_fn qcow2_meta_commit(BlockDriverState *bs);
 
-/** qcow2_meta_settle() - commit until limbo is empty (structural operations, close, ENOSPC) */
+/**
+ * qcow2_meta_settle() - commit until limbo is empty (structural operations, close, ENOSPC)
+ * Waits for requests that were inside when clusters were dropped: the caller must not be inside an epoch.
+ * Returns: 0 or -errno of a commit; limbo may then not be empty.
+ */
 int coroutine_fn qcow2_meta_settle(BlockDriverState *bs);
+
+/** qcow2_meta_drain_begin() / _end() - stop the timer and wait for background commits; and go on. Nests. */
+void coroutine_fn qcow2_meta_drain_begin(BlockDriverState *bs);
+void coroutine_fn qcow2_meta_drain_end(BlockDriverState *bs);
 
 /* Requests mark their stay for limbo. Any coroutine of the node; per-thread counters. Returns the epoch to leave. */
 unsigned qcow2_epoch_enter(Qcow2Meta *meta);
@@ -32,15 +41,26 @@ void qcow2_epoch_leave(Qcow2Meta *meta, unsigned epoch);
 
 /* ---- refcounts and allocation ---- */
 
-/** qcow2_alloc_clusters() - up to @count host clusters in a row, refcount 1, marked A
- * @host_hint: where contiguous would be nice (0: anywhere)
- * Returns: how many (>= 1) with *@host_offset set, or -errno (-ENOSPC after settling limbo). Yields. */
-int64_t coroutine_fn qcow2_alloc_clusters(BlockDriverState *bs, uint64_t host_hint, uint64_t count,
-                                          uint64_t *host_offset);
-/** qcow2_release_clusters() - undo an allocation that was never published; must not yield */
-void qcow2_release_clusters(BlockDriverState *bs, uint64_t host_offset, uint64_t count);
-/** qcow2_drop_clusters() - one reference less, after the commit now open has published the drop (limbo) */
-int coroutine_fn qcow2_drop_clusters(BlockDriverState *bs, uint64_t host_offset, uint64_t count);
+typedef struct Qcow2Allocation {
+    uint64_t host_offset;
+    uint64_t count;  /* clusters in a row */
+    bool reads_zero; /* the file was never that long: what is not written reads as zeroes */
+} Qcow2Allocation;
+
+/** qcow2_alloc_clusters() - up to @count (>= 1) host clusters in a row, refcount 1, marked A
+ * @host_hint: where they would be nice (0: anywhere)
+ * Returns: 0 with @out set (out->count >= 1) or -errno. Yields. */
+int coroutine_fn qcow2_alloc_clusters(BlockDriverState *bs, uint64_t host_hint, uint64_t count, Qcow2Allocation *out);
+/** qcow2_alloc_contiguous() - exactly @count clusters in a row: tables */
+int coroutine_fn qcow2_alloc_contiguous(BlockDriverState *bs, uint64_t count, uint64_t *host_offset);
+/** qcow2_release_clusters() - undo an allocation that was never published; leaks if metadata cannot be read */
+void coroutine_fn qcow2_release_clusters(BlockDriverState *bs, uint64_t host_offset, uint64_t count);
+/**
+ * qcow2_drop_clusters() - one reference less, after the commit now open has published the drop (limbo)
+ * @punch: give the space back to the host once the last reference is gone
+ * Without memory to note it the clusters leak.
+ */
+void qcow2_drop_clusters(BlockDriverState *bs, uint64_t host_offset, uint64_t count, bool punch);
 /** qcow2_get_refcount() - loads the block if needed; 0 or -errno */
 int coroutine_fn qcow2_get_refcount(BlockDriverState *bs, uint64_t host_offset, uint64_t *refcount);
 
@@ -51,27 +71,35 @@ int coroutine_fn qcow2_get_refcount(BlockDriverState *bs, uint64_t host_offset, 
  * Returns: how many (>= 1) or -errno (-EIO with the corrupt bit set if the L1 entry is invalid). */
 int coroutine_fn qcow2_l2_read(BlockDriverState *bs, uint64_t guest_offset, uint64_t *entries, unsigned max);
 
+/** qcow2_l2_slice_end() - guest offset at which the slice that describes @guest_offset ends */
+uint64_t qcow2_l2_slice_end(BlockDriverState *bs, uint64_t guest_offset);
+
 /** qcow2_l2_prepare() - make sure the table for @guest_offset exists and may be written in place (B afterwards) */
 int coroutine_fn qcow2_l2_prepare(BlockDriverState *bs, uint64_t guest_offset);
 
 /**
  * qcow2_l2_publish() - store entries (host byte order), marked B. The in-flight range is the caller's.
  * @old: filled with what stood there (NULL: not wanted)
- * Stays in one slice per call: returns how many were stored (>= 1) or -errno. Prepares if needed.
+ * Stays in one slice: the caller's range must. All are stored or none.
+ * Returns: 0 or -errno. Prepares if needed.
  */
 int coroutine_fn qcow2_l2_publish(BlockDriverState *bs, uint64_t guest_offset, const uint64_t *entries,
                                   unsigned count, uint64_t *old);
 
-/** qcow2_check_data_write() - 0, or -EIO (corrupt bit set) if [host_offset, +bytes) touches metadata. Must not yield... but for the first hit. */
+/** qcow2_check_data_write() - 0, or -EIO (corrupt bit set) if [host_offset, +bytes) touches metadata
+ * Yields only when it hits. */
 int coroutine_fn qcow2_check_data_write(BlockDriverState *bs, uint64_t host_offset, uint64_t bytes);
 
-/** qcow2_mark_corrupt() - set the corrupt bit (v3), stop writes, remember the message */
+/** qcow2_mark_corrupt() - set the corrupt bit (v3), stop writes, remember the message (the first one counts) */
 void coroutine_fn qcow2_mark_corrupt(BlockDriverState *bs, const char *message);
+/** qcow2_corrupt_message() - what qcow2_mark_corrupt() was told, NULL: nothing. Lives as long as the node is open. */
+const char *qcow2_corrupt_message(BlockDriverState *bs);
 
 /** qcow2_meta_grow_l1() - L1 for at least @entries entries: new table, flush, header switch; drained */
 int coroutine_fn qcow2_meta_grow_l1(BlockDriverState *bs, uint64_t entries);
 
-/** qcow2_write_header_sector() - write the first 512 bytes of the header from s->header in one request (B: flushed before and after) */
+/** qcow2_write_header_sector() - write the fixed header fields of s->header in one sector-sized request
+ * B: flushed before and after. */
 int coroutine_fn qcow2_write_header_sector(BlockDriverState *bs);
 
 #endif

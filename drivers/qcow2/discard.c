@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Discard: whole clusters only. On version 3 the range reads as zeroes afterwards, also if there is a
+ * backing file. Version 2 cannot say that, so with a backing file the hint is not taken.
+ */
+
+#include <errno.h>
+
+#include "drivers/qcow2/callbacks.h"
+#include "drivers/qcow2/map.h"
+#include "drivers/qcow2/remap.h"
+
+static int discard_cluster(BlockDriverState *bs, uint64_t guest_offset, uint64_t bytes, bool whole,
+                           BdrvRequestFlags flags, uint64_t *entry)
+{
+    const Qcow2Geometry *g = &qcow2_state(bs)->geometry;
+    Qcow2L2Entry old = qcow2_l2_entry_decode(*entry, g->version, g->cluster_bits);
+
+    if (!whole) {
+        return 0;
+    }
+    if (g->version < 3) {
+        *entry = 0;
+    } else if (old.kind != QCOW2_CLUSTER_UNALLOCATED || bs->backing) {
+        *entry = QCOW2_L2_ZERO;
+    }
+    return 0;
+}
+
+int coroutine_fn qcow2_co_discard(BlockDriverState *bs, int64_t offset, int64_t bytes)
+{
+    if (qcow2_state(bs)->geometry.version < 3 && bs->backing) {
+        return -ENOTSUP;
+    }
+    return qcow2_remap(bs, offset, bytes, 0, discard_cluster);
+}

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef BDRV_QCOW2_META_CACHE_H
+#define BDRV_QCOW2_META_CACHE_H
+
+/*
+ * A cache of table slices. Slice structs and buffers are made once and never freed while the node is
+ * open, so a reader without a lock may look at a slice that is being reused: it notices by the
+ * sequence count and starts over.
+ *
+ * Entries of L2 slices are atomic big-endian words. Refcount slices are only used under the cache's
+ * lock (the allocator's) and are plain bytes.
+ */
+
+#include <stdatomic.h>
+
+#include "drivers/qcow2/qcow2.h"
+
+typedef struct Qcow2Slice {
+    _Atomic uint64_t seq; /* odd while the content is replaced */
+    _Atomic uint64_t tag; /* host offset; 0: empty */
+    _Atomic(struct Qcow2Slice *) next; /* in its bucket; changed under the lock */
+    _Atomic bool recent;               /* hit since the clock hand came by */
+    bool dirty;      /* lock: in cache->dirty */
+    bool committing; /* lock: a frozen copy is not yet durable, so the file is older than this */
+    union {
+        _Atomic uint64_t *entries; /* L2 */
+        uint8_t *bytes;            /* refcounts */
+    };
+} Qcow2Slice;
+
+/* A table slice that is being read; on the stack of the reader. */
+typedef struct Qcow2CacheLoad {
+    uint64_t tag;
+    struct Qcow2CacheLoad *next;
+} Qcow2CacheLoad;
+
+typedef struct Qcow2Cache {
+    pthread_mutex_t lock; /* everything below but what is atomic */
+    BlockDriverState *bs;
+    BdrvDebugEvent load_event;
+    uint32_t slice_bytes;
+    unsigned count; /* slices */
+    unsigned hand;  /* clock */
+    unsigned bucket_mask;
+    Qcow2Slice *slices;
+    _Atomic(Qcow2Slice *) *buckets;
+    Qcow2Slice **dirty; /* dirty_count of them */
+    unsigned dirty_count;
+    unsigned committing_count;
+    void *memory;
+    Qcow2CacheLoad *loads;
+    CoQueue load_waiters;
+} Qcow2Cache;
+
+bool qcow2_cache_init(Qcow2Cache *cache, BlockDriverState *bs, unsigned count, uint32_t slice_bytes,
+                      BdrvDebugEvent load_event);
+void qcow2_cache_destroy(Qcow2Cache *cache);
+
+/** qcow2_cache_read_entries() - atomic words of a cached slice, host byte order; takes no lock
+ * Returns: false if the slice @tag is not there (or was just replaced). */
+bool qcow2_cache_read_entries(Qcow2Cache *cache, uint64_t tag, unsigned first, unsigned count, uint64_t *out);
+
+/** qcow2_cache_find_locked() - the slice @tag or NULL */
+Qcow2Slice *qcow2_cache_find_locked(Qcow2Cache *cache, uint64_t tag);
+
+/**
+ * qcow2_cache_get_locked() - the slice @tag, loaded if needed
+ * @wait: if every slice is dirty, wait for a commit; else answer -EBUSY
+ *
+ * Called and returns with the lock held, but gives it up while it loads: the caller looks at its
+ * other state again. @slice is valid until the lock is given up.
+ * Returns: 0 or -errno of the read or the commit.
+ */
+int coroutine_fn qcow2_cache_get_locked(Qcow2Cache *cache, uint64_t tag, bool wait, Qcow2Slice **slice);
+
+/** qcow2_cache_dirty_locked() - note a change; starts write-back when half of the slices are dirty */
+void qcow2_cache_dirty_locked(Qcow2Cache *cache, Qcow2Slice *slice);
+
+/** qcow2_cache_forget_locked() - drop slices in [host_offset, +bytes): the cluster starts another life */
+void qcow2_cache_forget_locked(Qcow2Cache *cache, uint64_t host_offset, uint64_t bytes);
+
+/** qcow2_cache_crowded() - so many slices are dirty that write-back should start */
+static inline bool qcow2_cache_crowded_locked(const Qcow2Cache *cache)
+{
+    return cache->dirty_count + cache->committing_count > cache->count / 2;
+}
+
+#endif

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Never corrupt silently: every write is compared with the map of clusters known to hold metadata.
+ * Also the header sector, which the corrupt bit lives in.
+ */
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "drivers/qcow2/meta/meta_int.h"
+
+int qcow2_note_metadata(Qcow2Meta *meta, uint64_t host_offset, uint64_t bytes)
+{
+    unsigned bits = meta->s->geometry.cluster_bits;
+    uint64_t first = host_offset >> bits;
+    uint64_t end = (host_offset + bytes + (UINT64_C(1) << bits) - 1) >> bits;
+
+    pthread_mutex_lock(&meta->rc.lock);
+    bool ok = qcow2_cluster_set_add(&meta->metadata, first, end - first);
+    pthread_mutex_unlock(&meta->rc.lock);
+    return ok ? 0 : -ENOMEM;
+}
+
+static bool touches_metadata(Qcow2Meta *meta, uint64_t host_offset, uint64_t bytes)
+{
+    unsigned bits = meta->s->geometry.cluster_bits;
+    uint64_t first = host_offset >> bits, last = (host_offset + bytes - 1) >> bits;
+    return qcow2_cluster_set_has_any(&meta->metadata, first, last - first + 1);
+}
+
+static int coroutine_fn overlap_found(BlockDriverState *bs, uint64_t host_offset, uint64_t bytes)
+{
+    g_autofree char *text = g_strdup_printf("a write of %" PRIu64 " guest data bytes at host offset 0x%" PRIx64
+                                            " would overwrite metadata; run 'bdrv-img check'",
+                                            bytes, host_offset);
+    qcow2_mark_corrupt(bs, text);
+    return -EIO;
+}
+
+int coroutine_fn qcow2_check_data_write(BlockDriverState *bs, uint64_t host_offset, uint64_t bytes)
+{
+    if (G_UNLIKELY(touches_metadata(qcow2_meta(bs), host_offset, bytes))) {
+        return overlap_found(bs, host_offset, bytes);
+    }
+    return 0;
+}
+
+int coroutine_fn qcow2_write_meta(Qcow2Meta *meta, uint64_t host_offset, uint64_t bytes, const void *buf)
+{
+    if (G_UNLIKELY(atomic_load_explicit(&meta->s->corrupt, memory_order_relaxed))) {
+        return -EIO;
+    }
+    if (G_UNLIKELY(!touches_metadata(meta, host_offset, bytes))) {
+        g_autofree char *text = g_strdup_printf("a metadata write at host offset 0x%" PRIx64
+                                                " would hit a cluster that holds no metadata",
+                                                host_offset);
+        qcow2_mark_corrupt(meta->bs, text);
+        return -EIO;
+    }
+    int ret = bdrv_co_pwrite(meta->bs->file, (int64_t)host_offset, (int64_t)bytes, buf, 0);
+    return ret < 0 ? ret : 0;
+}
+
+/* header_lock held. */
+static int coroutine_fn write_sector_locked(Qcow2Meta *meta)
+{
+    int ret = bdrv_co_pwrite(meta->bs->file, 0, QCOW2_SECTOR, meta->header_sector, 0);
+    return ret < 0 ? ret : bdrv_co_flush(meta->bs->file);
+}
+
+/* header_lock held. Either the file has the wanted header, or the old one, or it is in doubt. */
+static int coroutine_fn replace_header_locked(Qcow2Meta *meta, const Qcow2Header *wanted)
+{
+    uint8_t old_sector[QCOW2_SECTOR];
+    Qcow2Header old = meta->s->header;
+
+    memcpy(old_sector, meta->header_sector, QCOW2_SECTOR);
+    meta->s->header = *wanted;
+    meta->s->header.incompatible_features |= old.incompatible_features & QCOW2_INCOMPAT_CORRUPT;
+    qcow2_header_encode(&meta->s->header, meta->header_sector, QCOW2_SECTOR);
+    int ret = write_sector_locked(meta);
+    if (ret < 0) {
+        meta->s->header = old;
+        memcpy(meta->header_sector, old_sector, QCOW2_SECTOR);
+        if (write_sector_locked(meta) < 0) {
+            atomic_store(&meta->header_in_doubt, true);
+        }
+    }
+    return ret;
+}
+
+int coroutine_fn qcow2_switch_header(Qcow2Meta *meta, const Qcow2Header *wanted)
+{
+    if (atomic_load(&meta->s->corrupt)) {
+        return -EIO;
+    }
+    co_mutex_lock(&meta->header_lock);
+    int ret = replace_header_locked(meta, wanted);
+    co_mutex_unlock(&meta->header_lock);
+    return ret;
+}
+
+int coroutine_fn qcow2_write_header_sector(BlockDriverState *bs)
+{
+    Qcow2Meta *meta = qcow2_meta(bs);
+    Qcow2Header header = meta->s->header;
+    int ret = bdrv_co_flush(bs->file);
+    return ret < 0 ? ret : qcow2_switch_header(meta, &header);
+}
+
+void coroutine_fn qcow2_mark_corrupt(BlockDriverState *bs, const char *message)
+{
+    Qcow2State *s = qcow2_state(bs);
+    Qcow2Meta *meta = s->meta;
+
+    if (atomic_exchange(&s->corrupt, true)) {
+        return;
+    }
+    pthread_mutex_lock(&meta->bg_lock);
+    meta->corrupt_message = g_strdup(message);
+    pthread_mutex_unlock(&meta->bg_lock);
+    if (meta->writable && s->geometry.version >= 3) {
+        co_mutex_lock(&meta->header_lock);
+        s->header.incompatible_features |= QCOW2_INCOMPAT_CORRUPT;
+        qcow2_header_encode(&s->header, meta->header_sector, QCOW2_SECTOR);
+        write_sector_locked(meta); /* best effort: writes have stopped in any case */
+        co_mutex_unlock(&meta->header_lock);
+    }
+}
+
+const char *qcow2_corrupt_message(BlockDriverState *bs)
+{
+    Qcow2Meta *meta = qcow2_meta(bs);
+    if (!meta) {
+        return NULL;
+    }
+    pthread_mutex_lock(&meta->bg_lock);
+    const char *message = meta->corrupt_message;
+    pthread_mutex_unlock(&meta->bg_lock);
+    return message;
+}

@@ -1,0 +1,329 @@
+/* SPDX-License-Identifier: MIT */
+/* L1 and L2 tables: looking up without a lock, making tables, publishing entries. */
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "drivers/qcow2/meta/meta_int.h"
+
+/* Where the entry of a guest offset is. */
+typedef struct Place {
+    uint64_t l1_index;
+    uint64_t slice_offset; /* of its slice in the table */
+    unsigned slice_index;  /* in the slice */
+} Place;
+
+static unsigned slice_entries(const Qcow2Meta *meta)
+{
+    return meta->l2.slice_bytes / sizeof(uint64_t);
+}
+
+static Place place_of(const Qcow2Meta *meta, uint64_t guest_offset)
+{
+    const Qcow2Geometry *g = &meta->s->geometry;
+    uint64_t cluster = guest_offset >> g->cluster_bits;
+    uint64_t l2_index = cluster & (g->l2_entries - 1);
+    return (Place){
+        .l1_index = cluster >> g->l2_bits,
+        .slice_offset = l2_index / slice_entries(meta) * meta->l2.slice_bytes,
+        .slice_index = (unsigned)(l2_index % slice_entries(meta)),
+    };
+}
+
+uint64_t qcow2_l2_slice_end(BlockDriverState *bs, uint64_t guest_offset)
+{
+    const Qcow2Meta *meta = qcow2_meta(bs);
+    uint64_t bytes = (uint64_t)slice_entries(meta) << meta->s->geometry.cluster_bits;
+    return (guest_offset / bytes + 1) * bytes;
+}
+
+static int coroutine_fn bad_l1_entry(Qcow2Meta *meta, uint64_t l1_index, uint64_t entry, const char *problem)
+{
+    g_autofree char *text = g_strdup_printf("L1 entry %" PRIu64 " is 0x%" PRIx64 ": %s", l1_index, entry, problem);
+    qcow2_mark_corrupt(meta->bs, text);
+    return -EIO;
+}
+
+/* The L1 entry, or -EIO. */
+static int coroutine_fn get_l1(Qcow2Meta *meta, uint64_t l1_index, uint64_t *entry)
+{
+    if (G_UNLIKELY(l1_index >= meta->l1.count)) {
+        *entry = 0;
+        return 0;
+    }
+    *entry = qcow2_table_get(&meta->l1, l1_index);
+    const char *problem = qcow2_l1_entry_problem(*entry, meta->s->geometry.cluster_bits);
+    return G_LIKELY(!problem) ? 0 : bad_l1_entry(meta, l1_index, *entry, problem);
+}
+
+/* Every slice is dirty and a commit fails: answer from the file, which is right for what is not cached. */
+static int coroutine_fn read_uncached(Qcow2Meta *meta, uint64_t host_offset, unsigned count, uint64_t *entries)
+{
+    int ret = bdrv_co_pread(meta->bs->file, (int64_t)host_offset, count * sizeof(uint64_t), entries, 0);
+    for (unsigned i = 0; i < count && ret >= 0; i++) {
+        entries[i] = GUINT64_FROM_BE(entries[i]);
+    }
+    return ret < 0 ? ret : 0;
+}
+
+static int coroutine_fn read_slice_slow(Qcow2Meta *meta, uint64_t tag, unsigned first, unsigned count,
+                                        uint64_t *entries)
+{
+    Qcow2Slice *slice;
+    pthread_mutex_lock(&meta->l2.lock);
+    int ret = qcow2_cache_get_locked(&meta->l2, tag, true, &slice);
+    if (ret >= 0) {
+        for (unsigned i = 0; i < count; i++) {
+            entries[i] = GUINT64_FROM_BE(atomic_load_explicit(&slice->entries[first + i], memory_order_relaxed));
+        }
+    }
+    bool full = !slice && meta->l2.dirty_count + meta->l2.committing_count >= meta->l2.count;
+    pthread_mutex_unlock(&meta->l2.lock);
+    return full ? read_uncached(meta, tag + first * sizeof(uint64_t), count, entries) : ret;
+}
+
+int coroutine_fn qcow2_l2_read(BlockDriverState *bs, uint64_t guest_offset, uint64_t *entries, unsigned max)
+{
+    Qcow2Meta *meta = qcow2_meta(bs);
+    Place place = place_of(meta, guest_offset);
+    unsigned count = MIN(max, slice_entries(meta) - place.slice_index);
+    uint64_t l1_entry;
+
+    int ret = get_l1(meta, place.l1_index, &l1_entry);
+    if (G_UNLIKELY(ret < 0)) {
+        return ret;
+    }
+    uint64_t table = l1_entry & QCOW2_OFFSET_MASK;
+    if (!table) {
+        memset(entries, 0, count * sizeof(*entries));
+        return (int)count;
+    }
+    uint64_t tag = table + place.slice_offset;
+    if (G_UNLIKELY(!qcow2_cache_read_entries(&meta->l2, tag, place.slice_index, count, entries))) {
+        ret = read_slice_slow(meta, tag, place.slice_index, count, entries);
+    }
+    return ret < 0 ? ret : (int)count;
+}
+
+/* Fill a new table: a copy of the shared one, or zeroes. */
+static int coroutine_fn write_new_table(Qcow2Meta *meta, uint64_t old_offset, uint64_t new_offset)
+{
+    uint32_t bytes = meta->s->geometry.cluster_size;
+    BlockDriverState *bs = meta->bs;
+    void *buf = bdrv_try_blockalign(bs->file->bs, bytes);
+    int ret = -ENOMEM;
+
+    if (buf) {
+        memset(buf, 0, bytes);
+        ret = 0;
+        if (old_offset) {
+            bdrv_debug_event(bs, BDRV_EVENT_L2_ALLOC_COW_READ);
+            ret = bdrv_co_pread(bs->file, (int64_t)old_offset, bytes, buf, 0);
+        }
+        if (ret >= 0) {
+            bdrv_debug_event(bs, BDRV_EVENT_L2_ALLOC_WRITE);
+            ret = qcow2_write_meta(meta, new_offset, bytes, buf);
+        }
+        bdrv_vfree(buf);
+    }
+    return ret < 0 ? ret : 0;
+}
+
+/*
+ * Make the table: nothing durable leads to it until its L1 entry goes out in phase B. A shared table
+ * is never changed in place, so the file has all of it. table_lock held.
+ */
+static int coroutine_fn make_table(Qcow2Meta *meta, uint64_t l1_index, uint64_t old_entry)
+{
+    BlockDriverState *bs = meta->bs;
+    uint32_t cluster_size = meta->s->geometry.cluster_size;
+    uint64_t old_offset = old_entry & QCOW2_OFFSET_MASK;
+    Qcow2Allocation table;
+
+    int ret = qcow2_alloc_clusters(bs, 0, 1, &table);
+    if (ret < 0) {
+        return ret;
+    }
+    ret = qcow2_note_metadata(meta, table.host_offset, cluster_size);
+    if (ret >= 0) {
+        pthread_mutex_lock(&meta->l2.lock);
+        qcow2_cache_forget_locked(&meta->l2, table.host_offset, cluster_size);
+        pthread_mutex_unlock(&meta->l2.lock);
+        ret = write_new_table(meta, old_offset, table.host_offset);
+    }
+    if (ret < 0) {
+        qcow2_release_clusters(bs, table.host_offset, 1);
+        return ret;
+    }
+    bdrv_debug_event(bs, BDRV_EVENT_L1_UPDATE);
+    pthread_mutex_lock(&meta->l2.lock);
+    qcow2_table_set(&meta->l1, l1_index, table.host_offset | QCOW2_COPIED);
+    pthread_mutex_unlock(&meta->l2.lock);
+    if (old_offset) {
+        qcow2_drop_clusters(bs, old_offset, 1, false);
+    }
+    qcow2_background_stir(meta);
+    return 0;
+}
+
+int coroutine_fn qcow2_l2_prepare(BlockDriverState *bs, uint64_t guest_offset)
+{
+    Qcow2Meta *meta = qcow2_meta(bs);
+    uint64_t l1_index = place_of(meta, guest_offset).l1_index;
+    uint64_t entry;
+
+    if (l1_index >= meta->l1.count) {
+        return -EFBIG;
+    }
+    int ret = get_l1(meta, l1_index, &entry);
+    if (ret < 0 || (entry & QCOW2_COPIED)) {
+        return ret;
+    }
+    co_mutex_lock(&meta->table_lock);
+    ret = get_l1(meta, l1_index, &entry);
+    if (ret >= 0 && !(entry & QCOW2_COPIED)) {
+        ret = make_table(meta, l1_index, entry);
+    }
+    co_mutex_unlock(&meta->table_lock);
+    return ret;
+}
+
+static void store_entries_locked(Qcow2Meta *meta, Qcow2Slice *slice, unsigned first, const uint64_t *entries,
+                                 unsigned count, uint64_t *old)
+{
+    for (unsigned i = 0; i < count; i++) {
+        _Atomic uint64_t *entry = &slice->entries[first + i];
+        if (old) {
+            old[i] = GUINT64_FROM_BE(atomic_load_explicit(entry, memory_order_relaxed));
+        }
+        atomic_store_explicit(entry, GUINT64_TO_BE(entries[i]), memory_order_release);
+    }
+    qcow2_cache_dirty_locked(&meta->l2, slice);
+}
+
+int coroutine_fn qcow2_l2_publish(BlockDriverState *bs, uint64_t guest_offset, const uint64_t *entries,
+                                  unsigned count, uint64_t *old)
+{
+    Qcow2Meta *meta = qcow2_meta(bs);
+    Place place = place_of(meta, guest_offset);
+    Qcow2Slice *slice = NULL;
+    bool crowded = false;
+
+    if (atomic_load_explicit(&meta->s->corrupt, memory_order_relaxed)) {
+        return -EIO;
+    }
+    int ret = qcow2_l2_prepare(bs, guest_offset);
+    if (ret < 0) {
+        return ret;
+    }
+    bdrv_debug_event(bs, BDRV_EVENT_L2_UPDATE);
+    co_maybe_yield();
+    pthread_mutex_lock(&meta->l2.lock);
+    /* Once prepared the table stays: it could only become shared with the node drained. */
+    uint64_t table = qcow2_table_get(&meta->l1, place.l1_index) & QCOW2_OFFSET_MASK;
+    ret = qcow2_cache_get_locked(&meta->l2, table + place.slice_offset, true, &slice);
+    if (ret >= 0) {
+        store_entries_locked(meta, slice, place.slice_index, entries, count, old);
+        crowded = qcow2_cache_crowded_locked(&meta->l2);
+    }
+    pthread_mutex_unlock(&meta->l2.lock);
+    if (ret >= 0) {
+        qcow2_background_stir(meta);
+    }
+    if (crowded) {
+        qcow2_background_commit(meta);
+    }
+    return ret;
+}
+
+/* The new table with the old entries, written and flushed, is what the header is switched to. */
+static int coroutine_fn switch_l1(Qcow2Meta *meta, Qcow2Table *table)
+{
+    uint64_t bytes = (table->count + QCOW2_SECTOR_ENTRIES - 1) / QCOW2_SECTOR_ENTRIES * QCOW2_SECTOR;
+    uint8_t *buf = bdrv_try_blockalign(meta->bs->file->bs, bytes);
+    if (!buf) {
+        return -ENOMEM;
+    }
+    for (uint64_t i = 0; i < meta->l1.count; i++) {
+        atomic_store_explicit(&table->entries[i], qcow2_table_get(&meta->l1, i), memory_order_relaxed);
+    }
+    for (uint64_t sector = 0; sector < bytes / QCOW2_SECTOR; sector++) {
+        qcow2_table_copy_sector(table, sector, buf + sector * QCOW2_SECTOR);
+    }
+    bdrv_debug_event(meta->bs, BDRV_EVENT_L1_GROW_WRITE_TABLE);
+    int ret = qcow2_write_meta(meta, table->host_offset, bytes, buf);
+    bdrv_vfree(buf);
+    if (ret >= 0) {
+        ret = bdrv_co_flush(meta->bs->file);
+    }
+    if (ret >= 0) {
+        Qcow2Header header = meta->s->header;
+        bdrv_debug_event(meta->bs, BDRV_EVENT_L1_GROW_ACTIVATE_TABLE);
+        header.l1_table_offset = table->host_offset;
+        header.l1_size = (uint32_t)table->count;
+        ret = qcow2_switch_header(meta, &header);
+    }
+    return ret;
+}
+
+/* Replace meta->l1 by a table of @count entries at @host_offset; the old one's clusters go to limbo. */
+static int coroutine_fn move_l1(Qcow2Meta *meta, uint64_t count, uint64_t host_offset, uint64_t *old_clusters)
+{
+    Qcow2Table table;
+    if (!qcow2_table_init(&table, count, host_offset)) {
+        return -ENOMEM;
+    }
+    co_mutex_lock(&meta->commit_lock);
+    int ret = switch_l1(meta, &table);
+    if (ret >= 0) {
+        uint32_t cluster_size = meta->s->geometry.cluster_size;
+        pthread_mutex_lock(&meta->l2.lock);
+        Qcow2Table old = meta->l1;
+        *old_clusters = (old.count * sizeof(uint64_t) + cluster_size - 1) / cluster_size;
+        meta->l1 = table;
+        table = old;
+        pthread_mutex_unlock(&meta->l2.lock);
+    }
+    co_mutex_unlock(&meta->commit_lock);
+    qcow2_table_destroy(&table); /* drained: no reader is on it */
+    return ret;
+}
+
+int coroutine_fn qcow2_meta_grow_l1(BlockDriverState *bs, uint64_t entries)
+{
+    Qcow2Meta *meta = qcow2_meta(bs);
+    uint32_t cluster_size = meta->s->geometry.cluster_size;
+    uint64_t old_offset = meta->l1.host_offset, old_clusters = 0, host_offset;
+
+    if (entries <= meta->l1.count) {
+        return 0;
+    }
+    if (entries > QCOW2_MAX_L1_BYTES / sizeof(uint64_t)) {
+        return -EFBIG;
+    }
+    uint64_t clusters = (entries * sizeof(uint64_t) + cluster_size - 1) / cluster_size;
+    bdrv_debug_event(bs, BDRV_EVENT_L1_GROW_ALLOC_TABLE);
+    int ret = qcow2_alloc_contiguous(bs, clusters, &host_offset);
+    if (ret < 0) {
+        return ret;
+    }
+    ret = qcow2_note_metadata(meta, host_offset, clusters * cluster_size);
+    if (ret >= 0) {
+        /* Refcounts of the new table, and all that the L1 entries in memory say, before the switch. */
+        ret = qcow2_meta_commit(bs);
+    }
+    if (ret >= 0) {
+        ret = move_l1(meta, entries, host_offset, &old_clusters);
+    }
+    if (ret < 0) {
+        if (!meta->header_in_doubt) {
+            qcow2_release_clusters(bs, host_offset, clusters);
+        }
+        return ret;
+    }
+    if (old_clusters) {
+        qcow2_drop_clusters(bs, old_offset, old_clusters, true);
+    }
+    return 0;
+}

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: MIT */
+/* Opening and closing of the cached metadata. Start reading at docs/qcow2-metadata.md, then commit.c. */
+
+#include "drivers/qcow2/meta/meta.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "drivers/qcow2/inflight.h"
+#include "drivers/qcow2/meta/meta_int.h"
+
+/* ---- open ---- */
+
+static bool no_memory(GError **errp, const char *what)
+{
+    g_set_error(errp, BDRV_ERROR, ENOMEM, "not enough memory for %s", what);
+    return false;
+}
+
+/* Slices that a cache of @bytes has, but no more than all tables of @table_bytes need. */
+static unsigned slice_count(int64_t bytes, uint64_t table_bytes, uint32_t slice_bytes)
+{
+    uint64_t wanted = bytes > 0 ? (uint64_t)bytes / slice_bytes : 0;
+    uint64_t useful = table_bytes / slice_bytes + 1;
+    return (unsigned)CLAMP(MIN(wanted, useful), 2, 1u << 20);
+}
+
+static bool make_caches(Qcow2Meta *meta, const Qcow2MetaConfig *config, GError **errp)
+{
+    const Qcow2State *s = meta->s;
+    uint32_t slice = MIN(MAX(config->slice_bytes, QCOW2_SECTOR), s->geometry.cluster_size);
+    uint64_t guest_clusters = (s->header.size >> s->geometry.cluster_bits) + 1;
+    unsigned l2 = slice_count(config->l2_cache_bytes, guest_clusters * sizeof(uint64_t), slice);
+    unsigned rc = slice_count(config->refcount_cache_bytes, UINT64_MAX / 2, slice);
+
+    if (!qcow2_cache_init(&meta->l2, meta->bs, l2, slice, BDRV_EVENT_L2_LOAD)) {
+        return no_memory(errp, "the L2 cache; reduce l2-cache-size");
+    }
+    if (!qcow2_cache_init(&meta->rc, meta->bs, rc, slice, BDRV_EVENT_REFBLOCK_LOAD)) {
+        qcow2_cache_destroy(&meta->l2);
+        return no_memory(errp, "the refcount cache; reduce refcount-cache-size");
+    }
+    return true;
+}
+
+static bool coroutine_fn load_table(Qcow2Meta *meta, Qcow2Table *table, uint64_t count, uint64_t host_offset,
+                                    const char *what, GError **errp)
+{
+    if (!qcow2_table_init(table, count, host_offset)) {
+        return no_memory(errp, what);
+    }
+    /* Read in place: the entries become atomic when the loop below is through. */
+    int ret = count ? bdrv_co_pread(meta->bs->file, (int64_t)host_offset, (int64_t)(count * sizeof(uint64_t)),
+                                    (void *)table->entries, 0)
+                    : 0;
+    if (ret < 0) {
+        g_set_error(errp, BDRV_ERROR, -ret, "%s at offset %" PRIu64 " cannot be read: %s", what, host_offset,
+                    g_strerror(-ret));
+        return false;
+    }
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t raw = atomic_load_explicit(&table->entries[i], memory_order_relaxed);
+        atomic_store_explicit(&table->entries[i], GUINT64_FROM_BE(raw), memory_order_relaxed);
+    }
+    return true;
+}
+
+static bool note_range(Qcow2Meta *meta, uint64_t host_offset, uint64_t bytes)
+{
+    return bytes == 0 || host_offset >= QCOW2_HOST_OFFSET_MAX || qcow2_note_metadata(meta, host_offset, bytes) >= 0;
+}
+
+static bool note_targets(Qcow2Meta *meta, const Qcow2Table *table, uint64_t mask)
+{
+    for (uint64_t i = 0; i < table->count; i++) {
+        uint64_t offset = qcow2_table_get(table, i) & mask;
+        if (offset && !note_range(meta, offset, meta->s->geometry.cluster_size)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* What no data may be written over: the "cached" set of checks and the bitmap directory. */
+static bool fill_map(Qcow2Meta *meta, GError **errp)
+{
+    const Qcow2State *s = meta->s;
+    uint32_t cluster_size = s->geometry.cluster_size;
+    bool ok = note_range(meta, 0, cluster_size) &&
+              note_range(meta, s->header.l1_table_offset, s->header.l1_size * sizeof(uint64_t)) &&
+              note_range(meta, s->header.refcount_table_offset,
+                         (uint64_t)s->header.refcount_table_clusters * cluster_size) &&
+              note_range(meta, s->snapshots.offset, s->snapshots.bytes) &&
+              note_targets(meta, &meta->l1, QCOW2_OFFSET_MASK) &&
+              note_targets(meta, &meta->reftable, QCOW2_REFTABLE_OFFSET_MASK);
+    for (unsigned i = 0; ok && i < s->snapshots.count; i++) {
+        const Qcow2Snapshot *snapshot = &s->snapshots.snapshots[i];
+        ok = note_range(meta, snapshot->l1_table_offset, snapshot->l1_size * sizeof(uint64_t));
+    }
+    Qcow2BitmapsExtension bitmaps;
+    if (ok && s->extensions.bitmaps &&
+        qcow2_bitmaps_extension_decode(s->extensions.bitmaps, s->extensions.bitmaps_bytes, &bitmaps, NULL)) {
+        ok = note_range(meta, bitmaps.directory_offset, bitmaps.directory_size);
+    }
+    return ok || no_memory(errp, "the map of metadata clusters");
+}
+
+static bool coroutine_fn load(Qcow2Meta *meta, GError **errp)
+{
+    BlockDriverState *bs = meta->bs;
+    const Qcow2State *s = meta->s;
+    const Qcow2Header *header = &s->header;
+
+    if (!load_table(meta, &meta->l1, header->l1_size, header->l1_table_offset, "the L1 table", errp)) {
+        return false;
+    }
+    bdrv_debug_event(bs, BDRV_EVENT_REFTABLE_LOAD);
+    uint64_t entries = (uint64_t)header->refcount_table_clusters * s->geometry.cluster_size / sizeof(uint64_t);
+    if (!load_table(meta, &meta->reftable, entries, header->refcount_table_offset, "the refcount table", errp)) {
+        return false;
+    }
+    int ret = bdrv_co_pread(bs->file, 0, QCOW2_SECTOR, meta->header_sector, 0);
+    if (ret < 0) {
+        g_set_error(errp, BDRV_ERROR, -ret, "the header cannot be read: %s", g_strerror(-ret));
+        return false;
+    }
+    int64_t length = atomic_load(&bs->file->bs->length);
+    meta->high_water = ((uint64_t)length + s->geometry.cluster_size - 1) >> s->geometry.cluster_bits;
+    return fill_map(meta, errp);
+}
+
+static void free_meta(Qcow2Meta *meta)
+{
+    qcow2_background_destroy(meta);
+    qcow2_limbo_free(meta);
+    qcow2_table_destroy(&meta->l1);
+    qcow2_table_destroy(&meta->reftable);
+    qcow2_cache_destroy(&meta->l2);
+    qcow2_cache_destroy(&meta->rc);
+    qcow2_cluster_set_destroy(&meta->metadata);
+    qcow2_cluster_set_destroy(&meta->busy);
+    co_mutex_destroy(&meta->table_lock);
+    co_mutex_destroy(&meta->grow_lock);
+    co_mutex_destroy(&meta->commit_lock);
+    co_mutex_destroy(&meta->header_lock);
+    pthread_mutex_destroy(&meta->join_lock);
+    bdrv_vfree(meta->arena);
+    bdrv_vfree(meta->header_sector);
+    free(meta->slots);
+    g_free(meta->corrupt_message);
+    qcow2_inflight_free(meta->s->inflight);
+    meta->s->inflight = NULL;
+    meta->s->meta = NULL;
+    g_free(meta);
+}
+
+static void init_locks(Qcow2Meta *meta)
+{
+    co_mutex_init(&meta->table_lock);
+    co_mutex_init(&meta->grow_lock);
+    co_mutex_init(&meta->commit_lock);
+    co_mutex_init(&meta->header_lock);
+    pthread_mutex_init(&meta->join_lock, NULL);
+    qcow2_background_init(meta);
+}
+
+bool coroutine_fn qcow2_meta_open(BlockDriverState *bs, const Qcow2MetaConfig *config, GError **errp)
+{
+    Qcow2State *s = qcow2_state(bs);
+    Qcow2Meta *meta = g_try_new0(Qcow2Meta, 1);
+
+    if (!meta) {
+        return no_memory(errp, "the metadata");
+    }
+    meta->bs = bs;
+    meta->s = s;
+    meta->writable = !bs->read_only;
+    meta->open_commit = 1;
+    if (!make_caches(meta, config, errp)) {
+        g_free(meta);
+        return false;
+    }
+    init_locks(meta);
+    s->meta = meta;
+    s->inflight = qcow2_inflight_new();
+    meta->slots = aligned_alloc(64, AIO_CONTEXT_MAX * sizeof(*meta->slots));
+    meta->header_sector = bdrv_try_blockalign(bs->file->bs, QCOW2_SECTOR);
+    bool ok = qcow2_cluster_set_init(&meta->metadata) && qcow2_cluster_set_init(&meta->busy) && s->inflight &&
+              meta->slots && meta->header_sector;
+    if (!ok) {
+        no_memory(errp, "the metadata");
+    } else {
+        memset(meta->slots, 0, AIO_CONTEXT_MAX * sizeof(*meta->slots));
+        ok = load(meta, errp);
+    }
+    if (!ok) {
+        free_meta(meta);
+    }
+    return ok;
+}
+
+/* ---- close ---- */
+
+int coroutine_fn qcow2_meta_close(BlockDriverState *bs)
+{
+    Qcow2Meta *meta = qcow2_meta(bs);
+    int ret = 0;
+
+    qcow2_meta_drain_begin(bs);
+    if (meta->writable && qcow2_commit_dirty(meta)) {
+        ret = qcow2_meta_settle(bs);
+    }
+    free_meta(meta);
+    return ret;
+}

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef BDRV_QCOW2_META_INT_H
+#define BDRV_QCOW2_META_INT_H
+
+/*
+ * meta/ from inside.
+ *
+ * Lock order (outer first):
+ *   CoMutex: table_lock, grow_lock, commit_lock, header_lock   may be held over I/O
+ *   mutex:   rc.lock ("the allocator lock"), l2.lock ("the map lock"), bg_lock    never over a yield
+ *
+ * rc.lock protects refcount slices, refcount table, limbo, the hint and the cluster sets; l2.lock
+ * protects changes of L2 slices and of the L1 table, which are read without a lock.
+ */
+
+#include "drivers/qcow2/meta/cache.h"
+#include "drivers/qcow2/meta/cluster_set.h"
+#include "drivers/qcow2/meta/meta.h"
+
+#define QCOW2_SECTOR 512u
+#define QCOW2_SECTOR_ENTRIES (QCOW2_SECTOR / sizeof(uint64_t))
+#define QCOW2_HOST_OFFSET_MAX (UINT64_C(1) << 56)
+
+/* A table that is in memory whole and written by sectors. */
+typedef struct Qcow2Table {
+    _Atomic uint64_t *entries; /* host byte order */
+    uint64_t count;
+    uint64_t host_offset;
+    uint8_t *dirty; /* a flag a sector */
+    uint64_t dirty_count;
+    uint64_t dirty_first, dirty_end; /* sectors: where the dirty ones are */
+} Qcow2Table;
+
+/* Dropped clusters on their way to being free. rc.lock. */
+typedef struct Qcow2Limbo {
+    struct Qcow2Limbo *next;
+    uint64_t first, count; /* clusters */
+    uint64_t commit;       /* publishes the drop; once applied: the one whose A takes the decrement along */
+    uint64_t epoch;        /* of the drop */
+    bool punch;
+} Qcow2Limbo;
+
+typedef struct Qcow2LimboList {
+    Qcow2Limbo *first, *last;
+} Qcow2LimboList;
+
+/* Requests inside, of one context. Each counter is changed by the context's thread alone. */
+typedef struct Qcow2EpochSlot {
+    _Alignas(64) _Atomic uint32_t inside[2]; /* by parity of the epoch entered */
+} Qcow2EpochSlot;
+
+typedef struct Qcow2Joiner Qcow2Joiner; /* commit.c */
+typedef struct Qcow2Timer Qcow2Timer;   /* timer.c */
+
+struct Qcow2Meta {
+    BlockDriverState *bs;
+    Qcow2State *s;
+    bool writable;
+
+    Qcow2Cache l2; /* its lock: the map lock */
+    Qcow2Table l1;
+    CoMutex table_lock; /* making an L2 table */
+
+    Qcow2Cache rc; /* its lock: the allocator lock */
+    Qcow2Table reftable;
+    CoMutex grow_lock; /* making refcount blocks and tables */
+    uint64_t free_hint;  /* no free cluster before it but by luck */
+    uint64_t high_water; /* clusters: the file never reached this far */
+
+    Qcow2ClusterSet metadata; /* clusters with metadata; changed under rc.lock */
+    Qcow2ClusterSet busy;     /* refcount 0 in memory but not yet to be allocated */
+
+    Qcow2LimboList waiting, applied, punching;
+    int limbo_error; /* why the last decrement could not be made; rc.lock */
+    _Atomic uint64_t epoch;
+    Qcow2EpochSlot *slots;
+
+    CoMutex commit_lock;
+    uint64_t open_commit;    /* number that the next freeze gets; rc.lock and l2.lock */
+    uint64_t durable_commit; /* B of it and all before is durable; rc.lock */
+    pthread_mutex_t join_lock;
+    bool round_open;      /* join_lock: somebody is about to freeze */
+    Qcow2Joiner *joiners; /* join_lock: who waits for that one */
+    uint8_t *arena;       /* commit_lock: frozen copies */
+    size_t arena_bytes;
+
+    CoMutex header_lock;  /* innermost CoMutex: s->header and the sector it is in */
+    uint8_t *header_sector; /* QCOW2_SECTOR bytes as in the file; header_lock */
+    _Atomic bool header_in_doubt; /* a failed header write may or may not have reached the file */
+
+    pthread_mutex_t bg_lock;
+    unsigned drained;     /* bg_lock: background work is stopped */
+    unsigned bg_running;  /* bg_lock */
+    bool bg_commit;       /* bg_lock: a background commit is under way */
+    CoQueue bg_waiters;   /* bg_lock */
+    Qcow2Timer *timer;    /* bg_lock */
+    _Atomic bool stirred; /* something is dirty or in limbo since the last tick was armed */
+
+    char *corrupt_message; /* bg_lock */
+};
+
+static inline Qcow2Meta *qcow2_meta(const BlockDriverState *bs)
+{
+    return qcow2_state(bs)->meta;
+}
+
+/* ---- table.c ---- */
+bool qcow2_table_init(Qcow2Table *table, uint64_t count, uint64_t host_offset);
+void qcow2_table_destroy(Qcow2Table *table);
+static inline uint64_t qcow2_table_get(const Qcow2Table *table, uint64_t index)
+{
+    return atomic_load_explicit(&table->entries[index], memory_order_acquire);
+}
+/* With the table's lock held. */
+void qcow2_table_set(Qcow2Table *table, uint64_t index, uint64_t value);
+void qcow2_table_dirty_sector(Qcow2Table *table, uint64_t sector);
+void qcow2_table_copy_sector(const Qcow2Table *table, uint64_t sector, uint8_t *out);
+void qcow2_table_clean(Qcow2Table *table);
+
+/* ---- refcount.c ---- */
+
+/** qcow2_refslice_get_locked() - the slice with @cluster's count, rc.lock held (given up while loading)
+ * *@slice is NULL if no block covers the cluster. @wait as qcow2_cache_get_locked(). */
+int coroutine_fn qcow2_refslice_get_locked(Qcow2Meta *meta, uint64_t cluster, bool wait, Qcow2Slice **slice);
+uint64_t qcow2_refslice_index(const Qcow2Meta *meta, uint64_t cluster);
+uint64_t qcow2_refslice_entries(const Qcow2Meta *meta);
+
+/** qcow2_grow_refblock() - make the block that covers @cluster, and room for it in the table */
+int coroutine_fn qcow2_grow_refblock(Qcow2Meta *meta, uint64_t cluster);
+
+/* ---- limbo.c; rc.lock ---- */
+void qcow2_limbo_advance_epoch_locked(Qcow2Meta *meta);
+/** qcow2_limbo_apply() - decrement what is due in the cached slices; before a freeze, commit_lock held */
+void coroutine_fn qcow2_limbo_apply(Qcow2Meta *meta);
+/** qcow2_limbo_release_locked() - the decrements of @commit are durable: make the clusters free */
+void qcow2_limbo_release_locked(Qcow2Meta *meta, uint64_t commit);
+bool qcow2_limbo_empty_locked(const Qcow2Meta *meta);
+void coroutine_fn qcow2_limbo_punch(Qcow2Meta *meta);
+void qcow2_limbo_free(Qcow2Meta *meta);
+
+/* ---- guard.c ---- */
+/** qcow2_note_metadata() - these clusters hold metadata now; -ENOMEM */
+int qcow2_note_metadata(Qcow2Meta *meta, uint64_t host_offset, uint64_t bytes);
+/** qcow2_write_meta() - write metadata, which may only hit clusters known as such */
+int coroutine_fn qcow2_write_meta(Qcow2Meta *meta, uint64_t host_offset, uint64_t bytes, const void *buf);
+/**
+ * qcow2_switch_header() - replace the fixed header fields in one sector, durable when it returns
+ * @wanted: becomes s->header on success. Everything it leads to must be flushed already.
+ * If a failed write cannot be undone, it stays unknown which header the file has (meta->header_in_doubt) and
+ * every later commit fails.
+ */
+int coroutine_fn qcow2_switch_header(Qcow2Meta *meta, const Qcow2Header *wanted);
+
+/* ---- commit.c ---- */
+/** qcow2_commit_dirty() - whether a commit would write anything or move limbo; takes the locks */
+bool qcow2_commit_dirty(Qcow2Meta *meta);
+
+/* ---- background.c ---- */
+void qcow2_background_init(Qcow2Meta *meta);
+void qcow2_background_destroy(Qcow2Meta *meta);
+/** qcow2_background_commit() - start a commit in a coroutine of its own, unless one is under way; any lock but bg_lock */
+void qcow2_background_commit(Qcow2Meta *meta);
+/** qcow2_background_stir() - something became dirty: see that the timer is armed. No lock held. */
+void qcow2_background_stir(Qcow2Meta *meta);
+/** qcow2_background_wait() - until no background work runs */
+void coroutine_fn qcow2_background_wait(Qcow2Meta *meta);
+
+#endif

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef BDRV_QCOW2_PLAN_H
+#define BDRV_QCOW2_PLAN_H
+
+/* What a write has to do to guest clusters, judged by their L2 entries. */
+
+#include "drivers/qcow2/qcow2.h"
+
+/* Clusters that one allocating step works on; entries are on the stack. */
+#define QCOW2_RUN_MAX 64u
+
+/* A run of clusters to be written that may not be overwritten in place, and its reservation. */
+typedef struct Qcow2AllocRun {
+    uint64_t first_offset;            /* guest, multiple of the cluster size */
+    unsigned count;                   /* clusters */
+    uint64_t entries[QCOW2_RUN_MAX];  /* raw L2 entries as they are now */
+    uint64_t reuse_host;              /* not 0: zero clusters that have this space of their own, in a row */
+} Qcow2AllocRun;
+
+/** qcow2_plan_alloc() - look up the clusters of [first_offset, +count), which are reserved, and cut the run
+ * where something else begins. Returns: 0 with run->count 0 if the first may be written in place; or -errno. */
+int coroutine_fn qcow2_plan_alloc(BlockDriverState *bs, Qcow2AllocRun *run);
+
+/** qcow2_drop_entries() - one reference less for all that @count raw entries, no longer published, point to */
+void qcow2_drop_entries(BlockDriverState *bs, const uint64_t *entries, unsigned count, bool punch);
+
+#endif

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+/* Reads: map, then move. No lock is held over I/O; the epoch keeps the mapped clusters what they are. */
+
+#include <errno.h>
+
+#include "drivers/qcow2/callbacks.h"
+#include "drivers/qcow2/compressed.h"
+#include "drivers/qcow2/map.h"
+#include "drivers/qcow2/meta/meta.h"
+
+static int coroutine_fn read_backing(BlockDriverState *bs, uint64_t offset, uint64_t bytes, const BdrvIov *iov,
+                                     size_t iov_offset)
+{
+    uint64_t inside = qcow2_backing_bytes(bs, offset, bytes);
+    int ret = 0;
+
+    if (inside) {
+        bdrv_debug_event(bs, BDRV_EVENT_READ_BACKING_AIO);
+        ret = bdrv_co_preadv(bs->backing, (int64_t)offset, (int64_t)inside, iov, iov_offset, 0);
+    }
+    if (ret >= 0 && inside < bytes) {
+        bdrv_iov_memset(iov, iov_offset + inside, 0, bytes - inside);
+    }
+    return ret;
+}
+
+static int coroutine_fn read_extent(BlockDriverState *bs, uint64_t offset, const Qcow2Extent *extent,
+                                    const BdrvIov *iov, size_t iov_offset)
+{
+    switch (extent->kind) {
+    case QCOW2_CLUSTER_NORMAL:
+        bdrv_debug_event(bs, BDRV_EVENT_READ_AIO);
+        return bdrv_co_preadv(bs->file, (int64_t)extent->host_offset, (int64_t)extent->bytes, iov, iov_offset, 0);
+    case QCOW2_CLUSTER_ZERO:
+        bdrv_iov_memset(iov, iov_offset, 0, extent->bytes);
+        return 0;
+    case QCOW2_CLUSTER_COMPRESSED:
+        bdrv_debug_event(bs, BDRV_EVENT_READ_COMPRESSED);
+        return qcow2_read_compressed(bs, extent->l2_entry, offset & (qcow2_state(bs)->geometry.cluster_size - 1),
+                                     extent->bytes, iov, iov_offset);
+    default:
+        return read_backing(bs, offset, extent->bytes, iov, iov_offset);
+    }
+}
+
+int coroutine_fn qcow2_co_readv(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
+                                size_t iov_offset, BdrvRequestFlags flags)
+{
+    Qcow2Meta *meta = qcow2_state(bs)->meta;
+    int ret = 0;
+
+    if (G_UNLIKELY(!meta)) {
+        return -EIO; /* opened for its header only */
+    }
+    unsigned epoch = qcow2_epoch_enter(meta);
+    while (bytes > 0 && ret >= 0) {
+        Qcow2Extent extent;
+        ret = qcow2_map(bs, (uint64_t)offset, (uint64_t)bytes, QCOW2_MAP_PLAIN, &extent);
+        if (ret >= 0) {
+            ret = read_extent(bs, (uint64_t)offset, &extent, iov, iov_offset);
+            offset += (int64_t)extent.bytes;
+            iov_offset += extent.bytes;
+            bytes -= (int64_t)extent.bytes;
+        }
+    }
+    qcow2_epoch_leave(meta, epoch);
+    return ret < 0 ? ret : 0;
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+
+#include "drivers/qcow2/callbacks.h"
+#include "drivers/qcow2/map.h"
+#include "drivers/qcow2/meta/meta.h"
+
+int coroutine_fn qcow2_co_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes, BlockExtent *extent)
+{
+    Qcow2Meta *meta = qcow2_state(bs)->meta;
+    Qcow2Extent mapped;
+
+    if (!meta) {
+        return -EIO;
+    }
+    unsigned epoch = qcow2_epoch_enter(meta);
+    int ret = qcow2_map(bs, (uint64_t)offset, (uint64_t)bytes, QCOW2_MAP_PLAIN, &mapped);
+    qcow2_epoch_leave(meta, epoch);
+    if (ret < 0) {
+        return ret;
+    }
+    *extent = (BlockExtent){
+        .kind = mapped.kind == QCOW2_CLUSTER_UNALLOCATED ? EXTENT_BACKING
+                : mapped.kind == QCOW2_CLUSTER_ZERO      ? EXTENT_ZERO
+                                                         : EXTENT_DATA,
+        .allocated = mapped.host_offset || mapped.kind == QCOW2_CLUSTER_COMPRESSED,
+        .compressed = mapped.kind == QCOW2_CLUSTER_COMPRESSED,
+        .bytes = (int64_t)mapped.bytes,
+        .host_offset = mapped.host_offset ? (int64_t)mapped.host_offset : -1,
+        .file = mapped.host_offset ? bs->file->bs : NULL,
+    };
+    return 0;
+}

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Writes. What is already allocated to this image alone is overwritten in place. The rest goes the
+ * long way: reserve the guest range, look again, allocate, write data with what surrounds it, publish
+ * the new entries, drop the old clusters. Whatever fails before publishing leaves the guest's view as
+ * it was.
+ */
+
+#include <errno.h>
+
+#include "drivers/qcow2/callbacks.h"
+#include "drivers/qcow2/cow.h"
+#include "drivers/qcow2/inflight.h"
+#include "drivers/qcow2/map.h"
+
+/* A write in progress: what is left of it. */
+typedef struct WriteState {
+    uint64_t offset, bytes;
+    const BdrvIov *iov;
+    size_t iov_offset;
+} WriteState;
+
+static void advance(WriteState *state, uint64_t bytes)
+{
+    state->offset += bytes;
+    state->iov_offset += bytes;
+    state->bytes -= bytes;
+}
+
+static int coroutine_fn write_in_place(BlockDriverState *bs, WriteState *state, const Qcow2Extent *extent)
+{
+    int ret = qcow2_check_data_write(bs, extent->host_offset, extent->bytes);
+    if (G_LIKELY(ret >= 0)) {
+        bdrv_debug_event(bs, BDRV_EVENT_WRITE_AIO);
+        ret = bdrv_co_pwritev(bs->file, (int64_t)extent->host_offset, (int64_t)extent->bytes, state->iov,
+                              state->iov_offset, 0);
+    }
+    if (ret >= 0) {
+        advance(state, extent->bytes);
+    }
+    return ret;
+}
+
+static int coroutine_fn publish_run(BlockDriverState *bs, const Qcow2AllocRun *run, uint64_t host_offset)
+{
+    uint64_t entries[QCOW2_RUN_MAX];
+    for (unsigned i = 0; i < run->count; i++) {
+        entries[i] = (host_offset + ((uint64_t)i << qcow2_state(bs)->geometry.cluster_bits)) | QCOW2_COPIED;
+    }
+    int ret = qcow2_l2_publish(bs, run->first_offset, entries, run->count, NULL);
+    if (ret >= 0 && !run->reuse_host) {
+        qcow2_drop_entries(bs, run->entries, run->count, false);
+    }
+    return ret;
+}
+
+/* The run is reserved and planned. Writes the part of the request that lies in it. */
+static int coroutine_fn write_run(BlockDriverState *bs, WriteState *state, Qcow2AllocRun *run)
+{
+    unsigned bits = qcow2_state(bs)->geometry.cluster_bits;
+    Qcow2Allocation space = { .host_offset = run->reuse_host, .count = run->count };
+    int ret = qcow2_l2_prepare(bs, run->first_offset);
+
+    if (ret >= 0 && !run->reuse_host) {
+        ret = qcow2_alloc_clusters(bs, 0, run->count, &space);
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    run->count = (unsigned)space.count;
+    uint64_t run_end = run->first_offset + ((uint64_t)run->count << bits);
+    Qcow2RunWrite write = {
+        .run = run,
+        .offset = state->offset,
+        .bytes = MIN(state->bytes, run_end - state->offset),
+        .iov = state->iov,
+        .iov_offset = state->iov_offset,
+        .host_offset = space.host_offset,
+        .reads_zero = space.reads_zero,
+    };
+    ret = qcow2_cow_write(bs, &write);
+    if (ret >= 0) {
+        ret = publish_run(bs, run, space.host_offset);
+    }
+    if (ret < 0) {
+        if (!run->reuse_host) {
+            qcow2_release_clusters(bs, space.host_offset, space.count);
+        }
+        return ret;
+    }
+    advance(state, write.bytes);
+    return 0;
+}
+
+/* One allocating step; advances by 0 if it had to wait or the mapping has changed: the caller maps again. */
+static int coroutine_fn write_allocating(BlockDriverState *bs, WriteState *state)
+{
+    const Qcow2Geometry *g = &qcow2_state(bs)->geometry;
+    uint64_t mask = g->cluster_size - 1;
+    uint64_t begin = state->offset & ~mask;
+    uint64_t end = MIN((state->offset + state->bytes + mask) & ~mask, qcow2_l2_slice_end(bs, begin));
+    Qcow2InflightRange range;
+    Qcow2AllocRun run;
+
+    end = MIN(end, begin + ((uint64_t)QCOW2_RUN_MAX << g->cluster_bits));
+    if (!qcow2_inflight_begin(bs, &range, begin, end)) {
+        return 0;
+    }
+    run.first_offset = begin;
+    run.count = (unsigned)((end - begin) >> g->cluster_bits);
+    int ret = qcow2_plan_alloc(bs, &run);
+    if (ret >= 0 && run.count) {
+        ret = write_run(bs, state, &run);
+    }
+    qcow2_inflight_end(bs, &range);
+    return ret;
+}
+
+static int coroutine_fn write_step(BlockDriverState *bs, WriteState *state)
+{
+    Qcow2Extent extent;
+    int ret = qcow2_map(bs, state->offset, state->bytes, QCOW2_MAP_BY_COPIED, &extent);
+
+    if (G_UNLIKELY(ret < 0)) {
+        return ret;
+    }
+    if (extent.kind == QCOW2_CLUSTER_NORMAL && extent.copied) {
+        return write_in_place(bs, state, &extent);
+    }
+    return write_allocating(bs, state);
+}
+
+int coroutine_fn qcow2_co_writev(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
+                                 size_t iov_offset, BdrvRequestFlags flags)
+{
+    Qcow2State *s = qcow2_state(bs);
+    WriteState state = { (uint64_t)offset, (uint64_t)bytes, iov, iov_offset };
+    bool settled = false;
+    int ret = 0;
+
+    if (G_UNLIKELY(!s->meta || atomic_load_explicit(&s->corrupt, memory_order_relaxed))) {
+        return -EIO;
+    }
+    unsigned epoch = qcow2_epoch_enter(s->meta);
+    while (state.bytes && ret >= 0) {
+        ret = write_step(bs, &state);
+        if (G_UNLIKELY(ret == -ENOSPC) && !settled) {
+            /* Clusters may wait in limbo, for this request among others. */
+            qcow2_epoch_leave(s->meta, epoch);
+            ret = qcow2_meta_settle(bs) < 0 ? -ENOSPC : 0;
+            epoch = qcow2_epoch_enter(s->meta);
+            settled = true;
+        }
+    }
+    qcow2_epoch_leave(s->meta, epoch);
+    return ret < 0 ? ret : 0;
+}
