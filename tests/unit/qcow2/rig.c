@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: MIT */
+#include "tests/unit/qcow2/rig.h"
+
+#include <errno.h>
+
+#include "block/registry/registry.h"
+
+static BdrvOptions *create_options(const RigImage *image)
+{
+    BdrvOptions *options = bdrv_options_new();
+    bdrv_options_set_int(options, "size", image->size);
+    if (image->cluster_size) {
+        bdrv_options_set_int(options, "cluster_size", image->cluster_size);
+    }
+    if (image->refcount_bits) {
+        bdrv_options_set_int(options, "refcount_bits", image->refcount_bits);
+    }
+    if (image->compat) {
+        bdrv_options_set_string(options, "compat", image->compat);
+    }
+    const BdrvOptionSpec *specs[] = { bdrv_find_format("qcow2")->create_options,
+                                      (const BdrvOptionSpec[]){ { "size", BDRV_OPTION_SIZE }, { NULL } }, NULL };
+    GError *error = NULL;
+    bdrv_options_validate(options, specs, "qcow2", &error);
+    g_assert_no_error(error);
+    return options;
+}
+
+static BdrvChild *coroutine_fn open_disk(const char *disk)
+{
+    g_autofree char *options = g_strdup_printf("disk=%s", disk);
+    return test_must_open("simdisk", options, NULL);
+}
+
+BdrvSimDisk *coroutine_fn rig_create(const RigImage *image)
+{
+    BdrvSimDisk *disk = bdrv_simdisk_new(image->disk, 0);
+    g_assert_nonnull(disk);
+    bdrv_simdisk_set_volatile(disk, false);
+    BdrvChild *file = open_disk(image->disk);
+    g_autoptr(BdrvOptions) options = create_options(image);
+    GError *error = NULL;
+    bdrv_find_format("qcow2")->bdrv_create(image->disk, file, options, &error);
+    g_assert_no_error(error);
+    test_close(file);
+    bdrv_simdisk_set_volatile(disk, true);
+    return disk;
+}
+
+Rig coroutine_fn rig_open(const char *disk, const char *options, BdrvChild *backing)
+{
+    Rig rig = { .child = test_must_open("qcow2", options ? options : "", open_disk(disk)), .backing = backing };
+    if (backing) {
+        test_set_backing(rig.child, backing);
+    }
+    return rig;
+}
+
+BdrvChild *coroutine_fn rig_backing(const char *disk, int64_t bytes, uint8_t fill)
+{
+    BdrvSimDisk *sim = bdrv_simdisk_new(disk, bytes);
+    g_autofree uint8_t *buf = g_malloc((size_t)bytes);
+    memset(buf, fill, (size_t)bytes);
+    bdrv_simdisk_poke(sim, 0, buf, (size_t)bytes);
+    BdrvChild *child = open_disk(disk);
+    bdrv_simdisk_unref(sim); /* the node holds it */
+    return child;
+}
+
+int coroutine_fn rig_close(Rig *rig)
+{
+    BlockDriverState *bs = rig->child->bs;
+    bs->drv->bdrv_drain_begin(bs);
+    int ret = bs->drv->bdrv_close(bs);
+    /* What test_close() does besides calling the driver. */
+    static const BlockDriver closed = { .format_name = "closed" };
+    bs->drv = &closed;
+    test_close(rig->child);
+    *rig = (Rig){ 0 };
+    return ret;
+}
+
+int coroutine_fn rig_write(const Rig *rig, int64_t offset, int64_t bytes, uint8_t fill)
+{
+    g_autofree uint8_t *buf = g_malloc((size_t)bytes);
+    memset(buf, fill, (size_t)bytes);
+    return bdrv_co_pwrite(rig->child, offset, bytes, buf, 0);
+}
+
+int coroutine_fn rig_read(const Rig *rig, int64_t offset, int64_t bytes, uint8_t *buf)
+{
+    return bdrv_co_pread(rig->child, offset, bytes, buf, 0);
+}
+
+void coroutine_fn rig_assert_filled(const Rig *rig, int64_t offset, int64_t bytes, uint8_t fill)
+{
+    g_autofree uint8_t *buf = g_malloc((size_t)bytes);
+    memset(buf, (uint8_t)~fill, (size_t)bytes);
+    g_assert_cmpint(rig_read(rig, offset, bytes, buf), ==, 0);
+    for (int64_t i = 0; i < bytes; i++) {
+        if (buf[i] != fill) {
+            g_error("byte %" G_GINT64_FORMAT " is 0x%02x, not 0x%02x", offset + i, buf[i], fill);
+        }
+    }
+}
+
+static void report(void *opaque, bool is_corruption, const char *text)
+{
+    if (is_corruption || g_test_verbose()) {
+        g_test_message("check: %s", text);
+    }
+}
+
+int coroutine_fn rig_check(const char *disk, BdrvCheckResult *result)
+{
+    GError *error = NULL;
+    BdrvChild *file = open_disk(disk);
+    BdrvChild *child = test_open("qcow2", "", file, BDRV_O_CHECK, &error);
+    if (!child) {
+        int ret = -bdrv_error_code(error);
+        g_test_message("check: cannot open: %s", error->message);
+        g_error_free(error);
+        return ret;
+    }
+    *result = (BdrvCheckResult){ .report = report };
+    int ret = child->bs->drv->bdrv_check(child->bs, result, BDRV_FIX_NONE);
+    test_close(child);
+    return ret;
+}
+
+void coroutine_fn rig_assert_clean(const char *disk)
+{
+    BdrvCheckResult result;
+    g_assert_cmpint(rig_check(disk, &result), ==, 0);
+    g_assert_cmpint(result.corruptions, ==, 0);
+    g_assert_cmpint(result.check_errors, ==, 0);
+    g_assert_cmpint(result.leaks, ==, 0);
+}
