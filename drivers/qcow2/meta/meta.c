@@ -196,8 +196,10 @@ bool coroutine_fn qcow2_meta_open(BlockDriverState *bs, const Qcow2MetaConfig *c
     }
     if (!ok) {
         free_meta(meta);
+        return false;
     }
-    return ok;
+    bs->supported_zero_flags = BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK;
+    return true;
 }
 
 /* ---- close ---- */
