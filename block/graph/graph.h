@@ -36,7 +36,7 @@ struct BdrvEdge {
 struct BdrvNode {
     BlockDriverState bs;
     _Atomic unsigned refs;  /* the last one goes under the edit lock */
-    bool opened;            /* set by block/open when bdrv_open succeeded: bdrv_close is due */
+    _Atomic bool opened;    /* set by block/open when bdrv_open succeeded: bdrv_close is due */
     bool published;         /* visible by name, may be used by others; false while being opened */
     bool closing;
     bool probed;            /* the format was guessed from the content */
