@@ -112,6 +112,10 @@ bool coroutine_fn blk_co_close(BlockBackend *blk, GError **errp)
     if (!blk) {
         return true;
     }
+    if (co_get_request()) {
+        g_set_error(errp, BDRV_ERROR, EDEADLK, "'%s' cannot be closed from inside a request", blk_filename(blk));
+        return false;
+    }
     filename = g_strdup(blk_bs(blk)->filename);
     bdrv_gate_shut(blk->gate);
     if (blk->root->used & BDRV_RIGHT_WRITE) {

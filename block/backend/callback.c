@@ -83,9 +83,14 @@ static void call_back(void *opaque)
 static BlkLocal *local_get(BlockBackend *blk)
 {
     AioContext *ctx = aio_context_current();
-    _Atomic(BlkLocal *) *place = &blk->locals[aio_context_index(ctx)];
-    BlkLocal *local = atomic_load_explicit(place, memory_order_relaxed);
+    _Atomic(BlkLocal *) *place;
+    BlkLocal *local;
 
+    if (G_UNLIKELY(!ctx)) {
+        return NULL;
+    }
+    place = &blk->locals[aio_context_index(ctx)];
+    local = atomic_load_explicit(place, memory_order_relaxed);
     if (!local) {
         local = g_new0(BlkLocal, 1);
         atomic_init(&local->refs, 1);
@@ -143,9 +148,13 @@ static BlkRequest *submit(BlockBackend *blk, BlkOp op, int64_t offset, int64_t b
                           BdrvRequestFlags flags, BlkCompletion *cb, void *opaque)
 {
     BlkLocal *local = local_get(blk);
-    BlkRequest *request = local->unused;
+    BlkRequest *request;
     Coroutine *co;
 
+    if (G_UNLIKELY(!local)) {
+        return NULL;
+    }
+    request = local->unused;
     if (request) {
         local->unused = request->next;
     } else {

@@ -101,7 +101,13 @@ static void queue_start(BlkQueue *queue)
 {
     queue->budget = BLK_INLINE_MAX;
     while (queue->taken != queue->rung && queue->budget > 0) {
-        co_enter(co_new(queue_runner, queue));
+        Coroutine *co = co_try_new(queue_runner, queue);
+
+        if (G_LIKELY(co)) {
+            co_enter(co);
+        } else {
+            queue_complete(queue, queue->submissions[queue->taken++ & queue->mask].user_data, -ENOMEM);
+        }
     }
     if (queue->taken != queue->rung && !queue->call_queued) {
         queue->call_queued = true;

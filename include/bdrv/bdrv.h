@@ -85,8 +85,9 @@ BDRV_API BlockBackend *coroutine_fn blk_co_open(BdrvGraph *graph, const char *fi
 
 /**
  * blk_close() - wait for the handle's requests, flush if writable, close nodes nobody else uses
- * Returns: false with the first error of flushing or closing; the handle is gone in any case.
- * NULL @blk is allowed.
+ * Returns: false with the first error of flushing or closing; the handle is gone in any case but one:
+ * EDEADLK, from where closing would wait for itself (a callback, a request; blk_close() also a coroutine).
+ * NULL @blk is allowed. Queues of the handle must be freed before.
  */
 BDRV_API bool blk_close(BlockBackend *blk, GError **errp);
 BDRV_API bool coroutine_fn blk_co_close(BlockBackend *blk, GError **errp);
@@ -139,7 +140,10 @@ typedef struct BlkRequest BlkRequest;
 /* @ret: 0 or -errno. Runs exactly once, in the submitting thread's context, never inside the submission. */
 typedef void BlkCompletion(void *opaque, int ret);
 
-/* The request handle is valid until the callback has run. @iov must stay valid as long. */
+/*
+ * The request handle is valid until the callback has run. @iov must stay valid as long. Returns NULL,
+ * and no callback comes, only if the thread has no context and none can be made.
+ */
 BDRV_API BlkRequest *blk_aio_preadv(BlockBackend *blk, int64_t offset, const BdrvIov *iov, BdrvRequestFlags flags,
                                     BlkCompletion *cb, void *opaque);
 BDRV_API BlkRequest *blk_aio_pwritev(BlockBackend *blk, int64_t offset, const BdrvIov *iov, BdrvRequestFlags flags,
@@ -149,7 +153,8 @@ BDRV_API BlkRequest *blk_aio_pwrite_zeroes(BlockBackend *blk, int64_t offset, in
 BDRV_API BlkRequest *blk_aio_pdiscard(BlockBackend *blk, int64_t offset, int64_t bytes, BlkCompletion *cb,
                                       void *opaque);
 BDRV_API BlkRequest *blk_aio_flush(BlockBackend *blk, BlkCompletion *cb, void *opaque);
-/** blk_aio_cancel() - ask a request to end early (-ECANCELED if it had not started); the callback still comes */
+/** blk_aio_cancel() - ask a request to end early (-ECANCELED if it had not started); the callback still comes
+ * Calling thread: the one that submitted it. */
 BDRV_API void blk_aio_cancel(BlkRequest *request);
 
 /* ---- queue I/O: one queue per thread; nothing is allocated per request ---- */
@@ -177,7 +182,8 @@ typedef struct BlkQueueCompletion {
 /** blk_queue_new() - a queue of the calling thread for at most @depth (1 .. 65536) requests in flight */
 BDRV_API BlkQueue *blk_queue_new(BlockBackend *blk, unsigned depth, GError **errp);
 BDRV_API void blk_queue_free(BlkQueue *queue); /* waits for what is in flight; a blocking call */
-/** blk_queue_submit() - note a request; false if @depth are in flight. It starts with blk_queue_ring(). */
+/** blk_queue_submit() - note a request; it starts with blk_queue_ring()
+ * Returns: false if @depth are in flight: submitted and not yet reaped. */
 BDRV_API bool blk_queue_submit(BlkQueue *queue, const BlkSubmission *submission);
 /** blk_queue_ring() - start what was submitted; returns how many */
 BDRV_API unsigned blk_queue_ring(BlkQueue *queue);
@@ -203,13 +209,15 @@ BDRV_API int64_t blk_max_transfer(BlockBackend *blk); /* 0: no limit */
 BDRV_API void *blk_blockalign(BlockBackend *blk, size_t bytes); /* aligned for direct I/O; bdrv_vfree */
 BDRV_API bool blk_has_zero_init(BlockBackend *blk);
 BDRV_API void blk_set_writethrough(BlockBackend *blk, bool on);
-/** blk_allow_write_beyond_eof() - let writes past the end grow the image (protocol or raw nodes; off) */
+/** blk_allow_write_beyond_eof() - let writes past the end grow the image (protocol or raw nodes; off)
+ * The handle must have been opened with BDRV_O_RESIZE. */
 BDRV_API void blk_allow_write_beyond_eof(BlockBackend *blk, bool allow);
 /** blk_probed() - whether the format was guessed, not given */
 BDRV_API bool blk_probed(BlockBackend *blk);
 
 /* Drain: no request of any handle is inside the nodes under @blk until the matching end. Nests.
- * -EDEADLK inside a request. */
+ * -EDEADLK inside a request. Requests made meanwhile wait for the end: a blocking one waits for ever
+ * if the end is due in its own thread. */
 BDRV_API int blocking_fn blk_drain_begin(BlockBackend *blk);
 BDRV_API void blocking_fn blk_drain_end(BlockBackend *blk);
 BDRV_API int coroutine_fn blk_co_drain_begin(BlockBackend *blk);

@@ -203,8 +203,13 @@ struct BlockDriver {
 
     /* life */
     bool (*bdrv_invalidate_cache)(BlockDriverState *bs, GError **errp); /* drained */
-    void (*bdrv_drain_begin)(BlockDriverState *bs); /* stop what the driver does on its own (timers, jobs) */
-    void (*bdrv_drain_end)(BlockDriverState *bs);   /* and go on */
+    /*
+     * Stop what the driver does on its own (timers, jobs) and let go of requests that it holds back.
+     * No new requests come, but some may still be inside and go on after this returned: nothing may
+     * start again before bdrv_drain_end. Also called right before bdrv_close.
+     */
+    void (*bdrv_drain_begin)(BlockDriverState *bs);
+    void (*bdrv_drain_end)(BlockDriverState *bs);
     void (*bdrv_debug_event)(BlockDriverState *bs, BdrvDebugEvent event); /* coroutine; may suspend the caller */
 };
 

@@ -76,6 +76,17 @@ static int coroutine_fn slow_co_flush(BlockDriverState *bs)
     return slow->flush_result;
 }
 
+static bool coroutine_fn slow_co_truncate(BlockDriverState *bs, int64_t length, bool exact, BdrvPrealloc prealloc,
+                                          BdrvRequestFlags flags, GError **errp)
+{
+    SlowState *slow = bs->opaque;
+
+    g_assert_cmpint(slow->drained, ==, 1);
+    slow->used_in_truncate = slow->used;
+    bdrv_set_length(bs, length);
+    return true;
+}
+
 static bool coroutine_fn slow_co_set_rights(BlockDriverState *bs, unsigned used, unsigned unshared, GError **errp)
 {
     SlowState *slow = bs->opaque;
@@ -136,6 +147,7 @@ static const BlockDriver bdrv_slow = {
     .bdrv_co_readv = slow_co_readv,
     .bdrv_co_writev = slow_co_writev,
     .bdrv_co_flush_to_disk = slow_co_flush,
+    .bdrv_truncate = slow_co_truncate,
     .bdrv_set_rights = slow_co_set_rights,
     .bdrv_drain_begin = slow_drain_begin,
     .bdrv_drain_end = slow_drain_end,

@@ -21,6 +21,7 @@ typedef struct SlowState {
     _Atomic unsigned reschedules; /* how often a read goes to the end of the ready list */
     _Atomic int drained;      /* bdrv_drain_begin minus bdrv_drain_end */
     unsigned used, unshared;  /* last bdrv_set_rights */
+    unsigned used_in_truncate;
     bool refuse_rights;
     int flush_result, close_result;
     bool drain_in_read;       /* a read tries to drain its own node ... */

@@ -313,6 +313,63 @@ static void test_read_only(void)
     must_close(blk);
 }
 
+static void test_layers(void)
+{
+    g_autoptr(BdrvGraph) graph = bdrv_graph_new();
+    BlockBackend *blk = slow_open(graph, "driver=veil,file.driver=shape,file.node-name=top,file.file.driver=slow,"
+                                         "file.backing.driver=veil,file.backing.node-name=base,"
+                                         "file.backing.file.driver=slow", 0);
+    BdrvLayer layer;
+
+    g_assert_cmpstr(blk_driver(blk), ==, "veil");
+    g_assert_true(blk_layer(blk, 0, &layer));
+    g_assert_cmpstr(layer.node_name, ==, "top");
+    g_assert_cmpstr(layer.driver, ==, "shape");
+    g_assert_cmpint(layer.length, ==, SLOW_BYTES);
+    g_assert_true(blk_layer(blk, 1, &layer));
+    g_assert_cmpstr(layer.node_name, ==, "base");
+    g_assert_cmpstr(layer.driver, ==, "veil"); /* right on a protocol: it is the layer */
+    g_assert_false(blk_layer(blk, 2, &layer));
+    g_assert_null(blk_layer_specific_info(blk, 2));
+    must_close(blk);
+}
+
+static void test_copy(void)
+{
+    g_autoptr(BdrvGraph) graph = bdrv_graph_new();
+    BlockBackend *from = slow_open(graph, "driver=slow,node-name=from", 0);
+    BlockBackend *to = slow_open(graph, "driver=slow,node-name=to", BDRV_O_RDWR);
+
+    g_assert_cmpint(blk_copy_range(from, 0, to, 4096, 8192, 0), ==, 0);
+    g_assert_cmpuint(slow_state(graph, "from")->reads, >, 0);
+    g_assert_cmpuint(slow_state(graph, "to")->writes, >, 0);
+    g_assert_cmpint(blk_copy_range(to, 0, to, 4096, 4096, 0), ==, 0);
+    g_assert_cmpint(blk_copy_range(from, 0, to, SLOW_BYTES, 1, 0), ==, -EIO);
+    g_assert_cmpint(blk_copy_range(from, SLOW_BYTES, to, 0, 1, 0), ==, -EIO);
+    must_close(from);
+    must_close(to);
+}
+
+static void test_truncate_rights(void)
+{
+    g_autoptr(BdrvGraph) graph = bdrv_graph_new();
+    BlockBackend *blk = slow_open(graph, "driver=slow,node-name=disk", BDRV_O_RDWR);
+    SlowState *slow = slow_state(graph, "disk");
+    GError *error = NULL;
+
+    g_assert_true(blk_truncate(blk, SLOW_BYTES / 2, true, BDRV_PREALLOC_OFF, 0, &error));
+    g_assert_no_error(error);
+    g_assert_cmphex(slow->used_in_truncate, ==,
+                    BDRV_RIGHT_CONSISTENT_READ | BDRV_RIGHT_WRITE | BDRV_RIGHT_RESIZE);
+    g_assert_cmphex(slow->used, ==, BDRV_RIGHT_CONSISTENT_READ | BDRV_RIGHT_WRITE);
+    g_assert_cmpint(slow->drained, ==, 0);
+    g_assert_cmpint(blk_length(blk), ==, SLOW_BYTES / 2);
+    g_assert_false(blk_truncate(blk, -1, true, BDRV_PREALLOC_OFF, 0, &error));
+    g_assert_error(error, BDRV_ERROR, EINVAL);
+    g_clear_error(&error);
+    must_close(blk);
+}
+
 /* ---- queue ---- */
 
 static void test_queue_order_and_depth(void)
@@ -458,6 +515,9 @@ int main(int argc, char **argv)
     g_test_add_func("/backend/writethrough makes every write durable", test_writethrough);
     g_test_add_func("/backend/close returns the first error", test_close_errors);
     g_test_add_func("/backend/a read-only handle refuses writes", test_read_only);
+    g_test_add_func("/backend/layers are what images are made of", test_layers);
+    g_test_add_func("/backend/a copy is a request on both handles", test_copy);
+    g_test_add_func("/backend/truncate has the right to resize for the moment", test_truncate_rights);
     g_test_add_func("/queue/order and depth", test_queue_order_and_depth);
     g_test_add_func("/queue/a long ring leaves the loop its turn", test_queue_long);
     g_test_add_func("/queue/the eventfd tells of completions", test_queue_eventfd);
