@@ -126,6 +126,7 @@ static void file_teardown(const ConformanceStack *stack, const char *id, const c
 
 static const FileSetup window = { .format = "raw", .extra = 100 };
 
+
 static const SimSetup blocks = { .limits = { .request_alignment = 4096, .mem_alignment = 512, .max_transfer = 65536 } };
 static const SimSetup picky = { .limits = { .request_alignment = 512, .max_iov = 2, .max_transfer = 9000,
                                             .pwrite_zeroes_alignment = 4096, .max_pwrite_zeroes = 20000,
@@ -154,12 +155,12 @@ static const ConformanceStack stacks[] = {
       .resize = true, .setup = file_setup, .teardown = file_teardown },
     { .name = "file, threads", .options = "driver=raw,file.driver=file,file.filename=%DIR%/disk,file.aio=threads",
       .length = MIB, .setup = file_setup, .teardown = file_teardown },
-    { .name = "file, direct", .length = MIB, .setup = file_setup, .teardown = file_teardown,
-      .options = "driver=raw,file.driver=file,file.filename=%DIR%/disk,cache.direct=on" },
-    { .name = "file, direct, native", .length = MIB, .setup = file_setup, .teardown = file_teardown,
-      .options = "driver=raw,file.driver=file,file.filename=%DIR%/disk,cache.direct=on,file.aio=native" },
-    { .name = "file window, direct", .length = MIB, .skew = 100, .setup = file_setup, .teardown = file_teardown, .data = &window,
-      .options = "driver=raw,offset=100,file.driver=file,file.filename=%DIR%/disk,cache.direct=on" },
+    { .name = "file, direct", .length = MIB, .flags = BDRV_O_NOCACHE, .setup = file_setup, .teardown = file_teardown,
+      .options = "driver=raw,file.driver=file,file.filename=%DIR%/disk" },
+    { .name = "file, direct, native", .length = MIB, .flags = BDRV_O_NOCACHE, .setup = file_setup, .teardown = file_teardown,
+      .options = "driver=raw,file.driver=file,file.filename=%DIR%/disk,file.aio=native" },
+    { .name = "file window, direct", .length = MIB, .flags = BDRV_O_NOCACHE, .skew = 100, .setup = file_setup, .teardown = file_teardown, .data = &window,
+      .options = "driver=raw,offset=100,file.driver=file,file.filename=%DIR%/disk" },
 };
 
 /* ---- runs ---- */

@@ -546,6 +546,15 @@ static void close_image(Runner *r)
     }
 }
 
+static void reopen_in_place(Runner *r)
+{
+    BdrvOpenFlags flags = BDRV_O_RDWR | BDRV_O_UNMAP | r->stack->flags | (r->stack->resize ? BDRV_O_RESIZE : 0);
+    GError *error = NULL;
+
+    blk_reopen(r->blk, NULL, flags, &error);
+    g_assert_no_error(error);
+}
+
 static void compare_all(Runner *r)
 {
     int64_t step = 1 << 20;
@@ -598,6 +607,9 @@ static void between_rounds(Runner *r)
     if (run->reopen_every && !r->stack->volatile_names && pick_below(r, run->reopen_every) == 0) {
         close_image(r);
         open_image(r);
+    }
+    if (run->reopen_every && !r->stack->no_reopen && pick_below(r, run->reopen_every) == 0) {
+        reopen_in_place(r);
     }
     if (r->stack->resize && pick_below(r, 30) == 0) {
         resize(r);

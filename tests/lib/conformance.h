@@ -27,6 +27,7 @@ struct ConformanceStack {
     unsigned skew;       /* where the disk begins in a sector of the medium: overlapping requests mix by its sectors */
     bool resize;         /* blk_truncate() works */
     bool no_discard;     /* leave discards out */
+    bool no_reopen;      /* blk_reopen() does not work */
     bool volatile_names; /* the disk is gone when it is closed: never reopen */
     BdrvOpenFlags flags; /* besides BDRV_O_RDWR */
     /*
