@@ -660,7 +660,7 @@ static void coroutine_fn guard_refuses_headers(void)
     g_assert_cmpint(bdrv_co_pwrite(child, 1, 512, header, 0), ==, 0);
     g_assert_cmpint(bdrv_co_pwrite(child, 4096, 512, header, 0), ==, 0);
     /* in two halves */
-    g_assert_cmpint(bdrv_co_pwrite(child, 4, 4, MAGIC + 4, 0), ==, 0);
+    g_assert_cmpint(bdrv_co_pwrite(child, 4, 4, &MAGIC[4], 0), ==, 0);
     g_assert_cmpint(bdrv_co_pwrite(child, 0, 4, MAGIC, 0), ==, -EPERM);
     /* by copying */
     g_assert_cmpint(bdrv_co_copy_range(child, 4096, child, 0, 512, 0), ==, -EPERM);
