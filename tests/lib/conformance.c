@@ -390,6 +390,7 @@ static bool segment_is_possible(Runner *r, int64_t offset, int64_t bytes, const 
     if (is_possible(r, offset, bytes, found, reading, &ragged)) {
         return true;
     }
+    ragged |= reading && r->stack->torn_reads;
     for (int64_t i = 0; ragged && i < bytes; i++) { /* each byte by itself */
         if (!is_possible(r, offset + i, 1, found + i, reading, &ignored)) {
             return false;

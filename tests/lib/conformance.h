@@ -26,6 +26,7 @@ struct ConformanceStack {
     unsigned unit;       /* requests are multiples of it; 0: 1 */
     unsigned skew;       /* where the disk begins in a sector of the medium: overlapping requests mix by its sectors */
     bool resize;         /* blk_truncate() works */
+    bool torn_reads;     /* a read beside a write may mix both anywhere: the page cache promises no sector */
     bool no_discard;     /* leave discards out */
     bool no_reopen;      /* blk_reopen() does not work */
     bool volatile_names; /* the disk is gone when it is closed: never reopen */
