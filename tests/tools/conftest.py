@@ -2,36 +2,14 @@
 """Twin directories: the same command lines run with the real tools and with ours."""
 
 import json
-import os
-import re
+import pathlib
 import shutil
-import subprocess
+import sys
 
 import pytest
 
-OURS = {"img": os.environ["BDRV_IMG"], "io": os.environ["BDRV_IO"]}
-THEIRS = {"img": "qemu-img", "io": "qemu-io"}
-
-# What may differ in standard output: timings, rates, disk sizes that depend on the moment.
-PATTERNS = [
-    (re.compile(r"; \S+( sec)? \([^)]*ops/sec\)"), "; TIME"),
-    (re.compile(r"^(\d+,\d+),[0-9:.]+,[0-9.]+,[0-9.]+$", re.M), r"\1,TIME"),
-    (re.compile(r"Run completed in [0-9.]+ seconds"), "Run completed in TIME"),
-    (re.compile(r"^disk size: .*$", re.M), "disk size: SIZE"),
-    (re.compile(r"^(qemu-io|bdrv-io)> ", re.M), "PROMPT> "),
-    (re.compile(r"(    \([0-9.]+/100%\)\r)+"), "PROGRESS"),
-]
-
-
-def normalise(text):
-    for pattern, replacement in PATTERNS:
-        text = pattern.sub(replacement, text)
-    return text
-
-
-def run(argv, directory, stdin=None, timeout=60):
-    return subprocess.run(argv, cwd=directory, input=stdin, capture_output=True, text=True, timeout=timeout,
-                          env={**os.environ, "LC_ALL": "C"})
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "lib"))
+from tools import OURS, THEIRS, normalise, run  # noqa: E402
 
 
 class Twin:
