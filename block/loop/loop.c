@@ -107,6 +107,7 @@ static bool run_due(AioContext *ctx, AioCaller caller)
         any |= aio_timers_run(ctx, aio_clock_ns(ctx), AIO_BATCH);
     }
     aio_rings_submit(ctx);
+    any |= ctx->ready.first || ctx->calls.first; /* a submission that failed at once woke its coroutine */
     if (caller == AIO_CALLER_EMBEDDER) {
         any |= aio_user_calls_run(ctx, AIO_BATCH);
     }
