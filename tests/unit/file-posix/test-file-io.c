@@ -484,6 +484,20 @@ static void test_full_file_system(void)
     free(buf);
 }
 
+static void test_refused_submission(void)
+{
+    g_autofree char *path = test_make_file("refused", BLOCK, 0);
+    TestFile *file = test_open_ok(path, "aio=native", BDRV_O_NOCACHE);
+    uint8_t *buf = test_buffer(BLOCK, 'r');
+
+    /* io_submit() itself says no; nothing is in flight that would end a sleep. */
+    g_assert_cmpint(test_write(file, 0, BLOCK, buf, 0), ==, -EBADF);
+    g_assert_cmpint(test_read(file, 0, BLOCK, buf), ==, 0);
+    g_assert_true(test_all_bytes_are(buf, BLOCK, 0));
+    test_close(file);
+    free(buf);
+}
+
 /* ---- flush ---- */
 
 static void test_failed_flush_sticks(void)
@@ -673,6 +687,7 @@ int main(int argc, char **argv)
     g_test_add_func("/file/io/errors reach the caller", test_errors_reach_the_caller);
     g_test_add_func("/file/io/the file size limit is reported", test_file_size_limit);
     g_test_add_func("/file/io/a full file system is reported", test_full_file_system);
+    g_test_add_func("/file/io/a request that the kernel refuses to take ends", test_refused_submission);
     g_test_add_func("/file/io/after a failed flush of a cached file all fail", test_failed_flush_sticks);
     g_test_add_func("/file/io/a failed flush of a direct file may be repeated",
                     test_failed_direct_flush_may_be_repeated);
