@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef TEST_CRASH_STATES_H
+#define TEST_CRASH_STATES_H
+
+/* From a cut to the images that a power loss may leave: bounded subsets of the log, and one torn request. */
+
+#include <bdrv/simdisk.h>
+
+/** states_each() - call @visit with the choices of each state; stops when it returns false
+ * @all_up_to: with so many unflushed requests or fewer, every subset; beyond: prefixes, single losses,
+ * single survivals */
+void states_each(const BdrvSimCut *cut, unsigned all_up_to, bool (*visit)(void *opaque, const BdrvSimChoice *choices),
+                 void *opaque);
+
+#endif
