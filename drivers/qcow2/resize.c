@@ -99,14 +99,10 @@ static int coroutine_fn zero_last_cluster(BlockDriverState *bs, uint64_t old_siz
     return shows ? write_zero_bytes(bs, old_size, bytes) : 0;
 }
 
-/* The new part, as far as the backing file reaches into it. */
-static int coroutine_fn hide_backing(BlockDriverState *bs, uint64_t old_size, uint64_t new_size,
-                                     uint64_t backing_length)
+/* Zeroes from @at, the start of a cluster, to @end, that of another or of the disk. */
+static int coroutine_fn zero_clusters(BlockDriverState *bs, uint64_t at, uint64_t end)
 {
     uint64_t cluster_mask = qcow2_state(bs)->geometry.cluster_size - 1;
-    uint64_t at = (old_size + cluster_mask) & ~cluster_mask;
-    uint64_t end = MIN(new_size, backing_length);
-    end = MIN((end + cluster_mask) & ~cluster_mask, new_size);
     while (at < end) {
         uint64_t n = MIN(end - at, UINT64_C(1) << 30);
         int ret = 0;
@@ -124,6 +120,43 @@ static int coroutine_fn hide_backing(BlockDriverState *bs, uint64_t old_size, ui
             return ret;
         }
         at += n;
+    }
+    return 0;
+}
+
+/* The new part, as far as the backing file reaches into it. */
+static int coroutine_fn hide_backing(BlockDriverState *bs, uint64_t old_size, uint64_t new_size,
+                                     uint64_t backing_length)
+{
+    uint64_t cluster_mask = qcow2_state(bs)->geometry.cluster_size - 1;
+    uint64_t begin = (old_size + cluster_mask) & ~cluster_mask;
+    uint64_t end = (MIN(new_size, backing_length) + cluster_mask) & ~cluster_mask;
+    return zero_clusters(bs, begin, MIN(end, new_size));
+}
+
+/*
+ * Clusters mapped past the old end: VM state that an older program left there, or a growth that did not come to its
+ * end. @mapped_end: what the L1 table covered before.
+ */
+static int coroutine_fn hide_leftovers(BlockDriverState *bs, uint64_t old_size, uint64_t new_size, uint64_t mapped_end)
+{
+    const Qcow2Geometry *g = &qcow2_state(bs)->geometry;
+    uint64_t cluster_mask = g->cluster_size - 1;
+    uint64_t at = (old_size + cluster_mask) & ~cluster_mask;
+    uint64_t end = MIN(new_size, mapped_end);
+    while (at < end) {
+        uint64_t entries[ENTRIES_A_ROUND];
+        uint64_t wanted = MIN((end - at + cluster_mask) >> g->cluster_bits, ENTRIES_A_ROUND);
+        int there = qcow2_l2_read(bs, at, entries, (unsigned)wanted);
+        for (int i = 0; i < there; i++, at += g->cluster_size) {
+            int ret = entries[i] ? zero_clusters(bs, at, MIN(at + g->cluster_size, new_size)) : 0;
+            if (ret < 0) {
+                return ret;
+            }
+        }
+        if (there < 0) {
+            return there;
+        }
     }
     return 0;
 }
@@ -237,6 +270,7 @@ bool coroutine_fn qcow2_truncate(BlockDriverState *bs, int64_t length, bool exac
     }
     uint64_t old_size = s->header.size;
     uint64_t new_size = ((uint64_t)length + SECTOR_BYTES - 1) / SECTOR_BYTES * SECTOR_BYTES;
+    uint64_t mapped_end = (uint64_t)s->header.l1_size << (s->geometry.cluster_bits + s->geometry.l2_bits);
     if (new_size == old_size) {
         return true;
     }
@@ -248,7 +282,8 @@ bool coroutine_fn qcow2_truncate(BlockDriverState *bs, int64_t length, bool exac
     if (entries > s->header.l1_size && !fail(qcow2_meta_grow_l1(bs, entries), "grow the L1 table", errp)) {
         return false;
     }
-    if (!fail(zero_last_cluster(bs, old_size, new_size, (uint64_t)backing), "zero the last cluster", errp)) {
+    if (!fail(zero_last_cluster(bs, old_size, new_size, (uint64_t)backing), "zero the last cluster", errp) ||
+        !fail(hide_leftovers(bs, old_size, new_size, mapped_end), "zero what lies past the old end", errp)) {
         return false;
     }
     if (prealloc != BDRV_PREALLOC_OFF && !preallocate(bs, old_size, new_size, prealloc, errp)) {
