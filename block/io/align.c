@@ -60,8 +60,8 @@ int bdrv_pad(BlockDriverState *bs, BdrvPadded *padded, int64_t offset, int64_t b
     }
     n += bdrv_iov_slice(iov, iov_offset, bytes, padded->vec + n, inner, &covered);
     if (padded->tail) {
-        padded->vec[n++] = (struct iovec){ .iov_base = padded->tail_block + align - padded->tail,
-                                           .iov_len = padded->tail };
+        padded->vec[n++] =
+            (struct iovec){ .iov_base = padded->tail_block + align - padded->tail, .iov_len = padded->tail };
     }
     padded->iov = (BdrvIov){ .vec = padded->vec, .count = n, .bytes = padded->bytes };
     return 0;

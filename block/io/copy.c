@@ -99,7 +99,8 @@ int coroutine_fn bdrv_co_copy_range_from(BlockDriverState *src, int64_t src_offs
     if (src == to && src_offset < dst_offset + bytes && dst_offset < src_offset + bytes) {
         return -EINVAL;
     }
-    if (to->drv->is_filter && !to->drv->bdrv_co_copy_range && to->file && !bdrv_guard_applies(to, dst_offset)) {
+    if (to->drv->is_filter && !to->drv->bdrv_co_copy_range && to->file &&
+        !bdrv_guard_applies(to, dst_offset)) {
         ret = bdrv_co_copy_range_from(src, src_offset, to->file, dst_offset, bytes, flags);
         bdrv_note_write(to);
         if (ret >= 0) {

@@ -14,7 +14,8 @@ static int coroutine_fn discard_node(BlockDriverState *bs, int64_t offset, int64
     int64_t unit = MAX(bdrv_round_up(bs->limits.pdiscard_alignment, align), align);
     int64_t max = bs->limits.max_pdiscard ? bs->limits.max_pdiscard : INT64_MAX;
     int64_t first = bdrv_round_up(offset, unit);
-    int64_t end = offset + bytes == length ? bdrv_round_down(length, align) : bdrv_round_down(offset + bytes, unit);
+    int64_t end =
+        offset + bytes == length ? bdrv_round_down(length, align) : bdrv_round_down(offset + bytes, unit);
     BdrvTrackedRequest request;
     bool tracked = bdrv_must_track(bs);
     int ret = 0;

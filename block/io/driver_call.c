@@ -9,16 +9,16 @@ static BdrvChild *filtered(const BlockDriverState *bs)
     return bs->drv->is_filter ? bs->file : NULL;
 }
 
-int coroutine_fn bdrv_driver_read_default(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
-                                          size_t iov_offset, BdrvRequestFlags flags)
+int coroutine_fn bdrv_driver_read_default(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                          const BdrvIov *iov, size_t iov_offset, BdrvRequestFlags flags)
 {
     BdrvChild *child = filtered(bs);
 
     return child ? bdrv_co_preadv(child, offset, bytes, iov, iov_offset, flags) : -ENOTSUP;
 }
 
-int coroutine_fn bdrv_driver_write_default(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
-                                           size_t iov_offset, BdrvRequestFlags flags)
+int coroutine_fn bdrv_driver_write_default(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                           const BdrvIov *iov, size_t iov_offset, BdrvRequestFlags flags)
 {
     const BlockDriver *drv = bs->drv;
     BdrvChild *child = filtered(bs);
@@ -58,7 +58,8 @@ int coroutine_fn bdrv_driver_discard(BlockDriverState *bs, int64_t offset, int64
     return child ? bdrv_co_pdiscard(child, offset, bytes) : -ENOTSUP;
 }
 
-int coroutine_fn bdrv_driver_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes, BlockExtent *extent)
+int coroutine_fn bdrv_driver_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                          BlockExtent *extent)
 {
     BdrvChild *child = filtered(bs);
 

@@ -10,9 +10,11 @@
 int bdrv_get_info(BlockDriverState *bs, BdrvInfo *info);
 BdrvOptions *bdrv_get_specific_info(BlockDriverState *bs);
 bool bdrv_has_zero_init(BlockDriverState *bs);
-int coroutine_fn bdrv_co_check(BlockDriverState *bs, BdrvCheckResult *result, BdrvCheckFix fix, GError **errp);
+int coroutine_fn bdrv_co_check(BlockDriverState *bs, BdrvCheckResult *result, BdrvCheckFix fix,
+                               GError **errp);
 
-/** bdrv_track_requests() - note every write, so that BDRV_REQ_SERIALISING works; node not in use, or drained */
+/** bdrv_track_requests() - note every write, so that BDRV_REQ_SERIALISING works; node not in use, or drained
+ */
 void bdrv_track_requests(BlockDriverState *bs);
 
 /** bdrv_co_refresh_length() - ask the driver; 0 or -errno */

@@ -26,14 +26,16 @@ typedef struct BdrvIoState {
      */
     _Atomic uint64_t write_gen;
     _Atomic uint64_t captured_gen; /* written with flush_lock held */
-    _Atomic uint64_t flushed_gen;  /* the last flush that succeeded had captured this; written with flush_lock held */
+    _Atomic uint64_t
+        flushed_gen; /* the last flush that succeeded had captured this; written with flush_lock held */
     pthread_mutex_t flush_lock;
-    bool flush_running;           /* flush_lock */
+    bool flush_running;                /* flush_lock */
     struct BdrvFlushRound *next_round; /* flush_lock: the flush that has not started, joinable */
-    CoQueue flush_leader;         /* flush_lock: whoever leads @next_round */
-    CoQueue flush_joiners;        /* flush_lock: members of the running and the next round */
+    CoQueue flush_leader;              /* flush_lock: whoever leads @next_round */
+    CoQueue flush_joiners;             /* flush_lock: members of the running and the next round */
 
-    CoMutex guard_lock; /* held over a write into the probed window of a node whose format was guessed (guard.c) */
+    CoMutex guard_lock; /* held over a write into the probed window of a node whose format was guessed
+                           (guard.c) */
 } BdrvIoState;
 
 void bdrv_io_state_init(BdrvIoState *io);

@@ -59,7 +59,8 @@ int coroutine_fn bdrv_co_preadv(BdrvChild *child, int64_t offset, int64_t bytes,
     return bdrv_read_node(bs, offset, bytes, iov, iov_offset, flags);
 }
 
-int coroutine_fn bdrv_co_pread(BdrvChild *child, int64_t offset, int64_t bytes, void *buf, BdrvRequestFlags flags)
+int coroutine_fn bdrv_co_pread(BdrvChild *child, int64_t offset, int64_t bytes, void *buf,
+                               BdrvRequestFlags flags)
 {
     struct iovec vec;
     BdrvIov iov = BDRV_IOV_BUF(vec, buf, bytes);

@@ -78,7 +78,8 @@ static inline int bdrv_check_range(int64_t offset, int64_t bytes, const BdrvIov 
  * Returns: 0; -EPERM if the node is read-only or the edge does not have the right to write; -EIO if
  * the range passes the end and the edge must not resize.
  */
-static inline int bdrv_check_write(const BdrvChild *child, int64_t offset, int64_t bytes, BdrvRequestFlags flags)
+static inline int bdrv_check_write(const BdrvChild *child, int64_t offset, int64_t bytes,
+                                   BdrvRequestFlags flags)
 {
     const BlockDriverState *bs = child->bs;
     unsigned used = atomic_load_explicit(&bdrv_edge(child)->used, memory_order_relaxed);
@@ -89,7 +90,8 @@ static inline int bdrv_check_write(const BdrvChild *child, int64_t offset, int64
     }
     /* The end of a last sector that the node holds only in part may be written by anyone. */
     if (G_UNLIKELY(offset + bytes > atomic_load_explicit(&bs->length, memory_order_relaxed)) &&
-        !(used & BDRV_RIGHT_RESIZE) && offset + bytes > bdrv_round_up(atomic_load(&bs->length), SECTOR_BYTES)) {
+        !(used & BDRV_RIGHT_RESIZE) &&
+        offset + bytes > bdrv_round_up(atomic_load(&bs->length), SECTOR_BYTES)) {
         return -EIO;
     }
     return 0;
@@ -133,7 +135,8 @@ bool bdrv_guard_wanted(const BlockDriverState *bs);
 static inline bool bdrv_guard_applies(BlockDriverState *bs, int64_t offset)
 {
     return G_UNLIKELY(bdrv_node(bs)->probed) &&
-           (offset < BDRV_PROBE_WINDOW || atomic_load(&bs->length) < BDRV_PROBE_WINDOW) && bdrv_guard_wanted(bs);
+           (offset < BDRV_PROBE_WINDOW || atomic_load(&bs->length) < BDRV_PROBE_WINDOW) &&
+           bdrv_guard_wanted(bs);
 }
 
 /*
@@ -184,27 +187,30 @@ int coroutine_fn bdrv_read_aligned(BlockDriverState *bs, int64_t offset, int64_t
 int coroutine_fn bdrv_write_aligned(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
                                     size_t iov_offset, BdrvRequestFlags flags);
 
-/* ---- read.c, write.c, zero.c, flush.c, status.c, resize.c: the public calls without an edge's checks ---- */
+/* ---- read.c, write.c, zero.c, flush.c, status.c, resize.c: the public calls without an edge's checks ----
+ */
 
 int coroutine_fn bdrv_read_node(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
                                 size_t iov_offset, BdrvRequestFlags flags);
 int coroutine_fn bdrv_write_node(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
                                  size_t iov_offset, BdrvRequestFlags flags);
 /* Writes zeroes from a buffer; FUA is honoured. */
-int coroutine_fn bdrv_write_zero_buffer(BlockDriverState *bs, int64_t offset, int64_t bytes, BdrvRequestFlags flags);
+int coroutine_fn bdrv_write_zero_buffer(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                        BdrvRequestFlags flags);
 int coroutine_fn bdrv_flush_node(BlockDriverState *bs);
 int coroutine_fn bdrv_status_node(BlockDriverState *bs, int64_t offset, int64_t bytes, BlockExtent *extent);
 
 /* ---- driver_call.c: a callback of the table, or what an empty one means ---- */
 
-int coroutine_fn bdrv_driver_read_default(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
-                                          size_t iov_offset, BdrvRequestFlags flags);
-int coroutine_fn bdrv_driver_write_default(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
-                                           size_t iov_offset, BdrvRequestFlags flags);
+int coroutine_fn bdrv_driver_read_default(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                          const BdrvIov *iov, size_t iov_offset, BdrvRequestFlags flags);
+int coroutine_fn bdrv_driver_write_default(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                           const BdrvIov *iov, size_t iov_offset, BdrvRequestFlags flags);
 int coroutine_fn bdrv_driver_write_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                           BdrvRequestFlags flags);
 int coroutine_fn bdrv_driver_discard(BlockDriverState *bs, int64_t offset, int64_t bytes);
-int coroutine_fn bdrv_driver_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes, BlockExtent *extent);
+int coroutine_fn bdrv_driver_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                          BlockExtent *extent);
 
 static inline int coroutine_fn bdrv_driver_read(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                                 const BdrvIov *iov, size_t iov_offset, BdrvRequestFlags flags)
@@ -216,7 +222,8 @@ static inline int coroutine_fn bdrv_driver_read(BlockDriverState *bs, int64_t of
 }
 
 static inline int coroutine_fn bdrv_driver_write(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                                 const BdrvIov *iov, size_t iov_offset, BdrvRequestFlags flags)
+                                                 const BdrvIov *iov, size_t iov_offset,
+                                                 BdrvRequestFlags flags)
 {
     if (G_LIKELY(bs->drv->bdrv_co_writev && !(flags & BDRV_REQ_COMPRESSED))) {
         return bs->drv->bdrv_co_writev(bs, offset, bytes, iov, iov_offset, flags);

@@ -35,8 +35,9 @@ int coroutine_fn bdrv_co_refresh_length(BlockDriverState *bs)
 static bool check_truncate(BdrvChild *child, int64_t length, GError **errp)
 {
     if (length < 0 || length > BDRV_LENGTH_MAX) {
-        g_set_error(errp, BDRV_ERROR, EFBIG, "Image size %" G_GINT64_FORMAT " is not in 0 .. %" G_GINT64_FORMAT,
-                    length, (gint64)BDRV_LENGTH_MAX);
+        g_set_error(errp, BDRV_ERROR, EFBIG,
+                    "Image size %" G_GINT64_FORMAT " is not in 0 .. %" G_GINT64_FORMAT, length,
+                    (gint64)BDRV_LENGTH_MAX);
         return false;
     }
     if (child->bs->read_only) {
@@ -50,8 +51,8 @@ static bool check_truncate(BdrvChild *child, int64_t length, GError **errp)
     return true;
 }
 
-static bool coroutine_fn truncate_node(BlockDriverState *bs, int64_t length, bool exact, BdrvPrealloc prealloc,
-                                       BdrvRequestFlags flags, GError **errp)
+static bool coroutine_fn truncate_node(BlockDriverState *bs, int64_t length, bool exact,
+                                       BdrvPrealloc prealloc, BdrvRequestFlags flags, GError **errp)
 {
     int ret;
 
@@ -73,7 +74,8 @@ static bool coroutine_fn truncate_node(BlockDriverState *bs, int64_t length, boo
     }
     ret = bdrv_co_refresh_length(bs);
     if (ret < 0) {
-        g_set_error(errp, BDRV_ERROR, -ret, "Could not refresh the size after resizing: %s", g_strerror(-ret));
+        g_set_error(errp, BDRV_ERROR, -ret, "Could not refresh the size after resizing: %s",
+                    g_strerror(-ret));
         return false;
     }
     return true;
@@ -91,12 +93,14 @@ bool coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t length, bool exact,
         return false;
     }
     if (guarded && bdrv_guard_begin_resize(bs, length) < 0) {
-        g_set_error(errp, BDRV_ERROR, EPERM,
-                    "Resizing would make the image look like another format; open it with format=raw to allow it");
+        g_set_error(
+            errp, BDRV_ERROR, EPERM,
+            "Resizing would make the image look like another format; open it with format=raw to allow it");
         return false;
     }
     if (tracked) { /* nobody may read-modify-write what comes or goes */
-        bdrv_tracked_begin(bs, &request, bdrv_round_down(MIN(old, length), bdrv_alignment(bs)), INT64_MAX, true);
+        bdrv_tracked_begin(bs, &request, bdrv_round_down(MIN(old, length), bdrv_alignment(bs)), INT64_MAX,
+                           true);
     }
     ok = truncate_node(bs, length, exact, prealloc, flags, errp);
     bdrv_note_write(bs);

@@ -52,7 +52,8 @@ static BlockDriverState *skip_filters(BlockDriverState *bs)
     return bs;
 }
 
-int coroutine_fn bdrv_co_block_status_above(BdrvChild *child, int64_t offset, int64_t bytes, BlockExtent *extent)
+int coroutine_fn bdrv_co_block_status_above(BdrvChild *child, int64_t offset, int64_t bytes,
+                                            BlockExtent *extent)
 {
     BlockDriverState *bs = skip_filters(child->bs);
     int64_t top_length = atomic_load(&bs->length);

@@ -52,8 +52,8 @@ static int coroutine_fn write_padded(BlockDriverState *bs, int64_t offset, int64
 }
 
 /* Note the write; one that pads past the end of the node has to be alone there. */
-static void coroutine_fn begin(BlockDriverState *bs, BdrvTrackedRequest *request, int64_t offset, int64_t bytes,
-                               bool serialising)
+static void coroutine_fn begin(BlockDriverState *bs, BdrvTrackedRequest *request, int64_t offset,
+                               int64_t bytes, bool serialising)
 {
     int64_t first = bdrv_round_down(offset, bdrv_alignment(bs));
     int64_t end = bdrv_round_up(offset + bytes, bdrv_alignment(bs));

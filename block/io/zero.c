@@ -55,8 +55,9 @@ static int64_t next_piece(const BlockDriverState *bs, int64_t offset, int64_t by
 {
     int64_t align = bdrv_alignment(bs);
     int64_t unit = MAX(bdrv_round_up(bs->limits.pwrite_zeroes_alignment, align), align);
-    int64_t max = bs->limits.max_pwrite_zeroes ? MAX(bdrv_round_down(bs->limits.max_pwrite_zeroes, align), align)
-                                               : INT64_MAX;
+    int64_t max = bs->limits.max_pwrite_zeroes
+                      ? MAX(bdrv_round_down(bs->limits.max_pwrite_zeroes, align), align)
+                      : INT64_MAX;
     int64_t n = MIN(bytes, max);
 
     if (offset % unit) {
@@ -89,7 +90,8 @@ static int coroutine_fn write_zeroes_aligned(BlockDriverState *bs, int64_t offse
     return ret;
 }
 
-static int coroutine_fn zero_middle(BlockDriverState *bs, int64_t offset, int64_t bytes, BdrvRequestFlags flags)
+static int coroutine_fn zero_middle(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                    BdrvRequestFlags flags)
 {
     bool tracked = bdrv_must_track(bs), need_flush = false;
     BdrvTrackedRequest request;
@@ -145,7 +147,8 @@ static int coroutine_fn zero_node(BlockDriverState *bs, int64_t offset, int64_t 
     return ret;
 }
 
-int coroutine_fn bdrv_co_pwrite_zeroes(BdrvChild *child, int64_t offset, int64_t bytes, BdrvRequestFlags flags)
+int coroutine_fn bdrv_co_pwrite_zeroes(BdrvChild *child, int64_t offset, int64_t bytes,
+                                       BdrvRequestFlags flags)
 {
     BlockDriverState *bs = child->bs;
     int ret = bdrv_check_range(offset, bytes, NULL, 0);

@@ -19,8 +19,14 @@ typedef struct NullState {
 static const BdrvOptionSpec null_options[] = {
     { .name = "filename", .type = BDRV_OPTION_STRING, .help = "Only null-co:// is allowed" },
     { .name = "size", .type = BDRV_OPTION_SIZE, .help = "Size of the null block", .default_text = "1G" },
-    { .name = "latency-ns", .type = BDRV_OPTION_INT, .help = "Nanoseconds each request takes", .default_text = "0" },
-    { .name = "read-zeroes", .type = BDRV_OPTION_BOOL, .help = "Return zeroes when read", .default_text = "off" },
+    { .name = "latency-ns",
+      .type = BDRV_OPTION_INT,
+      .help = "Nanoseconds each request takes",
+      .default_text = "0" },
+    { .name = "read-zeroes",
+      .type = BDRV_OPTION_BOOL,
+      .help = "Return zeroes when read",
+      .default_text = "off" },
     { .name = NULL },
 };
 
@@ -43,7 +49,8 @@ static bool null_open(BlockDriverState *bs, const BdrvOptions *options, BdrvOpen
         return false;
     }
     if (latency_ns < 0) {
-        g_set_error(errp, BDRV_ERROR, EINVAL, "latency-ns is invalid: %" G_GINT64_FORMAT " is less than 0", latency_ns);
+        g_set_error(errp, BDRV_ERROR, EINVAL, "latency-ns is invalid: %" G_GINT64_FORMAT " is less than 0",
+                    latency_ns);
         return false;
     }
     s->latency_ns = latency_ns;
@@ -69,8 +76,8 @@ static char *null_refresh_filename(BlockDriverState *bs)
 }
 
 /* Nothing of the state can change; flags can. */
-static bool null_reopen_prepare(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags, void **state,
-                                GError **errp)
+static bool null_reopen_prepare(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags,
+                                void **state, GError **errp)
 {
     return true;
 }
@@ -94,8 +101,8 @@ static int coroutine_fn null_co_readv(BlockDriverState *bs, int64_t offset, int6
     return take_time(s);
 }
 
-static int coroutine_fn null_co_writev(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
-                                       size_t iov_offset, BdrvRequestFlags flags)
+static int coroutine_fn null_co_writev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                       const BdrvIov *iov, size_t iov_offset, BdrvRequestFlags flags)
 {
     return take_time(bs->opaque);
 }
@@ -116,7 +123,8 @@ static int coroutine_fn null_co_flush_to_disk(BlockDriverState *bs)
     return take_time(bs->opaque);
 }
 
-static int coroutine_fn null_co_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes, BlockExtent *extent)
+static int coroutine_fn null_co_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                             BlockExtent *extent)
 {
     const NullState *s = bs->opaque;
 

@@ -20,9 +20,13 @@ typedef struct RawState {
 } RawState;
 
 static const BdrvOptionSpec raw_open_options[] = {
-    { .name = "offset", .type = BDRV_OPTION_SIZE, .help = "Offset in the file where the image starts",
+    { .name = "offset",
+      .type = BDRV_OPTION_SIZE,
+      .help = "Offset in the file where the image starts",
       .default_text = "0" },
-    { .name = "size", .type = BDRV_OPTION_SIZE, .help = "Virtual disk size; the rest of the file if not given" },
+    { .name = "size",
+      .type = BDRV_OPTION_SIZE,
+      .help = "Virtual disk size; the rest of the file if not given" },
     { .name = NULL },
 };
 
@@ -57,15 +61,17 @@ static bool read_window(BlockDriverState *bs, const BdrvOptions *options, RawSta
     }
     if (offset > file_length) {
         g_set_error(errp, BDRV_ERROR, EINVAL,
-                    "Offset (%" G_GINT64_FORMAT ") cannot be greater than size of the containing file (%" G_GINT64_FORMAT ")",
+                    "Offset (%" G_GINT64_FORMAT
+                    ") cannot be greater than size of the containing file (%" G_GINT64_FORMAT ")",
                     offset, file_length);
         return false;
     }
     if (size >= 0 && size > file_length - offset) {
-        g_set_error(errp, BDRV_ERROR, EINVAL,
-                    "The sum of offset (%" G_GINT64_FORMAT ") and size (%" G_GINT64_FORMAT
-                    ") has to be smaller or equal to the  actual size of the containing file (%" G_GINT64_FORMAT ")",
-                    offset, size, file_length);
+        g_set_error(
+            errp, BDRV_ERROR, EINVAL,
+            "The sum of offset (%" G_GINT64_FORMAT ") and size (%" G_GINT64_FORMAT
+            ") has to be smaller or equal to the  actual size of the containing file (%" G_GINT64_FORMAT ")",
+            offset, size, file_length);
         return false;
     }
     if (size >= 0 && size % RAW_SIZE_UNIT) {
@@ -91,8 +97,8 @@ static int raw_close(BlockDriverState *bs)
     return 0;
 }
 
-static bool raw_reopen_prepare(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags, void **state,
-                               GError **errp)
+static bool raw_reopen_prepare(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags,
+                               void **state, GError **errp)
 {
     RawState window;
 
@@ -194,7 +200,8 @@ static int coroutine_fn raw_co_copy_range(BlockDriverState *bs, BlockDriverState
 }
 
 /* raw has no layer of its own: it answers for all that is below. */
-static int coroutine_fn raw_co_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes, BlockExtent *extent)
+static int coroutine_fn raw_co_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                            BlockExtent *extent)
 {
     const RawState *s = bs->opaque;
     int64_t inside = MIN(bytes, bdrv_co_getlength(bs->file) - s->offset - offset);
@@ -212,12 +219,14 @@ static bool raw_truncate(BlockDriverState *bs, int64_t length, bool exact, BdrvP
     const RawState *s = bs->opaque;
 
     if (s->size >= 0) {
-        g_set_error(errp, BDRV_ERROR, ENOTSUP, "Cannot resize fixed-size raw disks; leave the option 'size' out");
+        g_set_error(errp, BDRV_ERROR, ENOTSUP,
+                    "Cannot resize fixed-size raw disks; leave the option 'size' out");
         return false;
     }
     if (length > INT64_MAX - s->offset) {
-        g_set_error(errp, BDRV_ERROR, EINVAL, "Disk size %" G_GINT64_FORMAT " is too large for the chosen offset %"
-                    G_GINT64_FORMAT, length, s->offset);
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "Disk size %" G_GINT64_FORMAT " is too large for the chosen offset %" G_GINT64_FORMAT,
+                    length, s->offset);
         return false;
     }
     return bdrv_co_truncate(bs->file, s->offset + length, exact, prealloc, flags, errp);

@@ -376,7 +376,8 @@ int64_t sim_disk_run(BdrvSimDisk *disk, int64_t offset, int64_t bytes, bool *all
     return run;
 }
 
-void sim_disk_snapshot(BdrvSimDisk *disk, SimImage *image, int64_t *length, GPtrArray *entries, GArray *requests)
+void sim_disk_snapshot(BdrvSimDisk *disk, SimImage *image, int64_t *length, GPtrArray *entries,
+                       GArray *requests)
 {
     pthread_mutex_lock(&disk->lock);
     *image = sim_image_copy(disk->is_volatile ? &disk->stable : &disk->current);
@@ -392,11 +393,11 @@ void sim_disk_snapshot(BdrvSimDisk *disk, SimImage *image, int64_t *length, GPtr
 
 /* ---- settings and questions ---- */
 
-#define WITH_LOCK(disk, statement)                                                                 \
-    do {                                                                                           \
-        pthread_mutex_lock(&(disk)->lock);                                                         \
-        statement;                                                                                 \
-        pthread_mutex_unlock(&(disk)->lock);                                                       \
+#define WITH_LOCK(disk, statement)                                                                           \
+    do {                                                                                                     \
+        pthread_mutex_lock(&(disk)->lock);                                                                   \
+        statement;                                                                                           \
+        pthread_mutex_unlock(&(disk)->lock);                                                                 \
     } while (0)
 
 void bdrv_simdisk_set_seed(BdrvSimDisk *disk, uint64_t seed)

@@ -23,7 +23,8 @@ void sim_entry_apply(const SimEntry *entry, const BdrvSimChoice *choice, SimImag
 /* A new disk with this durable content (taken). */
 BdrvSimDisk *sim_disk_from_image(const char *name, SimImage image, int64_t length);
 /* The durable image, with a reference, and the log at this moment. */
-void sim_disk_snapshot(BdrvSimDisk *disk, SimImage *image, int64_t *length, GPtrArray *entries, GArray *requests);
+void sim_disk_snapshot(BdrvSimDisk *disk, SimImage *image, int64_t *length, GPtrArray *entries,
+                       GArray *requests);
 
 static inline uint64_t sim_random(uint64_t *state)
 {

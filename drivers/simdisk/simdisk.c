@@ -52,7 +52,8 @@ static bool sim_open(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenF
 
     s->disk = bdrv_simdisk_find(name);
     if (!s->disk) {
-        g_set_error(errp, BDRV_ERROR, ENOENT, "There is no disk '%s' in memory; make it with bdrv_simdisk_new()", name);
+        g_set_error(errp, BDRV_ERROR, ENOENT,
+                    "There is no disk '%s' in memory; make it with bdrv_simdisk_new()", name);
         return false;
     }
     unsupported = sim_disk_unsupported(s->disk);
@@ -72,8 +73,8 @@ static int sim_close(BlockDriverState *bs)
     return 0;
 }
 
-static bool sim_reopen_prepare(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags, void **state,
-                               GError **errp)
+static bool sim_reopen_prepare(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags,
+                               void **state, GError **errp)
 {
     return true;
 }
@@ -94,8 +95,8 @@ static bool sim_create(const char *filename, BdrvChild *file, const BdrvOptions 
         int ret = sim_disk_change(disk, BDRV_SIM_TRUNCATE, sizes[i], 0, NULL, 0, &entry, &request);
 
         if (ret < 0) {
-            g_set_error(errp, BDRV_ERROR, -ret, "Could not resize the disk to %" G_GINT64_FORMAT ": %s", sizes[i],
-                        g_strerror(-ret));
+            g_set_error(errp, BDRV_ERROR, -ret, "Could not resize the disk to %" G_GINT64_FORMAT ": %s",
+                        sizes[i], g_strerror(-ret));
             return false;
         }
         sim_disk_complete(disk, entry, true);
@@ -106,7 +107,8 @@ static bool sim_create(const char *filename, BdrvChild *file, const BdrvOptions 
 static bool sim_delete_file(const char *filename, GError **errp)
 {
     if (!bdrv_simdisk_forget(strip_prefix(filename))) {
-        g_set_error(errp, BDRV_ERROR, ENOENT, "There is no disk '%s' in memory that was made by creating an image",
+        g_set_error(errp, BDRV_ERROR, ENOENT,
+                    "There is no disk '%s' in memory that was made by creating an image",
                     strip_prefix(filename));
         return false;
     }
@@ -146,8 +148,9 @@ static int coroutine_fn sim_co_readv(BlockDriverState *bs, int64_t offset, int64
 }
 
 /* @counted: what the call counts as; @kind: what it is in the log. */
-static int coroutine_fn sim_change(BlockDriverState *bs, BdrvSimKind counted, BdrvSimKind kind, int64_t offset,
-                                   int64_t bytes, const BdrvIov *iov, size_t iov_offset, BdrvRequestFlags flags)
+static int coroutine_fn sim_change(BlockDriverState *bs, BdrvSimKind counted, BdrvSimKind kind,
+                                   int64_t offset, int64_t bytes, const BdrvIov *iov, size_t iov_offset,
+                                   BdrvRequestFlags flags)
 {
     BdrvSimDisk *disk = disk_of(bs);
     BdrvSimRequest request;
@@ -254,7 +257,8 @@ static int64_t sim_get_allocated_file_size(BlockDriverState *bs)
     return bdrv_simdisk_allocated(disk_of(bs));
 }
 
-static int coroutine_fn sim_co_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes, BlockExtent *extent)
+static int coroutine_fn sim_co_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                            BlockExtent *extent)
 {
     bool allocated;
 

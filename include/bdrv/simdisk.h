@@ -44,7 +44,8 @@ BDRV_API BdrvSimDisk *bdrv_simdisk_find(const char *name);
 /** bdrv_simdisk_unref() - the name goes with the last reference (open nodes hold one) */
 BDRV_API void bdrv_simdisk_unref(BdrvSimDisk *disk);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(BdrvSimDisk, bdrv_simdisk_unref)
-/** bdrv_simdisk_forget() - drop a disk that bdrv_create_image("…", "simdisk:NAME") made; false if there is none */
+/** bdrv_simdisk_forget() - drop a disk that bdrv_create_image("…", "simdisk:NAME") made; false if there is
+ * none */
 BDRV_API bool bdrv_simdisk_forget(const char *name);
 
 /** bdrv_simdisk_set_seed() - of delays and losses */
@@ -60,9 +61,9 @@ BDRV_API void bdrv_simdisk_set_fua(BdrvSimDisk *disk, bool on);
 /** bdrv_simdisk_set_capacity() - -ENOSPC beyond so many bytes of allocated 4 KiB pages; -1: no limit */
 BDRV_API void bdrv_simdisk_set_capacity(BdrvSimDisk *disk, int64_t bytes);
 /**
- * bdrv_simdisk_set_delay() - each request takes @min_ns .. @max_ns of its context's clock, drawn from the seed
- * A part of the time passes before the request takes effect, the rest before it completes: requests
- * are reordered. In a deterministic run the clock is virtual. 0, 0: none.
+ * bdrv_simdisk_set_delay() - each request takes @min_ns .. @max_ns of its context's clock, drawn from the
+ * seed A part of the time passes before the request takes effect, the rest before it completes: requests are
+ * reordered. In a deterministic run the clock is virtual. 0, 0: none.
  */
 BDRV_API void bdrv_simdisk_set_delay(BdrvSimDisk *disk, int64_t min_ns, int64_t max_ns);
 
@@ -81,7 +82,8 @@ BDRV_API uint64_t bdrv_simdisk_count(BdrvSimDisk *disk, unsigned kinds);
 BDRV_API int64_t bdrv_simdisk_length(BdrvSimDisk *disk);
 BDRV_API int64_t bdrv_simdisk_allocated(BdrvSimDisk *disk);
 
-/* Content as a reader sees it now. poke is durable at once and not counted; past the end it grows the disk. */
+/* Content as a reader sees it now. poke is durable at once and not counted; past the end it grows the disk.
+ */
 BDRV_API void bdrv_simdisk_peek(BdrvSimDisk *disk, int64_t offset, void *buf, size_t bytes);
 BDRV_API void bdrv_simdisk_poke(BdrvSimDisk *disk, int64_t offset, const void *buf, size_t bytes);
 /** bdrv_simdisk_export() - write the content to a (sparse) file; 0 or -errno */

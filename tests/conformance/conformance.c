@@ -64,7 +64,8 @@ static char *file_in(const char *dir, const char *name)
     return g_build_filename(dir, name, NULL);
 }
 
-static void make_image(BdrvGraph *graph, const char *format, const char *filename, const char *text, int64_t size)
+static void make_image(BdrvGraph *graph, const char *format, const char *filename, const char *text,
+                       int64_t size)
 {
     GError *error = NULL;
     BdrvOptions *options = bdrv_options_parse(text ? text : "", NULL, &error);
@@ -76,7 +77,8 @@ static void make_image(BdrvGraph *graph, const char *format, const char *filenam
 }
 
 /* Some parts of the backing file have data, and it is shorter than its overlay. */
-static void make_backing(BdrvGraph *graph, const char *format, const char *filename, int64_t size, uint8_t *content)
+static void make_backing(BdrvGraph *graph, const char *format, const char *filename, int64_t size,
+                         uint8_t *content)
 {
     int64_t length = size * 3 / 4 / 512 * 512;
     uint64_t random = 1;
@@ -126,40 +128,101 @@ static void file_teardown(const ConformanceStack *stack, const char *id, const c
 
 static const FileSetup window = { .format = "raw", .extra = 100 };
 
-
-static const SimSetup blocks = { .limits = { .request_alignment = 4096, .mem_alignment = 512, .max_transfer = 65536 } };
-static const SimSetup picky = { .limits = { .request_alignment = 512, .max_iov = 2, .max_transfer = 9000,
-                                            .pwrite_zeroes_alignment = 4096, .max_pwrite_zeroes = 20000,
-                                            .pdiscard_alignment = 4096, .max_pdiscard = 20000 } };
+static const SimSetup blocks = {
+    .limits = { .request_alignment = 4096, .mem_alignment = 512, .max_transfer = 65536 }
+};
+static const SimSetup picky = { .limits = { .request_alignment = 512,
+                                            .max_iov = 2,
+                                            .max_transfer = 9000,
+                                            .pwrite_zeroes_alignment = 4096,
+                                            .max_pwrite_zeroes = 20000,
+                                            .pdiscard_alignment = 4096,
+                                            .max_pdiscard = 20000 } };
 static const SimSetup poor = { .limits = { .request_alignment = 1 },
-                               .unsupported = BDRV_SIM_ZERO | BDRV_SIM_DISCARD | BDRV_SIM_COPY, .no_fua = true };
+                               .unsupported = BDRV_SIM_ZERO | BDRV_SIM_DISCARD | BDRV_SIM_COPY,
+                               .no_fua = true };
 static const SimSetup slow = { .limits = { .request_alignment = 512 }, .slow = true };
 static const SimSetup longer = { .limits = { .request_alignment = 512 }, .extra = 5000 };
 
 static const ConformanceStack stacks[] = {
-    { .name = "simdisk", .options = "driver=simdisk,disk=%ID%", .length = MIB, .resize = true, .setup = sim_setup,
+    { .name = "simdisk",
+      .options = "driver=simdisk,disk=%ID%",
+      .length = MIB,
+      .resize = true,
+      .setup = sim_setup,
       .teardown = sim_teardown },
-    { .name = "raw on simdisk", .options = "driver=raw,file.driver=simdisk,file.disk=%ID%", .length = MIB,
-      .resize = true, .setup = sim_setup, .teardown = sim_teardown },
-    { .name = "raw window on blocks", .options = "driver=raw,offset=1000,size=1M,file.driver=simdisk,file.disk=%ID%",
-      .length = MIB, .skew = 1000 % 512, .setup = sim_setup, .teardown = sim_teardown, .data = &longer },
-    { .name = "blocks of 4096", .options = "driver=raw,file.driver=simdisk,file.disk=%ID%", .length = MIB,
-      .setup = sim_setup, .teardown = sim_teardown, .data = &blocks },
-    { .name = "limits everywhere", .options = "driver=raw,file.driver=simdisk,file.disk=%ID%", .length = MIB,
-      .setup = sim_setup, .teardown = sim_teardown, .data = &picky },
-    { .name = "nothing but reads and writes", .options = "driver=raw,file.driver=simdisk,file.disk=%ID%",
-      .length = MIB, .setup = sim_setup, .teardown = sim_teardown, .data = &poor },
-    { .name = "slow blocks of 512", .options = "driver=raw,file.driver=simdisk,file.disk=%ID%", .length = MIB,
-      .setup = sim_setup, .teardown = sim_teardown, .data = &slow },
-    { .name = "file", .options = "driver=raw,file.driver=file,file.filename=%DIR%/disk", .length = MIB,
-      .resize = true, .torn_reads = true, .setup = file_setup, .teardown = file_teardown },
-    { .name = "file, threads", .options = "driver=raw,file.driver=file,file.filename=%DIR%/disk,file.aio=threads",
-      .length = MIB, .torn_reads = true, .setup = file_setup, .teardown = file_teardown },
-    { .name = "file, direct", .length = MIB, .flags = BDRV_O_NOCACHE, .torn_reads = true, .setup = file_setup, .teardown = file_teardown,
+    { .name = "raw on simdisk",
+      .options = "driver=raw,file.driver=simdisk,file.disk=%ID%",
+      .length = MIB,
+      .resize = true,
+      .setup = sim_setup,
+      .teardown = sim_teardown },
+    { .name = "raw window on blocks",
+      .options = "driver=raw,offset=1000,size=1M,file.driver=simdisk,file.disk=%ID%",
+      .length = MIB,
+      .skew = 1000 % 512,
+      .setup = sim_setup,
+      .teardown = sim_teardown,
+      .data = &longer },
+    { .name = "blocks of 4096",
+      .options = "driver=raw,file.driver=simdisk,file.disk=%ID%",
+      .length = MIB,
+      .setup = sim_setup,
+      .teardown = sim_teardown,
+      .data = &blocks },
+    { .name = "limits everywhere",
+      .options = "driver=raw,file.driver=simdisk,file.disk=%ID%",
+      .length = MIB,
+      .setup = sim_setup,
+      .teardown = sim_teardown,
+      .data = &picky },
+    { .name = "nothing but reads and writes",
+      .options = "driver=raw,file.driver=simdisk,file.disk=%ID%",
+      .length = MIB,
+      .setup = sim_setup,
+      .teardown = sim_teardown,
+      .data = &poor },
+    { .name = "slow blocks of 512",
+      .options = "driver=raw,file.driver=simdisk,file.disk=%ID%",
+      .length = MIB,
+      .setup = sim_setup,
+      .teardown = sim_teardown,
+      .data = &slow },
+    { .name = "file",
+      .options = "driver=raw,file.driver=file,file.filename=%DIR%/disk",
+      .length = MIB,
+      .resize = true,
+      .torn_reads = true,
+      .setup = file_setup,
+      .teardown = file_teardown },
+    { .name = "file, threads",
+      .options = "driver=raw,file.driver=file,file.filename=%DIR%/disk,file.aio=threads",
+      .length = MIB,
+      .torn_reads = true,
+      .setup = file_setup,
+      .teardown = file_teardown },
+    { .name = "file, direct",
+      .length = MIB,
+      .flags = BDRV_O_NOCACHE,
+      .torn_reads = true,
+      .setup = file_setup,
+      .teardown = file_teardown,
       .options = "driver=raw,file.driver=file,file.filename=%DIR%/disk" },
-    { .name = "file, direct, native", .length = MIB, .flags = BDRV_O_NOCACHE, .torn_reads = true, .setup = file_setup, .teardown = file_teardown,
+    { .name = "file, direct, native",
+      .length = MIB,
+      .flags = BDRV_O_NOCACHE,
+      .torn_reads = true,
+      .setup = file_setup,
+      .teardown = file_teardown,
       .options = "driver=raw,file.driver=file,file.filename=%DIR%/disk,file.aio=native" },
-    { .name = "file window, direct", .length = MIB, .flags = BDRV_O_NOCACHE, .skew = 100, .torn_reads = true, .setup = file_setup, .teardown = file_teardown, .data = &window,
+    { .name = "file window, direct",
+      .length = MIB,
+      .flags = BDRV_O_NOCACHE,
+      .skew = 100,
+      .torn_reads = true,
+      .setup = file_setup,
+      .teardown = file_teardown,
+      .data = &window,
       .options = "driver=raw,offset=100,file.driver=file,file.filename=%DIR%/disk" },
 };
 
@@ -170,11 +233,16 @@ static const struct {
     ConformanceRun run;
 } runs[] = {
     { "one at a time", { .mode = CONFORMANCE_SIM, .contexts = 1, .concurrency = 1, .reopen_every = 20 } },
-    { "16 apart, 2 simulated contexts", { .mode = CONFORMANCE_SIM, .contexts = 2, .concurrency = 16, .reopen_every = 20 } },
+    { "16 apart, 2 simulated contexts",
+      { .mode = CONFORMANCE_SIM, .contexts = 2, .concurrency = 16, .reopen_every = 20 } },
     { "16 overlapping, 3 simulated contexts",
       { .mode = CONFORMANCE_SIM, .contexts = 3, .concurrency = 16, .overlap = true, .reopen_every = 20 } },
     { "24 overlapping, 4 threads",
-      { .mode = CONFORMANCE_THREADS, .contexts = 4, .concurrency = 24, .overlap = true, .reopen_every = 20 } },
+      { .mode = CONFORMANCE_THREADS,
+        .contexts = 4,
+        .concurrency = 24,
+        .overlap = true,
+        .reopen_every = 20 } },
 };
 
 typedef struct Case {

@@ -204,7 +204,7 @@ static void scatter(Runner *r, Op *op)
 
 static OpKind pick_kind(Runner *r)
 {
-    static const OpKind kinds[] = { OP_READ, OP_READ,  OP_READ,    OP_WRITE, OP_WRITE,  OP_WRITE, OP_WRITE,
+    static const OpKind kinds[] = { OP_READ, OP_READ, OP_READ,    OP_WRITE, OP_WRITE,  OP_WRITE, OP_WRITE,
                                     OP_ZERO, OP_ZERO, OP_DISCARD, OP_FLUSH, OP_STATUS, OP_COPY };
     OpKind kind = kinds[pick_below(r, G_N_ELEMENTS(kinds))];
 
@@ -362,7 +362,8 @@ static bool equals(const uint8_t *found, const uint8_t *expected, int64_t bytes)
  * May the segment, in which the same operations are active throughout, hold @found? @reading: during the
  * round. *@ragged is set if a discard is among them: it may leave out any part.
  */
-static bool is_possible(Runner *r, int64_t offset, int64_t bytes, const uint8_t *found, bool reading, bool *ragged)
+static bool is_possible(Runner *r, int64_t offset, int64_t bytes, const uint8_t *found, bool reading,
+                        bool *ragged)
 {
     bool old_possible = true;
 
@@ -443,8 +444,10 @@ static void check_content(Runner *r, const char *what, int64_t offset, int64_t b
             while (at + 1 < to - from && f[at] == m[at]) {
                 at++;
             }
-            fail(r, "%s of %" PRId64 " .. %" PRId64 ": wrong from %" PRId64 " to %" PRId64 " (at %" PRId64
-                 " found %02x, before the round %02x)", what, offset, offset + bytes, from, to, from + at, f[at], m[at]);
+            fail(r,
+                 "%s of %" PRId64 " .. %" PRId64 ": wrong from %" PRId64 " to %" PRId64 " (at %" PRId64
+                 " found %02x, before the round %02x)",
+                 what, offset, offset + bytes, from, to, from + at, f[at], m[at]);
         }
     }
 }
@@ -463,7 +466,8 @@ static void check_status(Runner *r, const Op *op)
     const BlockExtent *extent = &op->extent;
 
     if (extent->bytes < 1 || extent->bytes > op->bytes) {
-        fail(r, "status of %" PRId64 " +%" PRId64 " covers %" PRId64 " bytes", op->offset, op->bytes, extent->bytes);
+        fail(r, "status of %" PRId64 " +%" PRId64 " covers %" PRId64 " bytes", op->offset, op->bytes,
+             extent->bytes);
     }
     if (extent->kind == EXTENT_BACKING) {
         fail(r, "status down the chain of %" PRId64 " says that something is below", op->offset);
@@ -484,7 +488,8 @@ static void check_op(Runner *r, const Op *op)
     bool refused = op->ret == -ENOTSUP && op->kind == OP_ZERO && (op->flags & BDRV_REQ_NO_FALLBACK);
 
     if (op->ret != 0 && !refused) {
-        fail(r, "%s of %" PRId64 " +%" PRId64 ": %s", op_names[op->kind], op->offset, op->bytes, g_strerror(-op->ret));
+        fail(r, "%s of %" PRId64 " +%" PRId64 ": %s", op_names[op->kind], op->offset, op->bytes,
+             g_strerror(-op->ret));
     }
     if (op->kind == OP_READ) {
         check_content(r, "read", op->offset, op->bytes, op->data, true);
@@ -525,7 +530,8 @@ static void open_image(Runner *r)
 {
     GError *error = NULL;
     BdrvOptions *options = bdrv_options_parse(r->options, NULL, &error);
-    BdrvOpenFlags flags = BDRV_O_RDWR | BDRV_O_UNMAP | r->stack->flags | (r->stack->resize ? BDRV_O_RESIZE : 0);
+    BdrvOpenFlags flags =
+        BDRV_O_RDWR | BDRV_O_UNMAP | r->stack->flags | (r->stack->resize ? BDRV_O_RESIZE : 0);
 
     g_assert_no_error(error);
     r->blk = blk_open(r->graph, NULL, options, flags, &error);
@@ -549,7 +555,8 @@ static void close_image(Runner *r)
 
 static void reopen_in_place(Runner *r)
 {
-    BdrvOpenFlags flags = BDRV_O_RDWR | BDRV_O_UNMAP | r->stack->flags | (r->stack->resize ? BDRV_O_RESIZE : 0);
+    BdrvOpenFlags flags =
+        BDRV_O_RDWR | BDRV_O_UNMAP | r->stack->flags | (r->stack->resize ? BDRV_O_RESIZE : 0);
     GError *error = NULL;
 
     blk_reopen(r->blk, NULL, flags, &error);
@@ -597,7 +604,8 @@ static void resize(Runner *r)
     }
     r->length = length;
     if (blk_length(r->blk) != length) {
-        fail(r, "resized to %" PRId64 ", but the image is %" PRId64 " bytes long", length, blk_length(r->blk));
+        fail(r, "resized to %" PRId64 ", but the image is %" PRId64 " bytes long", length,
+             blk_length(r->blk));
     }
 }
 

@@ -21,10 +21,12 @@ typedef enum ConformanceMode {
 typedef struct ConformanceStack ConformanceStack;
 struct ConformanceStack {
     const char *name;
-    const char *options; /* of blk_open(), as text; "%ID%" is replaced by the run's id, "%DIR%" by its directory */
-    int64_t length;      /* of the disk, bytes */
-    unsigned unit;       /* requests are multiples of it; 0: 1 */
-    unsigned skew;       /* where the disk begins in a sector of the medium: overlapping requests mix by its sectors */
+    const char
+        *options;   /* of blk_open(), as text; "%ID%" is replaced by the run's id, "%DIR%" by its directory */
+    int64_t length; /* of the disk, bytes */
+    unsigned unit;  /* requests are multiples of it; 0: 1 */
+    unsigned
+        skew; /* where the disk begins in a sector of the medium: overlapping requests mix by its sectors */
     bool resize;         /* blk_truncate() works */
     bool torn_reads;     /* a read beside a write may mix both anywhere: the page cache promises no sector */
     bool no_discard;     /* leave discards out */
@@ -35,7 +37,8 @@ struct ConformanceStack {
      * Make what will be opened; NULL: nothing to make. It reads as zeroes, or as setup() leaves in
      * @content (@length bytes). Runs in the thread of the run, outside of coroutines.
      */
-    void (*setup)(const ConformanceStack *stack, BdrvGraph *graph, const char *id, const char *dir, uint8_t *content);
+    void (*setup)(const ConformanceStack *stack, BdrvGraph *graph, const char *id, const char *dir,
+                  uint8_t *content);
     void (*teardown)(const ConformanceStack *stack, const char *id, const char *dir);
     /* After each close and at the end, with the image closed: e.g. a check. May be NULL. */
     void (*inspect)(const ConformanceStack *stack, BdrvGraph *graph, const char *id, const char *dir);

@@ -9,7 +9,8 @@
 uint64_t test_seed(void)
 {
     const char *text = g_getenv("BDRV_TEST_SEED");
-    uint64_t seed = text ? g_ascii_strtoull(text, NULL, 0) : ((uint64_t)g_random_int() << 32) + g_random_int();
+    uint64_t seed =
+        text ? g_ascii_strtoull(text, NULL, 0) : ((uint64_t)g_random_int() << 32) + g_random_int();
 
     g_test_message("BDRV_TEST_SEED=%" G_GUINT64_FORMAT, seed);
     return seed;
@@ -111,8 +112,8 @@ static bool coroutine_fn open_node(BlockDriverState *bs, const char *text, GErro
     return bdrv_co_refresh_length(bs) == 0;
 }
 
-BdrvChild *coroutine_fn test_open(const char *driver, const char *options, BdrvChild *file, BdrvOpenFlags flags,
-                                  GError **errp)
+BdrvChild *coroutine_fn test_open(const char *driver, const char *options, BdrvChild *file,
+                                  BdrvOpenFlags flags, GError **errp)
 {
     const BlockDriver *drv = bdrv_find_format(driver);
     BlockDriverState *bs;

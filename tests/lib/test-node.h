@@ -15,7 +15,8 @@ uint64_t test_random(uint64_t *state);
 /** test_random_below() - 0 .. @limit - 1 */
 int64_t test_random_below(uint64_t *state, int64_t limit);
 
-/** test_run() - run @body in a coroutine of a deterministic run (virtual time), and all it starts, to the end */
+/** test_run() - run @body in a coroutine of a deterministic run (virtual time), and all it starts, to the end
+ */
 void blocking_fn test_run(void (*body)(void));
 
 /** test_start() - start a coroutine in the calling one's context; it begins at the next yield */
@@ -26,8 +27,8 @@ void coroutine_fn test_start(CoroutineEntry *entry, void *opaque);
  * @options: "key=value,…" of the driver
  * @file: edge to the child "file", taken; NULL: none
  */
-BdrvChild *coroutine_fn test_open(const char *driver, const char *options, BdrvChild *file, BdrvOpenFlags flags,
-                                  GError **errp);
+BdrvChild *coroutine_fn test_open(const char *driver, const char *options, BdrvChild *file,
+                                  BdrvOpenFlags flags, GError **errp);
 /** test_try_open() with an error that fails the test */
 BdrvChild *coroutine_fn test_must_open(const char *driver, const char *options, BdrvChild *file);
 /** test_set_backing() - hang @backing (taken) under @child's node */

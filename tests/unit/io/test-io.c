@@ -2,8 +2,8 @@
 
 /* The request layer on a simdisk: what reaches the driver, and what the caller is told. */
 
-#include <errno.h>
 #include <bdrv/simdisk.h>
+#include <errno.h>
 #include <string.h>
 
 #include "tests/lib/test-node.h"
@@ -49,7 +49,8 @@ static void fill(int byte)
     bdrv_simdisk_poke(disk, 0, buf, DISK_BYTES);
 }
 
-static int coroutine_fn write_byte(BdrvChild *child, int64_t offset, int byte, size_t bytes, BdrvRequestFlags flags)
+static int coroutine_fn write_byte(BdrvChild *child, int64_t offset, int byte, size_t bytes,
+                                   BdrvRequestFlags flags)
 {
     g_autofree uint8_t *buf = g_malloc(bytes);
 
@@ -239,7 +240,8 @@ static void coroutine_fn aligned_beside_rmw(void)
     for (unsigned round = 0; round < 30; round++) {
         unsigned left = 2;
         /* the younger one must not be undone by what the older one read */
-        WriteJob unaligned = { child, 0, 100, 2 * round + 1, &left }, whole = { child, 0, 512, 2 * round + 2, &left };
+        WriteJob unaligned = { child, 0, 100, 2 * round + 1, &left },
+                 whole = { child, 0, 512, 2 * round + 2, &left };
 
         test_start(write_job, &unaligned);
         co_reschedule(); /* unaligned is first */
@@ -627,8 +629,8 @@ static bool magic_open(BlockDriverState *bs, const BdrvOptions *options, BdrvOpe
     return false;
 }
 
-static int magic_readv(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov, size_t iov_offset,
-                       BdrvRequestFlags flags)
+static int magic_readv(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
+                       size_t iov_offset, BdrvRequestFlags flags)
 {
     return -ENOTSUP;
 }
@@ -755,14 +757,15 @@ static void coroutine_fn status_of_a_chain(void)
         BlockExtentKind kind;
         unsigned depth;
     } expected[] = {
-        { 0, 4096, EXTENT_DATA, 0 },         { 4096, 4096, EXTENT_ZERO, 1 },   { 8192, 4096, EXTENT_DATA, 1 },
-        { 12288, 53248, EXTENT_ZERO, 1 },    { 65536, 4096, EXTENT_DATA, 0 },  { 69632, 30720, EXTENT_ZERO, 1 },
+        { 0, 4096, EXTENT_DATA, 0 },       { 4096, 4096, EXTENT_ZERO, 1 },  { 8192, 4096, EXTENT_DATA, 1 },
+        { 12288, 53248, EXTENT_ZERO, 1 },  { 65536, 4096, EXTENT_DATA, 0 }, { 69632, 30720, EXTENT_ZERO, 1 },
         { 100352, 30720, EXTENT_ZERO, 1 }, /* past the end of the backing file */
         { 131072, 4096, EXTENT_DATA, 0 },
     };
     for (unsigned i = 0; i < G_N_ELEMENTS(expected); i++) {
         g_assert_cmpint(
-            bdrv_co_block_status_above(top, expected[i].offset, DISK_BYTES - expected[i].offset, &extent), ==, 0);
+            bdrv_co_block_status_above(top, expected[i].offset, DISK_BYTES - expected[i].offset, &extent), ==,
+            0);
         g_assert_cmpint(extent.kind, ==, expected[i].kind);
         g_assert_cmpint(extent.bytes, ==, expected[i].bytes);
         g_assert_cmpint(extent.depth, ==, expected[i].depth);
@@ -784,7 +787,8 @@ static void coroutine_fn copies(void)
         bdrv_simdisk_set_limits(other, i & 1 ? &blocks : &plain);
         bdrv_simdisk_set_unsupported(other, i & 2 ? BDRV_SIM_COPY : 0);
         child = test_must_open("raw", i & 4 ? "offset=512" : "", open_disk());
-        dst = test_must_open("raw", i & 4 ? "offset=1024" : "", test_must_open("simdisk", "disk=other", NULL));
+        dst =
+            test_must_open("raw", i & 4 ? "offset=1024" : "", test_must_open("simdisk", "disk=other", NULL));
         for (unsigned n = 0; n < 100000; n++) {
             buf[n] = test_random(&random);
         }

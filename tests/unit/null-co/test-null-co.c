@@ -56,8 +56,8 @@ static void coroutine_fn latency(void)
 
 static void coroutine_fn refusals(void)
 {
-    static const char *const table[] = { "latency-ns=-1", "size=-1", "size=x", "read-zeroes=2", "nonsense=1",
-                                         "filename=null-co://x" };
+    static const char *const table[] = { "latency-ns=-1", "size=-1",    "size=x",
+                                         "read-zeroes=2", "nonsense=1", "filename=null-co://x" };
 
     for (unsigned i = 0; i < G_N_ELEMENTS(table); i++) {
         GError *error = NULL;
@@ -76,7 +76,8 @@ static void run_test(gconstpointer data)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
-    g_test_add_data_func("/null-co/stores nothing and leaves buffers alone", (gconstpointer)defaults, run_test);
+    g_test_add_data_func("/null-co/stores nothing and leaves buffers alone", (gconstpointer)defaults,
+                         run_test);
     g_test_add_data_func("/null-co/reads zeroes if asked to", (gconstpointer)zeroes, run_test);
     g_test_add_data_func("/null-co/takes the time it is told", (gconstpointer)latency, run_test);
     g_test_add_data_func("/null-co/wrong options are refused", (gconstpointer)refusals, run_test);

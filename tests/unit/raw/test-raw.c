@@ -2,8 +2,8 @@
 
 /* raw: the window, its refusals, what passes through. */
 
-#include <errno.h>
 #include <bdrv/simdisk.h>
+#include <errno.h>
 #include <string.h>
 
 #include "block/registry/registry.h"
@@ -62,12 +62,15 @@ static void coroutine_fn refusals(void)
     } table[] = {
         { "size=1000", "Specified size is not multiple of 512" },
         { "offset=20000", "Offset (20000) cannot be greater than size of the containing file (10240)" },
-        { "size=20480", "The sum of offset (0) and size (20480) has to be smaller or equal to the  actual size of "
-                        "the containing file (10240)" },
-        { "offset=512,size=20480", "The sum of offset (512) and size (20480) has to be smaller or equal to the  "
-                                   "actual size of the containing file (10240)" },
-        { "offset=9223372036854775807,size=512", "Offset (9223372036854775807) cannot be greater than size of the "
-                                                 "containing file (10240)" },
+        { "size=20480",
+          "The sum of offset (0) and size (20480) has to be smaller or equal to the  actual size of "
+          "the containing file (10240)" },
+        { "offset=512,size=20480",
+          "The sum of offset (512) and size (20480) has to be smaller or equal to the  "
+          "actual size of the containing file (10240)" },
+        { "offset=9223372036854775807,size=512",
+          "Offset (9223372036854775807) cannot be greater than size of the "
+          "containing file (10240)" },
     };
 
     for (unsigned i = 0; i < G_N_ELEMENTS(table); i++) {
@@ -143,7 +146,9 @@ int main(int argc, char **argv)
     g_test_add_func("/raw/anything can be raw", anything_is_raw);
     g_test_add_data_func("/raw/a window reads and writes only itself", (gconstpointer)window, run_test);
     g_test_add_data_func("/raw/windows outside of the file are refused", (gconstpointer)refusals, run_test);
-    g_test_add_data_func("/raw/questions are answered by what is below", (gconstpointer)shows_what_is_below, run_test);
-    g_test_add_data_func("/raw/the child pads what is not aligned", (gconstpointer)alignment_of_the_child, run_test);
+    g_test_add_data_func("/raw/questions are answered by what is below", (gconstpointer)shows_what_is_below,
+                         run_test);
+    g_test_add_data_func("/raw/the child pads what is not aligned", (gconstpointer)alignment_of_the_child,
+                         run_test);
     return g_test_run();
 }

@@ -2,8 +2,8 @@
 
 /* The disk that loses power: what is durable, what a cut can leave, failures, delays. */
 
-#include <errno.h>
 #include <bdrv/simdisk.h>
+#include <errno.h>
 #include <glib/gstdio.h>
 #include <string.h>
 
@@ -105,7 +105,8 @@ static void coroutine_fn any_subset_and_tearing(void)
         { { { BDRV_SIM_TORN_INSIDE, 0, 2 }, { BDRV_SIM_LOST }, { BDRV_SIM_LOST } }, "11999999" },
         { { { BDRV_SIM_TORN_OUTSIDE, 0, 3 }, { BDRV_SIM_LOST }, { BDRV_SIM_LOST } }, "99919999" },
         { { { BDRV_SIM_TORN_INSIDE, 1, 3 }, { BDRV_SIM_LOST }, { BDRV_SIM_LOST } }, "91199999" },
-        { { { BDRV_SIM_TORN_OUTSIDE, 1, 3 }, { BDRV_SIM_LOST }, { BDRV_SIM_TORN_INSIDE, 2, 9 } }, "19919900" },
+        { { { BDRV_SIM_TORN_OUTSIDE, 1, 3 }, { BDRV_SIM_LOST }, { BDRV_SIM_TORN_INSIDE, 2, 9 } },
+          "19919900" },
     };
 
     write_sectors(child, 0, 9, 8);
@@ -120,7 +121,9 @@ static void coroutine_fn any_subset_and_tearing(void)
     g_assert_cmpint(bdrv_simcut_nth(cut, 3).kind, ==, BDRV_SIM_ZERO);
     for (unsigned i = 0; i < G_N_ELEMENTS(table); i++) {
         bool all = i == 0;
-        BdrvSimChoice choices[4] = { table[i].choices[0], table[i].choices[1], { all ? BDRV_SIM_KEPT : BDRV_SIM_LOST },
+        BdrvSimChoice choices[4] = { table[i].choices[0],
+                                     table[i].choices[1],
+                                     { all ? BDRV_SIM_KEPT : BDRV_SIM_LOST },
                                      table[i].choices[2] };
         g_autofree char *expected = g_strdup(table[i].expected);
 
