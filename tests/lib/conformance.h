@@ -30,6 +30,7 @@ struct ConformanceStack {
     bool resize;         /* blk_truncate() works */
     bool torn_reads;     /* a read beside a write may mix both anywhere: the page cache promises no sector */
     bool no_discard;     /* leave discards out */
+    bool sim_only;       /* leave runs with threads out, unless BDRV_TEST_ALL is set */
     bool no_reopen;      /* blk_reopen() does not work */
     bool volatile_names; /* the disk is gone when it is closed: never reopen */
     BdrvOpenFlags flags; /* besides BDRV_O_RDWR */
