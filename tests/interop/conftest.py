@@ -92,9 +92,9 @@ class Pair:
         for side in BOTH:
             self.must(side, "img", "compare", "-f", formats[0], "-F", formats[1], a, b)
 
-    def alternate(self, history, rounds=None, commands=None, grow=0.0):
-        """Rounds in which the tools swap the images."""
-        sides = BOTH
+    def alternate(self, history, rounds=None, commands=None, grow=0.0, first=OURS):
+        """Rounds in which the tools swap the images; @first begins with "a"."""
+        sides = BOTH if first is OURS else BOTH[::-1]
         for _ in range(rounds or ROUNDS):
             self.round(sides, history.commands(commands or COMMANDS, self.rng.random() < grow))
             sides = sides[::-1]
