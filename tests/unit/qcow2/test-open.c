@@ -473,6 +473,38 @@ static void test_garbage(void)
     }
 }
 
+#define READERS 3
+
+static void *read_again_and_again(void *opaque)
+{
+    BlockBackend *blk = opaque;
+    g_autofree uint8_t *expected = g_malloc(CLUSTER);
+    g_autofree uint8_t *buf = g_malloc(CLUSTER);
+    for (unsigned round = 0; round < 60; round++) {
+        unsigned n = round % 3;
+        unsigned offset = round * 1009 % (CLUSTER - 4096);
+        fill(expected, n);
+        g_assert_cmpint(blk_pread(blk, (int64_t)n * CLUSTER + offset, 4096, buf, 0), ==, 0);
+        g_assert_cmpmem(buf, 4096, expected + offset, 4096);
+    }
+    return NULL;
+}
+
+static void test_many_readers(void)
+{
+    pthread_t threads[READERS];
+    make_compressed("o", false);
+    BlockBackend *blk = stand_must_open("o", NULL, 0);
+    for (unsigned i = 0; i < READERS; i++) {
+        g_assert_cmpint(pthread_create(&threads[i], NULL, read_again_and_again, blk), ==, 0);
+    }
+    for (unsigned i = 0; i < READERS; i++) {
+        pthread_join(threads[i], NULL);
+    }
+    stand_close(blk);
+    stand_forget("o");
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -490,6 +522,7 @@ int main(int argc, char **argv)
     g_test_add_func("/qcow2/open/each failing call fails the opening", test_failures);
     g_test_add_func("/qcow2/compressed/deflate clusters are read", test_deflate);
     g_test_add_func("/qcow2/compressed/zstd clusters are read, or refused by name", test_zstd);
+    g_test_add_func("/qcow2/compressed/threads share the decoded clusters", test_many_readers);
     g_test_add_func("/qcow2/compressed/garbage gives data or an error", test_garbage);
     return g_test_run();
 }
