@@ -10,6 +10,11 @@
 bool coroutine_fn qcow2_open(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags, GError **errp);
 int coroutine_fn qcow2_close(BlockDriverState *bs);
 
+/* reopen.c */
+bool coroutine_fn qcow2_reopen_prepare(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags,
+                                       void **state, GError **errp);
+void qcow2_reopen_commit(BlockDriverState *bs, void *state);
+
 /* create.c */
 bool coroutine_fn qcow2_create(const char *filename, BdrvChild *file, const BdrvOptions *options, GError **errp);
 

@@ -301,20 +301,15 @@ static bool coroutine_fn load_snapshots(Opening *o, GError **errp)
     return o->check || qcow2_check_overlaps(s, errp);
 }
 
-/* What stands against writing to this image. */
-static bool check_writable(Opening *o, GError **errp)
+bool qcow2_check_writable(const Qcow2State *s, bool check, GError **errp)
 {
-    const Qcow2State *s = o->s;
-    if (!o->writable) {
-        return true;
-    }
-    if (s->corrupt && !o->check) {
+    if (s->corrupt && !check) {
         g_set_error(errp, BDRV_ERROR, EACCES,
                     "the image is marked corrupt and cannot be opened read/write; open it read-only, or repair it "
                     "first");
         return false;
     }
-    if (s->dirty_at_open && !o->check) {
+    if (s->dirty_at_open && !check) {
         g_set_error(errp, BDRV_ERROR, EACCES,
                     "the image was not closed cleanly (dirty bit) and cannot be opened read/write before its refcounts "
                     "are repaired; open it read-only, or repair it first");
@@ -327,6 +322,11 @@ static bool check_writable(Opening *o, GError **errp)
         return false;
     }
     return true;
+}
+
+static bool check_writable(Opening *o, GError **errp)
+{
+    return !o->writable || qcow2_check_writable(o->s, o->check, errp);
 }
 
 static bool coroutine_fn load_bitmaps(Opening *o, GError **errp)
@@ -357,8 +357,13 @@ static bool coroutine_fn open_meta(Opening *o, GError **errp)
     if (o->s->metadata_only) {
         return true;
     }
-    return qcow2_cache_config(o->s, o->options, &config, errp) && qcow2_compressed_open(o->bs, errp) &&
-           qcow2_meta_open(o->bs, &config, errp);
+    if (!qcow2_cache_config(o->s, o->options, &config, errp)) {
+        return false;
+    }
+    o->s->cache.l2_bytes = config.l2_cache_bytes;
+    o->s->cache.refcount_bytes = config.refcount_cache_bytes;
+    o->s->cache.slice_bytes = config.slice_bytes;
+    return qcow2_compressed_open(o->bs, errp) && qcow2_meta_open(o->bs, &config, errp);
 }
 
 /* An autoclear bit we do not maintain must not survive our writes. */

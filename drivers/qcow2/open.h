@@ -19,6 +19,11 @@ bool qcow2_check_bitmaps_extension(const Qcow2State *s, int64_t file_length, GEr
 /** qcow2_check_overlaps() - header, L1 tables, refcount table and snapshot table must not share a cluster */
 bool qcow2_check_overlaps(const Qcow2State *s, GError **errp);
 
+/* open.c */
+
+/** qcow2_check_writable() - what the header says against writing; @check: a repair may write all the same */
+bool qcow2_check_writable(const Qcow2State *s, bool check, GError **errp);
+
 /* open_options.c */
 
 extern const BdrvOptionSpec qcow2_open_options[];

@@ -47,6 +47,8 @@ const BlockDriver bdrv_qcow2 = {
     .bdrv_probe = qcow2_probe,
     .bdrv_open = qcow2_open,
     .bdrv_close = qcow2_close,
+    .bdrv_reopen_prepare = qcow2_reopen_prepare,
+    .bdrv_reopen_commit = qcow2_reopen_commit,
     .bdrv_refresh_limits = qcow2_refresh_limits,
 
     .bdrv_create = qcow2_create,

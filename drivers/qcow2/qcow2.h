@@ -40,6 +40,10 @@ typedef struct Qcow2State {
     bool dirty_at_open;             /* incompatible dirty bit: opened read-only */
     bool metadata_only;             /* for information or check: meta is NULL, I/O is refused */
     _Atomic bool corrupt;           /* the corrupt bit is set: no more writes */
+    struct {
+        int64_t l2_bytes, refcount_bytes;
+        uint32_t slice_bytes;
+    } cache;                        /* as opened */
     Qcow2Meta *meta;                /* NULL with metadata_only */
     Qcow2Inflight *inflight;
     Qcow2CompressedCache *compressed;

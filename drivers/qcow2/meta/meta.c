@@ -202,6 +202,11 @@ bool coroutine_fn qcow2_meta_open(BlockDriverState *bs, const Qcow2MetaConfig *c
     return true;
 }
 
+void qcow2_meta_set_writable(BlockDriverState *bs, bool writable)
+{
+    qcow2_meta(bs)->writable = writable;
+}
+
 /* ---- close ---- */
 
 int coroutine_fn qcow2_meta_close(BlockDriverState *bs)

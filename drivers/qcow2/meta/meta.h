@@ -21,6 +21,9 @@ bool coroutine_fn qcow2_meta_open(BlockDriverState *bs, const Qcow2MetaConfig *c
  * The node is drained: no request is inside. */
 int coroutine_fn qcow2_meta_close(BlockDriverState *bs);
 
+/** qcow2_meta_set_writable() - reopened: whether anything may be written from now on; drained, settled, must not yield */
+void qcow2_meta_set_writable(BlockDriverState *bs, bool writable);
+
 /** qcow2_meta_commit() - make all that was published durable; what a guest flush does. 0 or -errno */
 int coroutine_fn qcow2_meta_commit(BlockDriverState *bs);
 

@@ -337,6 +337,60 @@ static void test_failures(void)
     stand_forget("o");
 }
 
+static void test_reopen(void)
+{
+    uint8_t buf[512], read[512];
+    GError *error = NULL;
+    memset(buf, 0x5c, sizeof(buf));
+    stand_create("o", "size=10M");
+    BlockBackend *blk = stand_must_open("o", NULL, 0);
+    for (unsigned round = 0; round < 3; round++) {
+        g_assert_cmpint(blk_pwrite(blk, round * 65536, sizeof(buf), buf, 0), <, 0);
+        blk_reopen(blk, NULL, BDRV_O_RDWR, &error);
+        g_assert_no_error(error);
+        g_assert_cmpint(blk_pwrite(blk, round * 65536, sizeof(buf), buf, 0), ==, 0);
+        blk_reopen(blk, NULL, 0, &error);
+        g_assert_no_error(error);
+        g_assert_cmpint(blk_pread(blk, round * 65536, sizeof(buf), read, 0), ==, 0);
+        g_assert_cmpmem(buf, sizeof(buf), read, sizeof(read));
+        /* All is in the file: a copy of it checks clean. */
+        stand_copy("o", "copy", -1);
+        BdrvCheckResult r = { 0 };
+        BlockBackend *other = stand_must_open("copy", NULL, BDRV_O_CHECK);
+        g_assert_true(blk_check(other, &r, BDRV_FIX_NONE, NULL));
+        g_assert_cmpint(r.corruptions + r.leaks, ==, 0);
+        g_assert_cmpint(r.allocated_clusters, ==, round + 1);
+        stand_close(other);
+        stand_forget("copy");
+    }
+    stand_close(blk);
+    stand_forget("o");
+}
+
+static void test_reopen_refused(void)
+{
+    static const struct {
+        int64_t offset;
+        uint64_t value;
+        const char *text;
+    } cases[] = {
+        { INCOMPATIBLE, DIRTY, "*not closed cleanly*" },
+        { INCOMPATIBLE, CORRUPT, "*marked corrupt*" },
+        { AUTOCLEAR, 1 << 5, "*autoclear features 0x20 must be cleared*close the image and open it read-write*" },
+    };
+    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autoptr(GError) error = NULL;
+        stand_create("o", "size=10M");
+        stand_put("o", cases[i].offset, 8, cases[i].value);
+        BlockBackend *blk = stand_must_open("o", NULL, 0);
+        g_assert_false(blk_reopen(blk, NULL, BDRV_O_RDWR, &error));
+        g_assert_true(stand_matches(cases[i].text, error->message));
+        g_assert_true(blk_is_read_only(blk));
+        stand_close(blk);
+        stand_forget("o");
+    }
+}
+
 /* ---- compressed clusters ---- */
 
 #define CLUSTER 65536
@@ -520,6 +574,8 @@ int main(int argc, char **argv)
     g_test_add_func("/qcow2/open/options are used or refused", test_options);
     g_test_add_func("/qcow2/open/snapshots are listed", test_snapshot_list);
     g_test_add_func("/qcow2/open/each failing call fails the opening", test_failures);
+    g_test_add_func("/qcow2/open/reopening changes between reading and writing", test_reopen);
+    g_test_add_func("/qcow2/open/reopening for writing is refused as opening is", test_reopen_refused);
     g_test_add_func("/qcow2/compressed/deflate clusters are read", test_deflate);
     g_test_add_func("/qcow2/compressed/zstd clusters are read, or refused by name", test_zstd);
     g_test_add_func("/qcow2/compressed/threads share the decoded clusters", test_many_readers);

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Reopening between read-only and read-write. The caches stay: nobody else could write the image
+ * meanwhile. What would need a write before the file is writable (clearing autoclear bits), or caches
+ * of another size, is refused; closing and opening does that.
+ */
+
+#include <errno.h>
+
+#include "drivers/qcow2/callbacks.h"
+#include "drivers/qcow2/open.h"
+
+static bool same_caches(const Qcow2State *s, const BdrvOptions *options, GError **errp)
+{
+    Qcow2MetaConfig config;
+    if (!qcow2_cache_config(s, options, &config, errp)) {
+        return false;
+    }
+    if (config.l2_cache_bytes != s->cache.l2_bytes || config.refcount_cache_bytes != s->cache.refcount_bytes ||
+        config.slice_bytes != s->cache.slice_bytes) {
+        g_set_error(errp, BDRV_ERROR, ENOTSUP, "cache sizes cannot be changed by reopening; close the image and open it");
+        return false;
+    }
+    return true;
+}
+
+static bool check_becomes_writable(BlockDriverState *bs, BdrvOpenFlags flags, GError **errp)
+{
+    const Qcow2State *s = qcow2_state(bs);
+    if (bs->open_flags & BDRV_O_FORCE_SHARE) {
+        g_set_error(errp, BDRV_ERROR, ENOTSUP,
+                    "the image was opened beside possible writers (force-share) and may have changed; close it and open "
+                    "it read-write");
+        return false;
+    }
+    if (s->header.autoclear_features & ~QCOW2_AUTOCLEAR_BITMAPS) {
+        g_set_error(errp, BDRV_ERROR, ENOTSUP,
+                    "autoclear features 0x%" G_GINT64_MODIFIER "x must be cleared before writing; close the image and "
+                    "open it read-write",
+                    s->header.autoclear_features);
+        return false;
+    }
+    return qcow2_check_writable(s, flags & BDRV_O_CHECK, errp);
+}
+
+bool coroutine_fn qcow2_reopen_prepare(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags,
+                                       void **state, GError **errp)
+{
+    const Qcow2State *s = qcow2_state(bs);
+    bool writable = flags & BDRV_O_RDWR;
+    if (!s->meta) {
+        g_set_error(errp, BDRV_ERROR, ENOTSUP,
+                    "the image was opened for information or check only; close it and open it again");
+        return false;
+    }
+    if (!qcow2_check_open_options(options, errp) || !same_caches(s, options, errp)) {
+        return false;
+    }
+    if (writable && bs->read_only) {
+        return check_becomes_writable(bs, flags, errp);
+    }
+    int ret = !writable && !bs->read_only ? qcow2_meta_settle(bs) : 0;
+    if (ret < 0) {
+        g_set_error(errp, BDRV_ERROR, -ret, "cannot write metadata before the image becomes read-only: %s",
+                    g_strerror(-ret));
+    }
+    return ret >= 0;
+}
+
+void qcow2_reopen_commit(BlockDriverState *bs, void *state)
+{
+    qcow2_meta_set_writable(bs, !bs->read_only);
+}
