@@ -7,7 +7,8 @@
 #include "drivers/qcow2/qcow2.h"
 
 /* open.c */
-bool coroutine_fn qcow2_open(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags, GError **errp);
+bool coroutine_fn qcow2_open(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags,
+                             GError **errp);
 int coroutine_fn qcow2_close(BlockDriverState *bs);
 
 /* reopen.c */
@@ -16,7 +17,8 @@ bool coroutine_fn qcow2_reopen_prepare(BlockDriverState *bs, const BdrvOptions *
 void qcow2_reopen_commit(BlockDriverState *bs, void *state);
 
 /* create.c */
-bool coroutine_fn qcow2_create(const char *filename, BdrvChild *file, const BdrvOptions *options, GError **errp);
+bool coroutine_fn qcow2_create(const char *filename, BdrvChild *file, const BdrvOptions *options,
+                               GError **errp);
 
 /* resize.c */
 bool coroutine_fn qcow2_truncate(BlockDriverState *bs, int64_t length, bool exact, BdrvPrealloc prealloc,
@@ -35,9 +37,11 @@ int coroutine_fn qcow2_co_readv(BlockDriverState *bs, int64_t offset, int64_t by
                                 size_t iov_offset, BdrvRequestFlags flags);
 int coroutine_fn qcow2_co_writev(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
                                  size_t iov_offset, BdrvRequestFlags flags);
-int coroutine_fn qcow2_co_write_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes, BdrvRequestFlags flags);
+int coroutine_fn qcow2_co_write_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                       BdrvRequestFlags flags);
 int coroutine_fn qcow2_co_discard(BlockDriverState *bs, int64_t offset, int64_t bytes);
-int coroutine_fn qcow2_co_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes, BlockExtent *extent);
+int coroutine_fn qcow2_co_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                       BlockExtent *extent);
 
 /* meta/: flush is qcow2_meta_commit() and a flush of the file; drain stops and restarts the commit timer.
  * qcow2_meta_open() also makes s->inflight, qcow2_meta_close() frees it. */

@@ -29,7 +29,7 @@ typedef struct Qcow2Check {
     const Qcow2State *s;
     BdrvCheckResult *result; /* built up, given to the caller at the end */
     uint64_t file_length;
-    uint64_t file_clusters;  /* rounded up */
+    uint64_t file_clusters; /* rounded up */
     Qcow2CheckRefs refs;
     uint8_t *refcount_table; /* as in the file */
     uint64_t refcount_table_entries;

@@ -66,16 +66,17 @@ static int coroutine_fn disk_refcount(Qcow2Check *c, uint64_t host_offset, uint6
 static void compare_cluster(Qcow2Check *c, uint64_t cluster, uint64_t refcount, uint64_t references)
 {
     if (refcount < references) {
-        qcow2_check_corruption(c, "ERROR cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64, cluster, refcount,
-                               references);
+        qcow2_check_corruption(c, "ERROR cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64,
+                               cluster, refcount, references);
     } else if (refcount > references) {
-        qcow2_check_leak(c, "Leaked cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64, cluster, refcount,
-                         references);
+        qcow2_check_leak(c, "Leaked cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64, cluster,
+                         refcount, references);
     }
 }
 
 /* The clusters of one refcount block, [first, end). Returns the highest one in use + 1, or 0. */
-static uint64_t compare_block(Qcow2Check *c, const uint8_t *disk, const uint8_t *counted, uint64_t first, uint64_t end)
+static uint64_t compare_block(Qcow2Check *c, const uint8_t *disk, const uint8_t *counted, uint64_t first,
+                              uint64_t end)
 {
     unsigned order = c->s->geometry.refcount_order;
     uint64_t used_end = 0;
@@ -144,8 +145,8 @@ static int coroutine_fn check_l2_flags(Qcow2Check *c, uint64_t l2_offset, uint8_
 {
     int ret = qcow2_check_pread(c, l2_offset, c->s->geometry.cluster_size, buf);
     if (ret < 0) {
-        qcow2_check_error(c, "ERROR: I/O error in check_oflag_copied: L2 table at 0x%" PRIx64 ": %s", l2_offset,
-                          g_strerror(-ret));
+        qcow2_check_error(c, "ERROR: I/O error in check_oflag_copied: L2 table at 0x%" PRIx64 ": %s",
+                          l2_offset, g_strerror(-ret));
         return 0;
     }
     for (uint32_t i = 0; i < c->s->geometry.l2_entries; i++) {
@@ -159,8 +160,9 @@ static int coroutine_fn check_l2_flags(Qcow2Check *c, uint64_t l2_offset, uint8_
             return ret;
         }
         if ((refcount == 1) != ((entry & QCOW2_COPIED) != 0)) {
-            qcow2_check_corruption(c, "ERROR OFLAG_COPIED data cluster: l2_entry=%" PRIx64 " refcount=%" PRIu64, entry,
-                                   refcount);
+            qcow2_check_corruption(c,
+                                   "ERROR OFLAG_COPIED data cluster: l2_entry=%" PRIx64 " refcount=%" PRIu64,
+                                   entry, refcount);
         }
     }
     return 0;
@@ -178,10 +180,9 @@ static int coroutine_fn check_l1_flag(Qcow2Check *c, uint64_t index, uint64_t en
         return ret;
     }
     if ((refcount == 1) != ((entry & QCOW2_COPIED) != 0)) {
-        qcow2_check_corruption(c,
-                               "ERROR OFLAG_COPIED L2 cluster: l1_index=%" PRIu64 " l1_entry=%" PRIx64
-                               " refcount=%" PRIu64,
-                               index, entry, refcount);
+        qcow2_check_corruption(
+            c, "ERROR OFLAG_COPIED L2 cluster: l1_index=%" PRIu64 " l1_entry=%" PRIx64 " refcount=%" PRIu64,
+            index, entry, refcount);
     }
     return check_l2_flags(c, l2_offset, l2_buf);
 }

@@ -28,10 +28,11 @@ static int add_references(Qcow2Check *c, uint64_t offset, uint64_t bytes)
     }
     bool outside = offset > c->file_length || bytes > c->file_length - offset;
     if (outside && (offset > c->file_length || bytes - (c->file_length - offset) >= cluster_size)) {
-        qcow2_check_corruption(c,
-                               "ERROR: counting reference for region exceeding the end of the file by one cluster or "
-                               "more: offset 0x%" PRIx64 " size 0x%" PRIx64,
-                               offset, bytes);
+        qcow2_check_corruption(
+            c,
+            "ERROR: counting reference for region exceeding the end of the file by one cluster or "
+            "more: offset 0x%" PRIx64 " size 0x%" PRIx64,
+            offset, bytes);
         return 0;
     }
     uint64_t last = (offset + bytes - 1) >> bits;
@@ -50,8 +51,9 @@ static int count_compressed(Qcow2Check *c, uint64_t entry, FragmentStats *stats)
 {
     Qcow2L2Entry e = qcow2_l2_entry_decode(entry, c->s->geometry.version, c->s->geometry.cluster_bits);
     if (entry & QCOW2_COPIED) {
-        qcow2_check_corruption(c, "ERROR: coffset=0x%" PRIx64 ": copied flag must never be set for compressed clusters",
-                               e.host_offset);
+        qcow2_check_corruption(
+            c, "ERROR: coffset=0x%" PRIx64 ": copied flag must never be set for compressed clusters",
+            e.host_offset);
     }
     if (stats) {
         /* Compressed clusters are fragmented by nature: they are not cluster sized. */
@@ -73,15 +75,15 @@ static int count_l2_entry(Qcow2Check *c, uint64_t entry, FragmentStats *stats)
     uint64_t offset = entry & QCOW2_OFFSET_MASK;
     uint32_t cluster_size = c->s->geometry.cluster_size;
     if ((entry & QCOW2_L2_ZERO) && c->s->geometry.version < 3) {
-        qcow2_check_corruption(c, "ERROR found l2 entry with the zero flag, which version 2 does not have: %" PRIx64,
-                               entry);
+        qcow2_check_corruption(
+            c, "ERROR found l2 entry with the zero flag, which version 2 does not have: %" PRIx64, entry);
     }
     if (offset == 0) {
         return 0;
     }
     if (offset & (cluster_size - 1)) {
-        qcow2_check_corruption(c, "ERROR offset=%" PRIx64 ": %s is not properly aligned; L2 entry corrupted.", offset,
-                               entry & QCOW2_L2_ZERO ? "Preallocated cluster" : "Data cluster");
+        qcow2_check_corruption(c, "ERROR offset=%" PRIx64 ": %s is not properly aligned; L2 entry corrupted.",
+                               offset, entry & QCOW2_L2_ZERO ? "Preallocated cluster" : "Data cluster");
     }
     if (stats) {
         c->result->allocated_clusters++;
@@ -99,8 +101,8 @@ static int coroutine_fn count_l2_table(Qcow2Check *c, uint64_t l2_offset, uint8_
     uint32_t cluster_size = c->s->geometry.cluster_size;
     int ret = qcow2_check_pread(c, l2_offset, cluster_size, buf);
     if (ret < 0) {
-        qcow2_check_error(c, "ERROR: I/O error in check_refcounts_l2: L2 table at 0x%" PRIx64 ": %s", l2_offset,
-                          g_strerror(-ret));
+        qcow2_check_error(c, "ERROR: I/O error in check_refcounts_l2: L2 table at 0x%" PRIx64 ": %s",
+                          l2_offset, g_strerror(-ret));
         return 0;
     }
     if (stats) {
@@ -132,8 +134,8 @@ static int coroutine_fn count_l1_entry(Qcow2Check *c, uint64_t entry, uint8_t *l
         return ret;
     }
     if (l2_offset & (c->s->geometry.cluster_size - 1)) {
-        qcow2_check_corruption(c, "ERROR l2_offset=%" PRIx64 ": Table is not cluster aligned; L1 entry corrupted",
-                               l2_offset);
+        qcow2_check_corruption(
+            c, "ERROR l2_offset=%" PRIx64 ": Table is not cluster aligned; L1 entry corrupted", l2_offset);
     }
     return count_l2_table(c, l2_offset, l2_buf, stats);
 }
@@ -150,8 +152,8 @@ static int coroutine_fn count_l1(Qcow2Check *c, uint64_t l1_offset, uint64_t l1_
         uint64_t n = MIN(l1_entries - done, PIECE_BYTES / 8);
         ret = qcow2_check_pread(c, l1_offset + done * 8, n * 8, piece);
         if (ret < 0) {
-            qcow2_check_error(c, "ERROR: I/O error in check_refcounts_l1: L1 table at 0x%" PRIx64 ": %s", l1_offset,
-                              g_strerror(-ret));
+            qcow2_check_error(c, "ERROR: I/O error in check_refcounts_l1: L1 table at 0x%" PRIx64 ": %s",
+                              l1_offset, g_strerror(-ret));
             ret = 0;
             break;
         }
@@ -201,12 +203,14 @@ static int coroutine_fn count_bitmap_table(Qcow2Check *c, const Qcow2Bitmap *bit
         return -ENOMEM;
     }
     /* Past the end of the file there is nothing to count. */
-    uint64_t end = bitmap->table_offset < c->file_length ? MIN(bytes, c->file_length - bitmap->table_offset) : 0;
+    uint64_t end =
+        bitmap->table_offset < c->file_length ? MIN(bytes, c->file_length - bitmap->table_offset) : 0;
     for (uint64_t done = 0; ret >= 0 && done < end;) {
         uint64_t n = MIN(end - done, PIECE_BYTES);
         ret = qcow2_check_pread(c, bitmap->table_offset + done, n, piece);
         if (ret < 0) {
-            qcow2_check_error(c, "ERROR: cannot read the table of bitmap '%s': %s", bitmap->name, g_strerror(-ret));
+            qcow2_check_error(c, "ERROR: cannot read the table of bitmap '%s': %s", bitmap->name,
+                              g_strerror(-ret));
             ret = 0;
             break;
         }
@@ -215,7 +219,8 @@ static int coroutine_fn count_bitmap_table(Qcow2Check *c, const Qcow2Bitmap *bit
             uint64_t offset = entry & QCOW2_OFFSET_MASK;
             if ((entry & QCOW2_BITMAP_TABLE_RESERVED) || (offset && (entry & 1)) ||
                 (offset & (c->s->geometry.cluster_size - 1))) {
-                qcow2_check_corruption(c, "ERROR bitmap '%s': table entry %" PRIx64 " is invalid", bitmap->name, entry);
+                qcow2_check_corruption(c, "ERROR bitmap '%s': table entry %" PRIx64 " is invalid",
+                                       bitmap->name, entry);
             } else if (offset) {
                 ret = add_references(c, offset, c->s->geometry.cluster_size);
             }
@@ -238,7 +243,8 @@ static int coroutine_fn count_bitmap_directory(Qcow2Check *c, const Qcow2Bitmaps
     if (ret < 0) {
         qcow2_check_error(c, "ERROR: cannot read the bitmap directory: %s", g_strerror(-ret));
         ret = 0;
-    } else if (!qcow2_bitmap_directory_decode(directory, ext->directory_size, ext->nb_bitmaps, &table, &error)) {
+    } else if (!qcow2_bitmap_directory_decode(directory, ext->directory_size, ext->nb_bitmaps, &table,
+                                              &error)) {
         qcow2_check_corruption(c, "ERROR bitmap directory: %s", error->message);
     }
     g_free(directory);
@@ -257,12 +263,14 @@ static int coroutine_fn count_bitmaps(Qcow2Check *c)
     if (!(c->s->header.autoclear_features & QCOW2_AUTOCLEAR_BITMAPS) || !c->s->extensions.bitmaps) {
         return 0;
     }
-    if (!qcow2_bitmaps_extension_decode(c->s->extensions.bitmaps, c->s->extensions.bitmaps_bytes, &ext, &error)) {
+    if (!qcow2_bitmaps_extension_decode(c->s->extensions.bitmaps, c->s->extensions.bitmaps_bytes, &ext,
+                                        &error)) {
         qcow2_check_corruption(c, "ERROR %s", error->message);
         return 0;
     }
     if (ext.directory_size > QCOW2_MAX_BITMAP_DIRECTORY_BYTES) {
-        qcow2_check_corruption(c, "ERROR bitmap directory of %" PRIu64 " bytes is too large", ext.directory_size);
+        qcow2_check_corruption(c, "ERROR bitmap directory of %" PRIu64 " bytes is too large",
+                               ext.directory_size);
         return 0;
     }
     int ret = add_references(c, ext.directory_offset, ext.directory_size);
@@ -288,10 +296,9 @@ static int count_refblock(Qcow2Check *c, uint64_t index, uint64_t entry)
         return 0;
     }
     if (offset & (cluster_size - 1)) {
-        qcow2_check_corruption(c,
-                               "ERROR refcount block %" PRIu64
-                               " is not cluster aligned; refcount table entry corrupted",
-                               index);
+        qcow2_check_corruption(
+            c, "ERROR refcount block %" PRIu64 " is not cluster aligned; refcount table entry corrupted",
+            index);
         return 0;
     }
     if (offset >> c->s->geometry.cluster_bits >= c->file_clusters) {

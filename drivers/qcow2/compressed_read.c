@@ -24,15 +24,15 @@
 typedef struct Decoded {
     uint64_t l2_entry;
     uint64_t host_offset, host_bytes;
-    unsigned refs;   /* cache lock; the cache holds one */
-    uint64_t used;   /* cache lock: clock of the last use */
+    unsigned refs; /* cache lock; the cache holds one */
+    uint64_t used; /* cache lock: clock of the last use */
     uint8_t data[];
 } Decoded;
 
 struct Qcow2CompressedCache {
     pthread_mutex_t lock; /* all below; never held over a yield */
     uint64_t clock;
-    uint64_t forgets;     /* counts qcow2_compressed_forget(): what was read before one is not kept */
+    uint64_t forgets; /* counts qcow2_compressed_forget(): what was read before one is not kept */
     Decoded *entries[CACHE_ENTRIES];
 };
 
@@ -143,7 +143,9 @@ typedef struct DecodeJob {
 static int decode_deflate(void *opaque)
 {
     DecodeJob *job = opaque;
-    z_stream z = { .next_in = (Bytef *)job->in, .avail_in = (uInt)job->in_bytes, .next_out = job->out,
+    z_stream z = { .next_in = (Bytef *)job->in,
+                   .avail_in = (uInt)job->in_bytes,
+                   .next_out = job->out,
                    .avail_out = (uInt)job->out_bytes };
     if (inflateInit2(&z, -15) != Z_OK) {
         return -ENOMEM;
@@ -193,7 +195,8 @@ static int coroutine_fn decode(const Qcow2State *s, DecodeJob *job)
 }
 
 /* The compressed bytes; the last sector may be cut off by the end of the file. */
-static int coroutine_fn read_stream(BlockDriverState *bs, const Qcow2L2Entry *entry, uint8_t *buf, size_t *bytes)
+static int coroutine_fn read_stream(BlockDriverState *bs, const Qcow2L2Entry *entry, uint8_t *buf,
+                                    size_t *bytes)
 {
     int64_t length = bdrv_co_getlength(bs->file);
     if (length < 0) {

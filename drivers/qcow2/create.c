@@ -27,8 +27,8 @@ typedef struct Creating {
 static bool fail(int ret, const char *what, uint64_t offset, uint64_t bytes, GError **errp)
 {
     if (ret < 0) {
-        g_set_error(errp, BDRV_ERROR, -ret, "cannot %s (%" PRIu64 " bytes at offset %" PRIu64 "): %s", what, bytes,
-                    offset, g_strerror(-ret));
+        g_set_error(errp, BDRV_ERROR, -ret, "cannot %s (%" PRIu64 " bytes at offset %" PRIu64 "): %s", what,
+                    bytes, offset, g_strerror(-ret));
     }
     return ret >= 0;
 }
@@ -64,7 +64,8 @@ static bool coroutine_fn clear_place(Creating *c, GError **errp)
         return fail((int)length, "get the length of the image file", 0, 0, errp);
     }
     c->old_length = (uint64_t)length;
-    if (c->old_length > 0 && (!zero_range(c, 0, MIN(c->old_length, c->layout.cluster_size), errp) || !flush(c, errp))) {
+    if (c->old_length > 0 &&
+        (!zero_range(c, 0, MIN(c->old_length, c->layout.cluster_size), errp) || !flush(c, errp))) {
         return false;
     }
     return grow(c, c->layout.metadata_end, BDRV_PREALLOC_OFF, errp) &&
@@ -126,8 +127,8 @@ static bool coroutine_fn write_refblocks(Creating *c, GError **errp)
             qcow2_refcount_set(block, --filled, order, 0);
         }
         uint64_t at = l->refblocks_offset + n * l->cluster_size;
-        ok = fail(bdrv_co_pwrite(c->file, (int64_t)at, l->cluster_size, block, 0), "write refcount blocks", at,
-                  l->cluster_size, errp);
+        ok = fail(bdrv_co_pwrite(c->file, (int64_t)at, l->cluster_size, block, 0), "write refcount blocks",
+                  at, l->cluster_size, errp);
     }
     g_free(block);
     return ok;
@@ -136,8 +137,8 @@ static bool coroutine_fn write_refblocks(Creating *c, GError **errp)
 static bool coroutine_fn write_tables(Creating *c, GError **errp)
 {
     const Qcow2Layout *l = &c->layout;
-    return write_entries(c, l->refcount_table_offset, l->refblocks, refcount_table_entry, "write the refcount table",
-                         errp) &&
+    return write_entries(c, l->refcount_table_offset, l->refblocks, refcount_table_entry,
+                         "write the refcount table", errp) &&
            write_refblocks(c, errp) &&
            write_entries(c, l->l1_offset, l->l2_tables, l1_entry, "write the L1 table", errp) &&
            write_entries(c, l->l2_offset, l->data_clusters, l2_entry, "write the L2 tables", errp);
@@ -178,7 +179,8 @@ static bool coroutine_fn write_header(Creating *c, GError **errp)
     uint8_t *cluster = g_try_malloc0(l->cluster_size);
     bool ok = cluster || fail(-ENOMEM, "write the header", 0, l->cluster_size, errp);
     ok = ok && qcow2_compose_header(&header, &ext, p->backing_file, cluster, l->cluster_size, errp) &&
-         fail(bdrv_co_pwrite(c->file, 0, l->cluster_size, cluster, 0), "write the header", 0, l->cluster_size, errp);
+         fail(bdrv_co_pwrite(c->file, 0, l->cluster_size, cluster, 0), "write the header", 0, l->cluster_size,
+              errp);
     g_free(cluster);
     g_free(ext.feature_names);
     return ok;
@@ -194,14 +196,15 @@ static bool check_header_fits(const Creating *c, GError **errp)
     Qcow2HeaderExtensions ext = { .backing_format = (char *)c->params.backing_format };
     uint8_t *cluster = g_try_malloc0(c->layout.cluster_size);
     bool ok = cluster || fail(-ENOMEM, "make the header", 0, c->layout.cluster_size, errp);
-    ok = ok && qcow2_compose_header(&header, &ext, c->params.backing_file, cluster, c->layout.cluster_size, errp);
+    ok = ok &&
+         qcow2_compose_header(&header, &ext, c->params.backing_file, cluster, c->layout.cluster_size, errp);
     g_free(cluster);
     return ok;
 }
 
 /* The size of the backing file, for an image that is given none of its own. */
-static bool coroutine_fn backing_size(const char *filename, BdrvGraph *graph, const BdrvOptions *options, int64_t *size,
-                                      GError **errp)
+static bool coroutine_fn backing_size(const char *filename, BdrvGraph *graph, const BdrvOptions *options,
+                                      int64_t *size, GError **errp)
 {
     const char *name = bdrv_options_get_string(options, "backing_file", NULL);
     const char *format = bdrv_options_get_string(options, "backing_fmt", NULL);
@@ -244,9 +247,11 @@ static bool coroutine_fn get_params(const char *filename, BdrvChild *file, const
     return ok;
 }
 
-bool coroutine_fn qcow2_create(const char *filename, BdrvChild *file, const BdrvOptions *options, GError **errp)
+bool coroutine_fn qcow2_create(const char *filename, BdrvChild *file, const BdrvOptions *options,
+                               GError **errp)
 {
     Creating c = { .file = file };
+    /* clang-format off */
     return get_params(filename, file, options, &c.params, errp) &&
            qcow2_layout(&c.params, &c.layout, errp) &&
            check_header_fits(&c, errp) &&
@@ -256,4 +261,5 @@ bool coroutine_fn qcow2_create(const char *filename, BdrvChild *file, const Bdrv
            flush(&c, errp) &&
            write_header(&c, errp) &&
            flush(&c, errp);
+    /* clang-format on */
 }

@@ -26,13 +26,14 @@ typedef struct Qcow2Layout {
     uint64_t l1_offset, l1_entries;
     uint64_t l2_offset, l2_tables; /* clusters */
     uint64_t data_offset, data_clusters;
-    uint64_t end;           /* first byte after the last cluster */
-    uint64_t metadata_end;  /* first byte that needs no writing */
+    uint64_t end;          /* first byte after the last cluster */
+    uint64_t metadata_end; /* first byte that needs no writing */
 } Qcow2Layout;
 
 extern const BdrvOptionSpec qcow2_create_options[];
 
-/** qcow2_create_params() - judge create options; @params is set on success. EINVAL, EFBIG, or ENOTSUP for what is not built */
+/** qcow2_create_params() - judge create options; @params is set on success. EINVAL, EFBIG, or ENOTSUP for
+ * what is not built */
 bool qcow2_create_params(const BdrvOptions *options, Qcow2CreateParams *params, GError **errp);
 
 /** qcow2_layout() - place the structures; EFBIG if a table would pass its bound */

@@ -18,7 +18,8 @@ const BdrvOptionSpec qcow2_create_options[] = {
     { "encryption", BDRV_OPTION_BOOL,
       "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)", NULL, NULL },
     { "encrypt.format", BDRV_OPTION_STRING, "Encrypt the image, format choices: 'aes', 'luks'", NULL, NULL },
-    { "encrypt.key-secret", BDRV_OPTION_STRING, "ID of secret providing qcow AES key or LUKS passphrase", NULL, NULL },
+    { "encrypt.key-secret", BDRV_OPTION_STRING, "ID of secret providing qcow AES key or LUKS passphrase",
+      NULL, NULL },
     { "encrypt.cipher-alg", BDRV_OPTION_STRING, "Name of encryption cipher algorithm", NULL, NULL },
     { "encrypt.cipher-mode", BDRV_OPTION_STRING, "Name of encryption cipher mode", NULL, NULL },
     { "encrypt.ivgen-alg", BDRV_OPTION_STRING, "Name of IV generator algorithm", NULL, NULL },
@@ -27,15 +28,17 @@ const BdrvOptionSpec qcow2_create_options[] = {
     { "encrypt.iter-time", BDRV_OPTION_INT, "Time to spend in PBKDF in milliseconds", NULL, NULL },
     { "cluster_size", BDRV_OPTION_SIZE, "qcow2 cluster size", "65536", NULL },
     { "extended_l2", BDRV_OPTION_BOOL, "Extended L2 tables", "off", NULL },
-    { "preallocation", BDRV_OPTION_STRING, "Preallocation mode (allowed values: off, metadata, falloc, full)", NULL,
-      prealloc_choices },
-    { "compression_type", BDRV_OPTION_STRING, "Compression method used for image cluster compression", "zlib", NULL },
+    { "preallocation", BDRV_OPTION_STRING, "Preallocation mode (allowed values: off, metadata, falloc, full)",
+      NULL, prealloc_choices },
+    { "compression_type", BDRV_OPTION_STRING, "Compression method used for image cluster compression", "zlib",
+      NULL },
     { "size", BDRV_OPTION_SIZE, "Virtual disk size", NULL, NULL },
     { "compat", BDRV_OPTION_STRING, "Compatibility level (v2 [0.10] or v3 [1.1])", NULL, NULL },
     { "backing_file", BDRV_OPTION_STRING, "File name of a base image", NULL, NULL },
     { "backing_fmt", BDRV_OPTION_STRING, "Image format of the base image", NULL, NULL },
     { "data_file", BDRV_OPTION_STRING, "File name of an external data file", NULL, NULL },
-    { "data_file_raw", BDRV_OPTION_BOOL, "The external data file must stay valid as a raw image", NULL, NULL },
+    { "data_file_raw", BDRV_OPTION_BOOL, "The external data file must stay valid as a raw image", NULL,
+      NULL },
     { "lazy_refcounts", BDRV_OPTION_BOOL, "Postpone refcount updates", "off", NULL },
     { "refcount_bits", BDRV_OPTION_INT, "Width of a reference count entry in bits", "16", NULL },
     { NULL },
@@ -46,8 +49,9 @@ static bool refuse_unbuilt(const BdrvOptions *options, GError **errp)
 {
     static const char *const bools[] = { "encryption", "extended_l2", "data_file_raw", "lazy_refcounts" };
     static const char *const others[] = {
-        "data_file",          "encrypt.format",    "encrypt.key-secret",     "encrypt.cipher-alg", "encrypt.cipher-mode",
-        "encrypt.ivgen-alg", "encrypt.ivgen-hash-alg", "encrypt.hash-alg",   "encrypt.iter-time",
+        "data_file",           "encrypt.format",    "encrypt.key-secret",     "encrypt.cipher-alg",
+        "encrypt.cipher-mode", "encrypt.ivgen-alg", "encrypt.ivgen-hash-alg", "encrypt.hash-alg",
+        "encrypt.iter-time",
     };
     for (unsigned i = 0; i < G_N_ELEMENTS(bools); i++) {
         if (bdrv_options_get_bool(options, bools[i], false)) {
@@ -77,7 +81,8 @@ static bool parse_version(const BdrvOptions *options, Qcow2CreateParams *p, GErr
             return true;
         }
     }
-    g_set_error(errp, BDRV_ERROR, EINVAL, "compat '%s' is unknown; '0.10' (v2) and '1.1' (v3) are supported", compat);
+    g_set_error(errp, BDRV_ERROR, EINVAL, "compat '%s' is unknown; '0.10' (v2) and '1.1' (v3) are supported",
+                compat);
     return false;
 }
 
@@ -91,8 +96,8 @@ static bool parse_cluster_size(const BdrvOptions *options, Qcow2CreateParams *p,
         }
     }
     g_set_error(errp, BDRV_ERROR, EINVAL,
-                "cluster_size %" PRId64 " is wrong: Cluster size must be a power of two between %d and %dk", size,
-                1 << QCOW2_MIN_CLUSTER_BITS, 1 << (QCOW2_MAX_CLUSTER_BITS - 10));
+                "cluster_size %" PRId64 " is wrong: Cluster size must be a power of two between %d and %dk",
+                size, 1 << QCOW2_MIN_CLUSTER_BITS, 1 << (QCOW2_MAX_CLUSTER_BITS - 10));
     return false;
 }
 
@@ -105,14 +110,16 @@ static bool parse_refcount_bits(const BdrvOptions *options, Qcow2CreateParams *p
     }
     if (order > QCOW2_MAX_REFCOUNT_ORDER) {
         g_set_error(errp, BDRV_ERROR, EINVAL,
-                    "refcount_bits %" PRId64 " is wrong: Refcount width must be a power of two and may not exceed 64 "
+                    "refcount_bits %" PRId64
+                    " is wrong: Refcount width must be a power of two and may not exceed 64 "
                     "bits",
                     bits);
         return false;
     }
     if (p->version == 2 && order != 4) {
         g_set_error(errp, BDRV_ERROR, EINVAL,
-                    "Different refcount widths than 16 bits require compatibility level 1.1 or above (use compat=1.1)");
+                    "Different refcount widths than 16 bits require compatibility level 1.1 or above (use "
+                    "compat=1.1)");
         return false;
     }
     p->refcount_order = order;
@@ -127,7 +134,8 @@ static bool parse_compression(const BdrvOptions *options, Qcow2CreateParams *p, 
         return true;
     }
     if (!g_str_equal(type, "zstd")) {
-        g_set_error(errp, BDRV_ERROR, EINVAL, "compression_type '%s' is unknown; 'zlib' and 'zstd' are supported", type);
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "compression_type '%s' is unknown; 'zlib' and 'zstd' are supported", type);
         return false;
     }
 #ifndef CONFIG_LIBZSTD
@@ -157,9 +165,10 @@ static bool parse_backing(const BdrvOptions *options, Qcow2CreateParams *p, GErr
         return false;
     }
     if (p->backing_file && !p->backing_format) {
-        g_set_error(errp, BDRV_ERROR, EINVAL,
-                    "backing file '%s' specified without backing format: say backing_fmt, it is not guessed later",
-                    p->backing_file);
+        g_set_error(
+            errp, BDRV_ERROR, EINVAL,
+            "backing file '%s' specified without backing format: say backing_fmt, it is not guessed later",
+            p->backing_file);
         return false;
     }
     if (p->backing_file && strlen(p->backing_file) > QCOW2_MAX_BACKING_NAME) {
@@ -178,16 +187,17 @@ static bool parse_prealloc(const BdrvOptions *options, Qcow2CreateParams *p, GEr
         n++;
     }
     if (!prealloc_choices[n]) {
-        g_set_error(errp, BDRV_ERROR, EINVAL, "preallocation '%s' is unknown; off, metadata, falloc, full are supported",
-                    mode);
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "preallocation '%s' is unknown; off, metadata, falloc, full are supported", mode);
         return false;
     }
     p->prealloc = (BdrvPrealloc)n;
     if (p->backing_file && p->prealloc != BDRV_PREALLOC_OFF) {
-        g_set_error(errp, BDRV_ERROR, EINVAL,
-                    "backing_file and preallocation=%s cannot be used together: allocated clusters would hide the "
-                    "backing file",
-                    mode);
+        g_set_error(
+            errp, BDRV_ERROR, EINVAL,
+            "backing_file and preallocation=%s cannot be used together: allocated clusters would hide the "
+            "backing file",
+            mode);
         return false;
     }
     return true;

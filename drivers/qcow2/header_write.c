@@ -22,8 +22,8 @@ static size_t put_fields(const Qcow2Header *header, const Qcow2HeaderExtensions 
     return known ? header->header_length : 0;
 }
 
-bool qcow2_compose_header(Qcow2Header *header, const Qcow2HeaderExtensions *extensions, const char *backing_name,
-                          uint8_t *cluster, uint32_t cluster_size, GError **errp)
+bool qcow2_compose_header(Qcow2Header *header, const Qcow2HeaderExtensions *extensions,
+                          const char *backing_name, uint8_t *cluster, uint32_t cluster_size, GError **errp)
 {
     /* The feature name table is a courtesy; it goes first when 512 bytes must do. */
     Qcow2HeaderExtensions fitting = *extensions;
@@ -35,10 +35,11 @@ bool qcow2_compose_header(Qcow2Header *header, const Qcow2HeaderExtensions *exte
         need = header->header_length + qcow2_extensions_size(&fitting) + name_bytes;
     }
     if (need > cluster_size) {
-        g_set_error(errp, BDRV_ERROR, EINVAL,
-                    "header, extensions and a backing file name of %zu bytes need %zu bytes; the cluster size is "
-                    "%" PRIu32 ": use a larger cluster size or a shorter name",
-                    name_bytes, need, cluster_size);
+        g_set_error(
+            errp, BDRV_ERROR, EINVAL,
+            "header, extensions and a backing file name of %zu bytes need %zu bytes; the cluster size is "
+            "%" PRIu32 ": use a larger cluster size or a shorter name",
+            name_bytes, need, cluster_size);
         return false;
     }
     header->backing_file_offset = name_bytes ? need - name_bytes : 0;

@@ -43,7 +43,8 @@ static void put_bitmap(BdrvOptions *tree, unsigned n, const Qcow2Bitmap *bitmap)
     g_snprintf(key, sizeof(key), "data.bitmaps.%u.name", n);
     bdrv_options_set_string(tree, key, bitmap->name);
     g_snprintf(key, sizeof(key), "data.bitmaps.%u.granularity", n);
-    bdrv_options_set_int(tree, key, bitmap->granularity_bits < 63 ? INT64_C(1) << bitmap->granularity_bits : INT64_MAX);
+    bdrv_options_set_int(tree, key,
+                         bitmap->granularity_bits < 63 ? INT64_C(1) << bitmap->granularity_bits : INT64_MAX);
 }
 
 /* The order of keys is the one qemu-img prints. */
@@ -57,7 +58,8 @@ BdrvOptions *qcow2_get_specific_info(BlockDriverState *bs)
     bdrv_options_set_string(tree, "data.compat", v3 ? "1.1" : "0.10");
     bdrv_options_set_string(tree, "data.compression-type", h->compression_type ? "zstd" : "zlib");
     if (v3) {
-        bdrv_options_set_bool(tree, "data.lazy-refcounts", h->compatible_features & QCOW2_COMPAT_LAZY_REFCOUNTS);
+        bdrv_options_set_bool(tree, "data.lazy-refcounts",
+                              h->compatible_features & QCOW2_COMPAT_LAZY_REFCOUNTS);
     }
     for (unsigned n = 0; n < s->bitmaps.count; n++) {
         put_bitmap(tree, n, &s->bitmaps.bitmaps[n]);
@@ -70,11 +72,13 @@ BdrvOptions *qcow2_get_specific_info(BlockDriverState *bs)
         if (s->extensions.data_file) {
             bdrv_options_set_string(tree, "data.data-file", s->extensions.data_file);
         }
-        bdrv_options_set_bool(tree, "data.data-file-raw", h->autoclear_features & QCOW2_AUTOCLEAR_DATA_FILE_RAW);
+        bdrv_options_set_bool(tree, "data.data-file-raw",
+                              h->autoclear_features & QCOW2_AUTOCLEAR_DATA_FILE_RAW);
     }
     if (v3) {
         bdrv_options_set_bool(tree, "data.corrupt", s->corrupt);
-        bdrv_options_set_bool(tree, "data.extended-l2", h->incompatible_features & QCOW2_INCOMPAT_EXTENDED_L2);
+        bdrv_options_set_bool(tree, "data.extended-l2",
+                              h->incompatible_features & QCOW2_INCOMPAT_EXTENDED_L2);
     }
     return tree;
 }

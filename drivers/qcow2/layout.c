@@ -21,7 +21,8 @@ static bool too_large(const Qcow2CreateParams *p, const char *table, uint32_t bo
 }
 
 /* The refcount structures count themselves: add what is missing until it is enough. */
-static bool place_refcounts(const Qcow2CreateParams *p, Qcow2Layout *l, uint64_t other_clusters, GError **errp)
+static bool place_refcounts(const Qcow2CreateParams *p, Qcow2Layout *l, uint64_t other_clusters,
+                            GError **errp)
 {
     uint64_t per_block = ((uint64_t)l->cluster_size * 8) >> p->refcount_order;
     uint64_t table = 1, blocks = 1;

@@ -17,8 +17,8 @@
 #include "drivers/qcow2/compressed.h"
 #include "drivers/qcow2/open.h"
 
-#define KNOWN_INCOMPATIBLE                                                                                     \
-    (QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT | QCOW2_INCOMPAT_DATA_FILE | QCOW2_INCOMPAT_COMPRESSION |  \
+#define KNOWN_INCOMPATIBLE                                                                                   \
+    (QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT | QCOW2_INCOMPAT_DATA_FILE | QCOW2_INCOMPAT_COMPRESSION | \
      QCOW2_INCOMPAT_EXTENDED_L2)
 
 /* Read of the header cluster when cluster_bits is nonsense: enough for the feature name table. */
@@ -33,7 +33,7 @@ typedef struct Opening {
     bool check;     /* opened for check: tolerate what a check reports */
     bool info_only; /* BDRV_O_NO_IO: nothing but the header's facts is wanted */
     int64_t file_length;
-    uint8_t *head;  /* the header cluster, or what the file has of it */
+    uint8_t *head; /* the header cluster, or what the file has of it */
     size_t head_bytes;
 } Opening;
 
@@ -42,8 +42,8 @@ static bool coroutine_fn read_bytes(Opening *o, uint64_t offset, size_t bytes, v
 {
     int ret = bdrv_co_pread(o->bs->file, (int64_t)offset, (int64_t)bytes, buf, 0);
     if (ret < 0) {
-        g_set_error(errp, BDRV_ERROR, -ret, "cannot read %s (%zu bytes at offset %" PRIu64 "): %s", what, bytes,
-                    offset, g_strerror(-ret));
+        g_set_error(errp, BDRV_ERROR, -ret, "cannot read %s (%zu bytes at offset %" PRIu64 "): %s", what,
+                    bytes, offset, g_strerror(-ret));
     }
     return ret >= 0;
 }
@@ -72,8 +72,8 @@ static bool coroutine_fn keep_unknown_header(Opening *o, GError **errp)
     o->head_bytes = (size_t)MIN(want, (uint64_t)o->file_length);
     if (h->header_length > o->head_bytes) {
         g_set_error(errp, BDRV_ERROR, EINVAL,
-                    "header_length %" PRIu32 " is larger than the header cluster (%zu bytes)", h->header_length,
-                    o->head_bytes);
+                    "header_length %" PRIu32 " is larger than the header cluster (%zu bytes)",
+                    h->header_length, o->head_bytes);
         return false;
     }
     o->head = g_try_malloc(o->head_bytes);
@@ -107,19 +107,20 @@ static bool refuse_unknown_features(Opening *o, uint64_t unknown, GError **errp)
 {
     /* A damaged extension area only costs the names. */
     Qcow2HeaderExtensions ext = { 0 };
-    qcow2_extensions_decode(o->head + o->s->header.header_length, extension_area(o), o->s->header.header_length, &ext,
-                            NULL);
+    qcow2_extensions_decode(o->head + o->s->header.header_length, extension_area(o),
+                            o->s->header.header_length, &ext, NULL);
     g_autofree char *names =
         qcow2_feature_list(ext.feature_names, ext.feature_names_bytes, QCOW2_FEATURE_INCOMPATIBLE, unknown);
     qcow2_extensions_clear(&ext);
-    g_set_error(errp, BDRV_ERROR, ENOTSUP, "unsupported qcow2 feature(s): %s; a newer version may know them", names);
+    g_set_error(errp, BDRV_ERROR, ENOTSUP, "unsupported qcow2 feature(s): %s; a newer version may know them",
+                names);
     return false;
 }
 
 static bool not_built(const char *feature, GError **errp)
 {
-    g_set_error(errp, BDRV_ERROR, ENOTSUP, "%s is not built yet: only information about the image can be shown",
-                feature);
+    g_set_error(errp, BDRV_ERROR, ENOTSUP,
+                "%s is not built yet: only information about the image can be shown", feature);
     return false;
 }
 
@@ -127,20 +128,23 @@ static bool check_compression_type(const Qcow2Header *h, GError **errp)
 {
     bool bit = h->incompatible_features & QCOW2_INCOMPAT_COMPRESSION;
     if (bit != (h->compression_type != 0)) {
-        g_set_error(errp, BDRV_ERROR, EINVAL,
-                    "compression_type %u contradicts the compression type feature bit (%s): the bit must be set if "
-                    "and only if the type is not 0",
-                    h->compression_type, bit ? "set" : "clear");
+        g_set_error(
+            errp, BDRV_ERROR, EINVAL,
+            "compression_type %u contradicts the compression type feature bit (%s): the bit must be set if "
+            "and only if the type is not 0",
+            h->compression_type, bit ? "set" : "clear");
         return false;
     }
     if (h->compression_type > 1) {
-        g_set_error(errp, BDRV_ERROR, ENOTSUP, "compression_type %u is unknown; 0 (zlib) and 1 (zstd) are supported",
+        g_set_error(errp, BDRV_ERROR, ENOTSUP,
+                    "compression_type %u is unknown; 0 (zlib) and 1 (zstd) are supported",
                     h->compression_type);
         return false;
     }
 #ifndef CONFIG_LIBZSTD
     if (h->compression_type == 1) {
-        g_set_error(errp, BDRV_ERROR, ENOTSUP, "compression_type 1 (zstd) is not supported: built without libzstd");
+        g_set_error(errp, BDRV_ERROR, ENOTSUP,
+                    "compression_type 1 (zstd) is not supported: built without libzstd");
         return false;
     }
 #endif
@@ -171,7 +175,8 @@ static bool check_features(Opening *o, GError **errp)
 static bool check_refcount_order(Opening *o, GError **errp)
 {
     if (o->s->header.refcount_order > QCOW2_MAX_REFCOUNT_ORDER) {
-        g_set_error(errp, BDRV_ERROR, EINVAL, "refcount_order %" PRIu32 " is larger than %u (64-bit refcounts)",
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "refcount_order %" PRIu32 " is larger than %u (64-bit refcounts)",
                     o->s->header.refcount_order, QCOW2_MAX_REFCOUNT_ORDER);
         return false;
     }
@@ -183,8 +188,9 @@ static bool check_cluster_bits(Opening *o, GError **errp)
     const Qcow2Header *h = &o->s->header;
     unsigned least = h->incompatible_features & QCOW2_INCOMPAT_EXTENDED_L2 ? 14 : QCOW2_MIN_CLUSTER_BITS;
     if (h->cluster_bits < least || h->cluster_bits > QCOW2_MAX_CLUSTER_BITS) {
-        g_set_error(errp, BDRV_ERROR, EINVAL, "cluster_bits %" PRIu32 " is out of range; %u to %u are supported",
-                    h->cluster_bits, least, QCOW2_MAX_CLUSTER_BITS);
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "cluster_bits %" PRIu32 " is out of range; %u to %u are supported", h->cluster_bits,
+                    least, QCOW2_MAX_CLUSTER_BITS);
         return false;
     }
     return true;
@@ -192,11 +198,14 @@ static bool check_cluster_bits(Opening *o, GError **errp)
 
 static bool check_encryption(Opening *o, GError **errp)
 {
-    static const char *const names[] = { "none", "AES encryption (crypt_method 1)", "LUKS encryption (crypt_method 2)" };
+    static const char *const names[] = { "none", "AES encryption (crypt_method 1)",
+                                         "LUKS encryption (crypt_method 2)" };
     uint32_t method = o->s->header.crypt_method;
     if (method >= G_N_ELEMENTS(names)) {
-        g_set_error(errp, BDRV_ERROR, EINVAL, "crypt_method %" PRIu32 " is unknown; 0 (none), 1 (AES) and 2 (LUKS) are "
-                    "defined", method);
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "crypt_method %" PRIu32 " is unknown; 0 (none), 1 (AES) and 2 (LUKS) are "
+                    "defined",
+                    method);
         return false;
     }
     if (method != 0 && !o->s->metadata_only) {
@@ -227,7 +236,8 @@ static bool set_geometry(Opening *o, GError **errp)
 {
     const Qcow2Header *h = &o->s->header;
     if (h->size > INT64_MAX) {
-        g_set_error(errp, BDRV_ERROR, EFBIG, "a disk of %" PRIu64 " bytes is larger than %" PRId64, h->size, INT64_MAX);
+        g_set_error(errp, BDRV_ERROR, EFBIG, "a disk of %" PRIu64 " bytes is larger than %" PRId64, h->size,
+                    INT64_MAX);
         return false;
     }
     qcow2_geometry_init(&o->s->geometry, h);
@@ -268,8 +278,8 @@ static bool load_backing_name(Opening *o, GError **errp)
         return true;
     }
     if (h->backing_file_size > QCOW2_MAX_BACKING_NAME) {
-        g_set_error(errp, BDRV_ERROR, EINVAL, "backing_file_size %" PRIu32 " is larger than %u", h->backing_file_size,
-                    QCOW2_MAX_BACKING_NAME);
+        g_set_error(errp, BDRV_ERROR, EINVAL, "backing_file_size %" PRIu32 " is larger than %u",
+                    h->backing_file_size, QCOW2_MAX_BACKING_NAME);
         return false;
     }
     if (h->backing_file_offset < h->header_length || h->backing_file_offset > o->head_bytes ||
@@ -304,21 +314,24 @@ static bool coroutine_fn load_snapshots(Opening *o, GError **errp)
 bool qcow2_check_writable(const Qcow2State *s, bool check, GError **errp)
 {
     if (s->corrupt && !check) {
-        g_set_error(errp, BDRV_ERROR, EACCES,
-                    "the image is marked corrupt and cannot be opened read/write; open it read-only, or repair it "
-                    "first");
+        g_set_error(
+            errp, BDRV_ERROR, EACCES,
+            "the image is marked corrupt and cannot be opened read/write; open it read-only, or repair it "
+            "first");
         return false;
     }
     if (s->dirty_at_open && !check) {
         g_set_error(errp, BDRV_ERROR, EACCES,
-                    "the image was not closed cleanly (dirty bit) and cannot be opened read/write before its refcounts "
+                    "the image was not closed cleanly (dirty bit) and cannot be opened read/write before its "
+                    "refcounts "
                     "are repaired; open it read-only, or repair it first");
         return false;
     }
     if (s->header.autoclear_features & QCOW2_AUTOCLEAR_BITMAPS) {
-        g_set_error(errp, BDRV_ERROR, ENOTSUP,
-                    "writing to an image with persistent bitmaps is not built yet; open it read-only, or remove the "
-                    "bitmaps first");
+        g_set_error(
+            errp, BDRV_ERROR, ENOTSUP,
+            "writing to an image with persistent bitmaps is not built yet; open it read-only, or remove the "
+            "bitmaps first");
         return false;
     }
     return true;
@@ -378,8 +391,9 @@ static bool coroutine_fn clear_autoclear(Opening *o, GError **errp)
     int ret = qcow2_write_header_sector(o->bs);
     if (ret < 0) {
         s->header.autoclear_features = before;
-        g_set_error(errp, BDRV_ERROR, -ret, "cannot clear the autoclear features 0x%" PRIx64 " in the header: %s",
-                    before, g_strerror(-ret));
+        g_set_error(errp, BDRV_ERROR, -ret,
+                    "cannot clear the autoclear features 0x%" PRIx64 " in the header: %s", before,
+                    g_strerror(-ret));
         return false;
     }
     return true;
@@ -406,7 +420,8 @@ static void coroutine_fn undo_open(Opening *o)
     g_clear_pointer(&bs->backing_format, g_free);
 }
 
-bool coroutine_fn qcow2_open(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags, GError **errp)
+bool coroutine_fn qcow2_open(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags,
+                             GError **errp)
 {
     Qcow2State *s = qcow2_state(bs);
     Opening o = {
@@ -420,6 +435,7 @@ bool coroutine_fn qcow2_open(BlockDriverState *bs, const BdrvOptions *options, B
     s->bs = bs;
     /* A check that repairs nothing reads all tables itself, so that damage cannot keep it from starting. */
     s->metadata_only = o.info_only || (o.check && !o.writable);
+    /* clang-format off */
     bool ok = qcow2_check_open_options(options, errp) &&
               load_header(&o, errp) &&
               keep_unknown_header(&o, errp) &&
@@ -437,6 +453,7 @@ bool coroutine_fn qcow2_open(BlockDriverState *bs, const BdrvOptions *options, B
               check_writable(&o, errp) &&
               open_meta(&o, errp) &&
               clear_autoclear(&o, errp);
+    /* clang-format on */
     g_free(o.head);
     if (!ok) {
         undo_open(&o);

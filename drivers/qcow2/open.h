@@ -29,7 +29,8 @@ bool qcow2_check_writable(const Qcow2State *s, bool check, GError **errp);
 extern const BdrvOptionSpec qcow2_open_options[];
 
 /** qcow2_cache_config() - cache sizes from options and geometry */
-bool qcow2_cache_config(const Qcow2State *s, const BdrvOptions *options, Qcow2MetaConfig *config, GError **errp);
+bool qcow2_cache_config(const Qcow2State *s, const BdrvOptions *options, Qcow2MetaConfig *config,
+                        GError **errp);
 
 /** qcow2_check_open_options() - refuse what is not built, by name */
 bool qcow2_check_open_options(const BdrvOptions *options, GError **errp);

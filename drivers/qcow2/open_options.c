@@ -18,7 +18,8 @@ static const char *const overlap_check_choices[] = { "none", "constant", "cached
 const BdrvOptionSpec qcow2_open_options[] = {
     { "l2-cache-size", BDRV_OPTION_SIZE, "Maximum size of the L2 table cache", NULL, NULL },
     { "refcount-cache-size", BDRV_OPTION_SIZE, "Maximum size of the refcount block cache", NULL, NULL },
-    { "cache-size", BDRV_OPTION_SIZE, "Maximum combined size of the L2 and refcount block caches", NULL, NULL },
+    { "cache-size", BDRV_OPTION_SIZE, "Maximum combined size of the L2 and refcount block caches", NULL,
+      NULL },
     { "l2-cache-entry-size", BDRV_OPTION_SIZE, "Size of each entry in the L2 cache", "4k", NULL },
     { "lazy-refcounts", BDRV_OPTION_BOOL, "Postpone refcount updates", "off", NULL },
     { "overlap-check", BDRV_OPTION_STRING, "Templates for which metadata must not be overwritten", "cached",
@@ -34,7 +35,8 @@ bool qcow2_check_open_options(const BdrvOptions *options, GError **errp)
     }
     const char *overlap = bdrv_options_get_string(options, "overlap-check", "cached");
     if (!g_str_equal(overlap, "cached")) {
-        g_set_error(errp, BDRV_ERROR, ENOTSUP, "overlap-check=%s is not built yet; use overlap-check=cached", overlap);
+        g_set_error(errp, BDRV_ERROR, ENOTSUP, "overlap-check=%s is not built yet; use overlap-check=cached",
+                    overlap);
         return false;
     }
     return true;
@@ -44,10 +46,12 @@ bool qcow2_check_open_options(const BdrvOptions *options, GError **errp)
 static bool slice_size(const Qcow2State *s, const BdrvOptions *options, uint32_t *slice, GError **errp)
 {
     uint32_t cluster_size = s->geometry.cluster_size;
-    int64_t size = bdrv_options_get_int(options, "l2-cache-entry-size", MIN(DEFAULT_SLICE_BYTES, cluster_size));
+    int64_t size =
+        bdrv_options_get_int(options, "l2-cache-entry-size", MIN(DEFAULT_SLICE_BYTES, cluster_size));
     if (size < MIN_SLICE_BYTES || size > cluster_size || (size & (size - 1))) {
         g_set_error(errp, BDRV_ERROR, EINVAL,
-                    "l2-cache-entry-size %" PRId64 " is wrong: it must be a power of two from %u to the cluster size "
+                    "l2-cache-entry-size %" PRId64
+                    " is wrong: it must be a power of two from %u to the cluster size "
                     "%" PRIu32,
                     size, MIN_SLICE_BYTES, cluster_size);
         return false;
@@ -57,8 +61,8 @@ static bool slice_size(const Qcow2State *s, const BdrvOptions *options, uint32_t
 }
 
 /* cache-size gives the L2 cache what it can use and the refcount cache the rest. */
-static bool split_combined(const BdrvOptions *options, int64_t l2_useful, int64_t refcount_min, Qcow2MetaConfig *config,
-                           GError **errp)
+static bool split_combined(const BdrvOptions *options, int64_t l2_useful, int64_t refcount_min,
+                           Qcow2MetaConfig *config, GError **errp)
 {
     bool has_l2 = bdrv_options_has(options, "l2-cache-size");
     bool has_refcount = bdrv_options_has(options, "refcount-cache-size");
@@ -72,7 +76,8 @@ static bool split_combined(const BdrvOptions *options, int64_t l2_useful, int64_
     const char *one = has_l2 ? "l2-cache-size" : "refcount-cache-size";
     int64_t part = has_l2 ? config->l2_cache_bytes : config->refcount_cache_bytes;
     if ((has_l2 || has_refcount) && part > total) {
-        g_set_error(errp, BDRV_ERROR, EINVAL, "%s %" PRId64 " is larger than cache-size %" PRId64, one, part, total);
+        g_set_error(errp, BDRV_ERROR, EINVAL, "%s %" PRId64 " is larger than cache-size %" PRId64, one, part,
+                    total);
         return false;
     }
     if (has_l2) {
@@ -89,7 +94,8 @@ static bool split_combined(const BdrvOptions *options, int64_t l2_useful, int64_
     return true;
 }
 
-bool qcow2_cache_config(const Qcow2State *s, const BdrvOptions *options, Qcow2MetaConfig *config, GError **errp)
+bool qcow2_cache_config(const Qcow2State *s, const BdrvOptions *options, Qcow2MetaConfig *config,
+                        GError **errp)
 {
     const Qcow2Geometry *g = &s->geometry;
     uint32_t slice;
@@ -107,7 +113,8 @@ bool qcow2_cache_config(const Qcow2State *s, const BdrvOptions *options, Qcow2Me
         .refcount_cache_bytes = bdrv_options_get_int(options, "refcount-cache-size", refcount_min),
         .slice_bytes = slice,
     };
-    if (bdrv_options_has(options, "cache-size") && !split_combined(options, l2_useful, refcount_min, &c, errp)) {
+    if (bdrv_options_has(options, "cache-size") &&
+        !split_combined(options, l2_useful, refcount_min, &c, errp)) {
         return false;
     }
     c.l2_cache_bytes = MAX(MIN(c.l2_cache_bytes, l2_useful), (int64_t)MIN_SLICES * slice);

@@ -17,12 +17,14 @@ static bool check_place(const Qcow2State *s, const Table *t, int64_t file_length
     uint32_t cluster_size = s->geometry.cluster_size;
     if (t->offset % cluster_size) {
         g_set_error(errp, BDRV_ERROR, EINVAL,
-                    "%s offset %" PRIu64 " is not a multiple of the cluster size %" PRIu32 "; run 'bdrv-img check'",
+                    "%s offset %" PRIu64 " is not a multiple of the cluster size %" PRIu32
+                    "; run 'bdrv-img check'",
                     t->name, t->offset, cluster_size);
         return false;
     }
     if (t->offset == 0) {
-        g_set_error(errp, BDRV_ERROR, EINVAL, "%s offset 0 is the image header; run 'bdrv-img check'", t->name);
+        g_set_error(errp, BDRV_ERROR, EINVAL, "%s offset 0 is the image header; run 'bdrv-img check'",
+                    t->name);
         return false;
     }
     if (t->offset > (uint64_t)file_length || t->bytes > (uint64_t)file_length - t->offset) {
@@ -64,7 +66,8 @@ bool qcow2_check_l1_table(const Qcow2State *s, int64_t file_length, GError **err
     }
     if (need > QCOW2_MAX_L1_BYTES / 8) {
         g_set_error(errp, BDRV_ERROR, EFBIG,
-                    "a disk of %" PRIu64 " bytes needs %" PRIu64 " L1 table entries; at most %u are supported "
+                    "a disk of %" PRIu64 " bytes needs %" PRIu64
+                    " L1 table entries; at most %u are supported "
                     "(%" PRIu64 " bytes with this cluster size)",
                     h->size, need, QCOW2_MAX_L1_BYTES / 8,
                     (uint64_t)(QCOW2_MAX_L1_BYTES / 8) << (s->geometry.cluster_bits + s->geometry.l2_bits));
@@ -72,8 +75,8 @@ bool qcow2_check_l1_table(const Qcow2State *s, int64_t file_length, GError **err
     }
     if (h->l1_size < need) {
         g_set_error(errp, BDRV_ERROR, EINVAL,
-                    "the L1 table has %" PRIu32 " entries; a disk of %" PRIu64 " bytes needs %" PRIu64, h->l1_size,
-                    h->size, need);
+                    "the L1 table has %" PRIu32 " entries; a disk of %" PRIu64 " bytes needs %" PRIu64,
+                    h->l1_size, h->size, need);
         return false;
     }
     Table t = l1_table(s);
@@ -85,13 +88,14 @@ bool qcow2_check_refcount_table(const Qcow2State *s, int64_t file_length, GError
     uint32_t clusters = s->header.refcount_table_clusters;
     uint32_t max = QCOW2_MAX_REFTABLE_BYTES >> s->geometry.cluster_bits;
     if (clusters == 0) {
-        g_set_error(errp, BDRV_ERROR, EINVAL, "the image has no refcount table: refcount_table_clusters is 0");
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "the image has no refcount table: refcount_table_clusters is 0");
         return false;
     }
     if (clusters > max) {
         g_set_error(errp, BDRV_ERROR, EFBIG,
-                    "the refcount table has %" PRIu32 " clusters; at most %" PRIu32 " (8 MiB) are supported", clusters,
-                    max);
+                    "the refcount table has %" PRIu32 " clusters; at most %" PRIu32 " (8 MiB) are supported",
+                    clusters, max);
         return false;
     }
     Table t = refcount_table(s);
@@ -150,8 +154,8 @@ static bool check_apart(const Qcow2State *s, const Table *a, const Table *b, GEr
         return true;
     }
     g_set_error(errp, BDRV_ERROR, EINVAL,
-                "%s (%" PRIu64 " bytes at offset %" PRIu64 ") overlaps %s (%" PRIu64 " bytes at offset %" PRIu64
-                "); run 'bdrv-img check'",
+                "%s (%" PRIu64 " bytes at offset %" PRIu64 ") overlaps %s (%" PRIu64
+                " bytes at offset %" PRIu64 "); run 'bdrv-img check'",
                 a->name, a->bytes, a->offset, b->name, b->bytes, b->offset);
     return false;
 }

@@ -16,9 +16,11 @@ static bool same_caches(const Qcow2State *s, const BdrvOptions *options, GError 
     if (!qcow2_cache_config(s, options, &config, errp)) {
         return false;
     }
-    if (config.l2_cache_bytes != s->cache.l2_bytes || config.refcount_cache_bytes != s->cache.refcount_bytes ||
+    if (config.l2_cache_bytes != s->cache.l2_bytes ||
+        config.refcount_cache_bytes != s->cache.refcount_bytes ||
         config.slice_bytes != s->cache.slice_bytes) {
-        g_set_error(errp, BDRV_ERROR, ENOTSUP, "cache sizes cannot be changed by reopening; close the image and open it");
+        g_set_error(errp, BDRV_ERROR, ENOTSUP,
+                    "cache sizes cannot be changed by reopening; close the image and open it");
         return false;
     }
     return true;
@@ -29,13 +31,15 @@ static bool check_becomes_writable(BlockDriverState *bs, BdrvOpenFlags flags, GE
     const Qcow2State *s = qcow2_state(bs);
     if (bs->open_flags & BDRV_O_FORCE_SHARE) {
         g_set_error(errp, BDRV_ERROR, ENOTSUP,
-                    "the image was opened beside possible writers (force-share) and may have changed; close it and open "
+                    "the image was opened beside possible writers (force-share) and may have changed; close "
+                    "it and open "
                     "it read-write");
         return false;
     }
     if (s->header.autoclear_features & ~QCOW2_AUTOCLEAR_BITMAPS) {
         g_set_error(errp, BDRV_ERROR, ENOTSUP,
-                    "autoclear features 0x%" G_GINT64_MODIFIER "x must be cleared before writing; close the image and "
+                    "autoclear features 0x%" G_GINT64_MODIFIER
+                    "x must be cleared before writing; close the image and "
                     "open it read-write",
                     s->header.autoclear_features);
         return false;

@@ -27,12 +27,13 @@ static bool fail(int ret, const char *what, GError **errp)
 static bool check_request(const Qcow2State *s, int64_t length, bool exact, GError **errp)
 {
     if (length < (int64_t)s->header.size) {
-        g_set_error(errp, BDRV_ERROR, ENOTSUP, "shrinking a qcow2 image is not built yet: it has %" PRIu64 " bytes",
-                    s->header.size);
+        g_set_error(errp, BDRV_ERROR, ENOTSUP,
+                    "shrinking a qcow2 image is not built yet: it has %" PRIu64 " bytes", s->header.size);
         return false;
     }
     if (exact && length % SECTOR_BYTES) {
-        g_set_error(errp, BDRV_ERROR, EINVAL, "the new size %" PRId64 " is not a multiple of %d", length, SECTOR_BYTES);
+        g_set_error(errp, BDRV_ERROR, EINVAL, "the new size %" PRId64 " is not a multiple of %d", length,
+                    SECTOR_BYTES);
         return false;
     }
     if (length > INT64_MAX - SECTOR_BYTES) {
@@ -40,8 +41,9 @@ static bool check_request(const Qcow2State *s, int64_t length, bool exact, GErro
         return false;
     }
     if (s->geometry.version < 3 && s->header.nb_snapshots) {
-        g_set_error(errp, BDRV_ERROR, ENOTSUP,
-                    "a version 2 image with snapshots cannot be resized: its snapshots do not record their size");
+        g_set_error(
+            errp, BDRV_ERROR, ENOTSUP,
+            "a version 2 image with snapshots cannot be resized: its snapshots do not record their size");
         return false;
     }
     return true;
@@ -54,7 +56,8 @@ static bool l1_entries(const Qcow2State *s, uint64_t length, uint64_t *entries, 
     *entries = (length >> shift) + ((length & ((UINT64_C(1) << shift) - 1)) != 0);
     if (*entries > QCOW2_MAX_L1_BYTES / 8) {
         g_set_error(errp, BDRV_ERROR, EFBIG,
-                    "a disk of %" PRIu64 " bytes needs %" PRIu64 " L1 table entries; at most %u are supported: use a "
+                    "a disk of %" PRIu64 " bytes needs %" PRIu64
+                    " L1 table entries; at most %u are supported: use a "
                     "larger cluster size",
                     length, *entries, QCOW2_MAX_L1_BYTES / 8);
         return false;
@@ -94,7 +97,8 @@ static int coroutine_fn zero_last_cluster(BlockDriverState *bs, uint64_t old_siz
         return ret;
     }
     Qcow2L2Entry e = qcow2_l2_entry_decode(entry, s->geometry.version, s->geometry.cluster_bits);
-    bool shows = e.kind == QCOW2_CLUSTER_UNALLOCATED ? backing_length > old_size : e.kind != QCOW2_CLUSTER_ZERO;
+    bool shows =
+        e.kind == QCOW2_CLUSTER_UNALLOCATED ? backing_length > old_size : e.kind != QCOW2_CLUSTER_ZERO;
     uint64_t bytes = MIN(s->geometry.cluster_size - in_cluster, new_size - old_size);
     return shows ? write_zero_bytes(bs, old_size, bytes) : 0;
 }
@@ -135,10 +139,11 @@ static int coroutine_fn hide_backing(BlockDriverState *bs, uint64_t old_size, ui
 }
 
 /*
- * Clusters mapped past the old end: VM state that an older program left there, or a growth that did not come to its
- * end. @mapped_end: what the L1 table covered before.
+ * Clusters mapped past the old end: VM state that an older program left there, or a growth that did not come
+ * to its end. @mapped_end: what the L1 table covered before.
  */
-static int coroutine_fn hide_leftovers(BlockDriverState *bs, uint64_t old_size, uint64_t new_size, uint64_t mapped_end)
+static int coroutine_fn hide_leftovers(BlockDriverState *bs, uint64_t old_size, uint64_t new_size,
+                                       uint64_t mapped_end)
 {
     const Qcow2Geometry *g = &qcow2_state(bs)->geometry;
     uint64_t cluster_mask = g->cluster_size - 1;
@@ -162,8 +167,8 @@ static int coroutine_fn hide_leftovers(BlockDriverState *bs, uint64_t old_size, 
 }
 
 /* [host_offset, +bytes) of the file: there, reading as zeroes, with space as @prealloc says. */
-static bool coroutine_fn reserve_host(BlockDriverState *bs, uint64_t host_offset, uint64_t bytes, BdrvPrealloc prealloc,
-                                      GError **errp)
+static bool coroutine_fn reserve_host(BlockDriverState *bs, uint64_t host_offset, uint64_t bytes,
+                                      BdrvPrealloc prealloc, GError **errp)
 {
     int64_t length = bdrv_co_getlength(bs->file);
     if (length < 0) {
@@ -173,7 +178,8 @@ static bool coroutine_fn reserve_host(BlockDriverState *bs, uint64_t host_offset
     uint64_t old_end = MIN(end, MAX((uint64_t)length, host_offset));
     if (old_end > host_offset) {
         BdrvRequestFlags flags = prealloc == BDRV_PREALLOC_METADATA ? BDRV_REQ_MAY_UNMAP : 0;
-        int ret = bdrv_co_pwrite_zeroes(bs->file, (int64_t)host_offset, (int64_t)(old_end - host_offset), flags);
+        int ret =
+            bdrv_co_pwrite_zeroes(bs->file, (int64_t)host_offset, (int64_t)(old_end - host_offset), flags);
         if (!fail(ret, "zero preallocated clusters", errp)) {
             return false;
         }
@@ -183,8 +189,8 @@ static bool coroutine_fn reserve_host(BlockDriverState *bs, uint64_t host_offset
 }
 
 /* Entries for @count clusters in a row on the host, in one slice of their L2 table. */
-static bool coroutine_fn publish_run(BlockDriverState *bs, uint64_t guest_offset, uint64_t host_offset, uint64_t count,
-                                     GError **errp)
+static bool coroutine_fn publish_run(BlockDriverState *bs, uint64_t guest_offset, uint64_t host_offset,
+                                     uint64_t count, GError **errp)
 {
     uint64_t entries[ENTRIES_A_ROUND];
     uint32_t cluster_size = qcow2_state(bs)->geometry.cluster_size;
@@ -205,8 +211,8 @@ static bool coroutine_fn publish_run(BlockDriverState *bs, uint64_t guest_offset
 }
 
 /* Clusters of the new part that have none: allocate, reserve, publish. */
-static bool coroutine_fn preallocate(BlockDriverState *bs, uint64_t old_size, uint64_t new_size, BdrvPrealloc prealloc,
-                                     GError **errp)
+static bool coroutine_fn preallocate(BlockDriverState *bs, uint64_t old_size, uint64_t new_size,
+                                     BdrvPrealloc prealloc, GError **errp)
 {
     const Qcow2Geometry *g = &qcow2_state(bs)->geometry;
     uint64_t cluster_mask = g->cluster_size - 1;

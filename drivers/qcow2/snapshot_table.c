@@ -57,14 +57,16 @@ static bool coroutine_fn load_entry(TableWindow *w, uint64_t *at, Qcow2Snapshot 
                     w->table_offset + *at, g_strerror(-ret));
         return false;
     }
-    if (!qcow2_snapshot_decode(w->buf + (*at - w->start), have, s->geometry.version, s->header.size, snapshot, errp)) {
+    if (!qcow2_snapshot_decode(w->buf + (*at - w->start), have, s->geometry.version, s->header.size, snapshot,
+                               errp)) {
         return false;
     }
     *at += MIN(entry_bytes, w->length - *at); /* the padding of the last one may be missing */
     return true;
 }
 
-static bool coroutine_fn load_entries(TableWindow *w, unsigned count, Qcow2SnapshotTable *table, GError **errp)
+static bool coroutine_fn load_entries(TableWindow *w, unsigned count, Qcow2SnapshotTable *table,
+                                      GError **errp)
 {
     unsigned room = 0;
     uint64_t at = 0;
@@ -92,8 +94,9 @@ static bool check_fields(const Qcow2State *s, int64_t file_length, GError **errp
 {
     const Qcow2Header *h = &s->header;
     if (h->nb_snapshots > QCOW2_MAX_SNAPSHOTS) {
-        g_set_error(errp, BDRV_ERROR, EINVAL, "the header counts %" PRIu32 " snapshots; at most %u are allowed",
-                    h->nb_snapshots, QCOW2_MAX_SNAPSHOTS);
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "the header counts %" PRIu32 " snapshots; at most %u are allowed", h->nb_snapshots,
+                    QCOW2_MAX_SNAPSHOTS);
         return false;
     }
     if (h->snapshots_offset % s->geometry.cluster_size) {
@@ -103,8 +106,8 @@ static bool check_fields(const Qcow2State *s, int64_t file_length, GError **errp
         return false;
     }
     if (h->snapshots_offset == 0) {
-        g_set_error(errp, BDRV_ERROR, EINVAL, "snapshot table offset 0 is the image header; nb_snapshots is %" PRIu32,
-                    h->nb_snapshots);
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "snapshot table offset 0 is the image header; nb_snapshots is %" PRIu32, h->nb_snapshots);
         return false;
     }
     if (h->snapshots_offset >= (uint64_t)file_length) {

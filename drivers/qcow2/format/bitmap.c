@@ -14,7 +14,8 @@
 bool qcow2_bitmap_decode(const uint8_t *buf, size_t size, Qcow2Bitmap *out, size_t *consumed, GError **errp)
 {
     if (size < QCOW2_BITMAP_FIXED_BYTES) {
-        g_set_error(errp, BDRV_ERROR, EINVAL, "the bitmap directory ends inside an entry: %zu bytes remain of %u", size,
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "the bitmap directory ends inside an entry: %zu bytes remain of %u", size,
                     QCOW2_BITMAP_FIXED_BYTES);
         return false;
     }
@@ -34,8 +35,8 @@ bool qcow2_bitmap_decode(const uint8_t *buf, size_t size, Qcow2Bitmap *out, size
         return false;
     }
     if (name_bytes == 0 || name_bytes > MAX_NAME_BYTES) {
-        g_set_error(errp, BDRV_ERROR, EINVAL, "a bitmap has a name of %u bytes; 1 to %u are allowed", name_bytes,
-                    MAX_NAME_BYTES);
+        g_set_error(errp, BDRV_ERROR, EINVAL, "a bitmap has a name of %u bytes; 1 to %u are allowed",
+                    name_bytes, MAX_NAME_BYTES);
         return false;
     }
     b.name = g_strndup((const char *)buf + QCOW2_BITMAP_FIXED_BYTES + extra, name_bytes);

@@ -37,7 +37,8 @@ static bool no_memory(size_t bytes, GError **errp)
 
 static bool duplicate(uint32_t type, GError **errp)
 {
-    g_set_error(errp, BDRV_ERROR, EINVAL, "header extension 0x%08" PRIx32 " is there twice; it may appear once", type);
+    g_set_error(errp, BDRV_ERROR, EINVAL,
+                "header extension 0x%08" PRIx32 " is there twice; it may appear once", type);
     return false;
 }
 
@@ -48,7 +49,8 @@ static bool take_string(char **field, uint32_t type, const uint8_t *data, uint32
     }
     if (length > MAX_STRING_BYTES) {
         g_set_error(errp, BDRV_ERROR, EINVAL,
-                    "header extension 0x%08" PRIx32 " holds a string of %" PRIu32 " bytes; at most %u are allowed",
+                    "header extension 0x%08" PRIx32 " holds a string of %" PRIu32
+                    " bytes; at most %u are allowed",
                     type, length, MAX_STRING_BYTES);
         return false;
     }
@@ -56,8 +58,8 @@ static bool take_string(char **field, uint32_t type, const uint8_t *data, uint32
     return true;
 }
 
-static bool take_bytes(uint8_t **field, uint32_t *field_bytes, uint32_t type, const uint8_t *data, uint32_t length,
-                       GError **errp)
+static bool take_bytes(uint8_t **field, uint32_t *field_bytes, uint32_t type, const uint8_t *data,
+                       uint32_t length, GError **errp)
 {
     if (*field) {
         return duplicate(type, errp);
@@ -113,8 +115,8 @@ static bool take_extension(Qcow2HeaderExtensions *ext, uint32_t type, const uint
     }
 }
 
-bool qcow2_extensions_decode(const uint8_t *buf, size_t size, uint64_t first_offset, Qcow2HeaderExtensions *ext,
-                             GError **errp)
+bool qcow2_extensions_decode(const uint8_t *buf, size_t size, uint64_t first_offset,
+                             Qcow2HeaderExtensions *ext, GError **errp)
 {
     for (size_t at = 0; size - at >= EXT_HEADER_BYTES;) {
         uint32_t type = load_be32(buf + at);
@@ -205,7 +207,8 @@ void qcow2_extensions_clear(Qcow2HeaderExtensions *ext)
     *ext = (Qcow2HeaderExtensions){ 0 };
 }
 
-bool qcow2_bitmaps_extension_decode(const uint8_t *buf, size_t size, Qcow2BitmapsExtension *out, GError **errp)
+bool qcow2_bitmaps_extension_decode(const uint8_t *buf, size_t size, Qcow2BitmapsExtension *out,
+                                    GError **errp)
 {
     if (size != 24) {
         g_set_error(errp, BDRV_ERROR, EINVAL, "the bitmaps extension has %zu bytes; it must have 24", size);
@@ -217,13 +220,15 @@ bool qcow2_bitmaps_extension_decode(const uint8_t *buf, size_t size, Qcow2Bitmap
         .directory_offset = load_be64(buf + 16),
     };
     if (load_be32(buf + 4) != 0) {
-        g_set_error(errp, BDRV_ERROR, EINVAL, "the reserved field of the bitmaps extension is 0x%08" PRIx32 ", not 0",
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "the reserved field of the bitmaps extension is 0x%08" PRIx32 ", not 0",
                     load_be32(buf + 4));
         return false;
     }
     if (b.nb_bitmaps == 0 || b.nb_bitmaps > QCOW2_MAX_BITMAPS) {
-        g_set_error(errp, BDRV_ERROR, EINVAL, "the bitmaps extension counts %" PRIu32 " bitmaps; 1 to %u are allowed",
-                    b.nb_bitmaps, QCOW2_MAX_BITMAPS);
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "the bitmaps extension counts %" PRIu32 " bitmaps; 1 to %u are allowed", b.nb_bitmaps,
+                    QCOW2_MAX_BITMAPS);
         return false;
     }
     *out = b;
@@ -233,7 +238,8 @@ bool qcow2_bitmaps_extension_decode(const uint8_t *buf, size_t size, Qcow2Bitmap
 bool qcow2_crypto_extension_decode(const uint8_t *buf, size_t size, Qcow2CryptoExtension *out, GError **errp)
 {
     if (size != 16) {
-        g_set_error(errp, BDRV_ERROR, EINVAL, "the encryption header extension has %zu bytes; it must have 16", size);
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "the encryption header extension has %zu bytes; it must have 16", size);
         return false;
     }
     *out = (Qcow2CryptoExtension){ .offset = load_be64(buf), .length = load_be64(buf + 8) };

@@ -81,8 +81,8 @@ typedef struct Qcow2UnknownExtension {
 } Qcow2UnknownExtension;
 
 typedef struct Qcow2HeaderExtensions {
-    char *backing_format;  /* 0xe2792aca; NULL: absent */
-    char *data_file;       /* 0x44415441 */
+    char *backing_format;   /* 0xe2792aca; NULL: absent */
+    char *data_file;        /* 0x44415441 */
     uint8_t *feature_names; /* 0x6803f857, raw table */
     uint32_t feature_names_bytes;
     uint8_t *bitmaps; /* 0x23852875, raw */
@@ -148,8 +148,8 @@ size_t qcow2_header_encode(const Qcow2Header *header, uint8_t *buf, size_t size)
  * The area ends at the end marker, or where fewer than 8 bytes remain. @ext must be zeroed or
  * cleared; unknown_header is not touched. Fails with EINVAL (length, duplicate) or ENOMEM.
  */
-bool qcow2_extensions_decode(const uint8_t *buf, size_t size, uint64_t first_offset, Qcow2HeaderExtensions *ext,
-                             GError **errp);
+bool qcow2_extensions_decode(const uint8_t *buf, size_t size, uint64_t first_offset,
+                             Qcow2HeaderExtensions *ext, GError **errp);
 
 /** qcow2_extensions_size() - bytes qcow2_extensions_encode() needs, end marker included */
 size_t qcow2_extensions_size(const Qcow2HeaderExtensions *ext);
@@ -165,7 +165,8 @@ typedef struct Qcow2BitmapsExtension {
     uint32_t nb_bitmaps;
     uint64_t directory_size, directory_offset; /* bytes */
 } Qcow2BitmapsExtension;
-bool qcow2_bitmaps_extension_decode(const uint8_t *buf, size_t size, Qcow2BitmapsExtension *out, GError **errp);
+bool qcow2_bitmaps_extension_decode(const uint8_t *buf, size_t size, Qcow2BitmapsExtension *out,
+                                    GError **errp);
 
 /* The full disk encryption header pointer */
 typedef struct Qcow2CryptoExtension {
@@ -213,11 +214,11 @@ typedef enum Qcow2ClusterKind {
 
 typedef struct Qcow2L2Entry {
     Qcow2ClusterKind kind;
-    bool copied;              /* COPIED flag */
-    bool reserved;            /* reserved bits are set: tolerated for reading, reported by check */
-    uint64_t host_offset;     /* 0: none; compressed: first byte of the data, unaligned */
+    bool copied;               /* COPIED flag */
+    bool reserved;             /* reserved bits are set: tolerated for reading, reported by check */
+    uint64_t host_offset;      /* 0: none; compressed: first byte of the data, unaligned */
     uint32_t compressed_bytes; /* from host_offset to the end of the last sector */
-    const char *problem;      /* INVALID: what is wrong, a constant; else NULL */
+    const char *problem;       /* INVALID: what is wrong, a constant; else NULL */
 } Qcow2L2Entry;
 
 /** qcow2_l2_entry_decode() - @entry in host byte order, of an image without subclusters */
@@ -250,7 +251,8 @@ uint64_t qcow2_snapshot_entry_bytes(const uint8_t fixed[QCOW2_SNAPSHOT_FIXED_BYT
  */
 bool qcow2_snapshot_decode(const uint8_t *buf, size_t size, unsigned version, uint64_t guest_size,
                            Qcow2Snapshot *snapshot, GError **errp);
-/** qcow2_snapshot_encoded_bytes() / _encode() - entry with extra data as kept; returns bytes, 0 if @size is too small */
+/** qcow2_snapshot_encoded_bytes() / _encode() - entry with extra data as kept; returns bytes, 0 if @size is
+ * too small */
 size_t qcow2_snapshot_encoded_bytes(const Qcow2Snapshot *snapshot);
 size_t qcow2_snapshot_encode(const Qcow2Snapshot *snapshot, uint8_t *buf, size_t size);
 void qcow2_snapshot_clear(Qcow2Snapshot *snapshot);
@@ -285,7 +287,8 @@ bool qcow2_bitmap_directory_decode(const uint8_t *buf, size_t size, unsigned cou
                                    GError **errp);
 void qcow2_bitmap_table_clear(Qcow2BitmapTable *table);
 
-/** qcow2_bitmap_decode() - parse a directory entry; *@consumed is its length with padding. @out->name is the caller's */
+/** qcow2_bitmap_decode() - parse a directory entry; *@consumed is its length with padding. @out->name is the
+ * caller's */
 bool qcow2_bitmap_decode(const uint8_t *buf, size_t size, Qcow2Bitmap *out, size_t *consumed, GError **errp);
 
 #endif

@@ -46,7 +46,8 @@ bool qcow2_header_probe(const uint8_t *buf, size_t size)
 static bool check_header_length(const Qcow2Header *header, GError **errp)
 {
     if (header->header_length < QCOW2_HEADER_SIZE_V3) {
-        g_set_error(errp, BDRV_ERROR, EINVAL, "header_length %" PRIu32 " is too short: version 3 has at least %u bytes",
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "header_length %" PRIu32 " is too short: version 3 has at least %u bytes",
                     header->header_length, QCOW2_HEADER_SIZE_V3);
         return false;
     }
@@ -89,7 +90,8 @@ static bool decode_v3(const uint8_t *buf, size_t size, Qcow2Header *header, GErr
 bool qcow2_header_decode(const uint8_t *buf, size_t size, Qcow2Header *header, GError **errp)
 {
     if (size < QCOW2_HEADER_SIZE_V2) {
-        g_set_error(errp, BDRV_ERROR, EINVAL, "%zu bytes are too short for a qcow2 header of at least %u bytes", size,
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "%zu bytes are too short for a qcow2 header of at least %u bytes", size,
                     QCOW2_HEADER_SIZE_V2);
         return false;
     }
@@ -114,8 +116,8 @@ bool qcow2_header_decode(const uint8_t *buf, size_t size, Qcow2Header *header, G
         .snapshots_offset = load_be64(buf + H_SNAPSHOTS_OFFSET),
     };
     if (h.version != 2 && h.version != 3) {
-        g_set_error(errp, BDRV_ERROR, ENOTSUP, "qcow2 version %" PRIu32 " is not supported; versions 2 and 3 are",
-                    h.version);
+        g_set_error(errp, BDRV_ERROR, ENOTSUP,
+                    "qcow2 version %" PRIu32 " is not supported; versions 2 and 3 are", h.version);
         return false;
     }
     if (!decode_v3(buf, size, &h, errp)) {

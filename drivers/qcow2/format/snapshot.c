@@ -42,13 +42,15 @@ uint64_t qcow2_snapshot_entry_bytes(const uint8_t fixed[QCOW2_SNAPSHOT_FIXED_BYT
 static bool check_extra(uint32_t extra, unsigned version, GError **errp)
 {
     if (extra > QCOW2_MAX_SNAPSHOT_EXTRA) {
-        g_set_error(errp, BDRV_ERROR, EINVAL, "snapshot has %" PRIu32 " bytes of extra data; at most %u are allowed",
-                    extra, QCOW2_MAX_SNAPSHOT_EXTRA);
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "snapshot has %" PRIu32 " bytes of extra data; at most %u are allowed", extra,
+                    QCOW2_MAX_SNAPSHOT_EXTRA);
         return false;
     }
     if (version >= 3 && extra < X_MIN_V3) {
         g_set_error(errp, BDRV_ERROR, EINVAL,
-                    "snapshot has %" PRIu32 " bytes of extra data; version 3 needs at least %d", extra, X_MIN_V3);
+                    "snapshot has %" PRIu32 " bytes of extra data; version 3 needs at least %d", extra,
+                    X_MIN_V3);
         return false;
     }
     return true;
@@ -58,7 +60,8 @@ bool qcow2_snapshot_decode(const uint8_t *buf, size_t size, unsigned version, ui
                            Qcow2Snapshot *snapshot, GError **errp)
 {
     if (size < QCOW2_SNAPSHOT_FIXED_BYTES) {
-        g_set_error(errp, BDRV_ERROR, EINVAL, "the snapshot table ends inside an entry: %zu bytes remain of %u", size,
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "the snapshot table ends inside an entry: %zu bytes remain of %u", size,
                     QCOW2_SNAPSHOT_FIXED_BYTES);
         return false;
     }
@@ -82,8 +85,8 @@ bool qcow2_snapshot_decode(const uint8_t *buf, size_t size, unsigned version, ui
         .date_nsec = load_be32(buf + S_DATE_NSEC),
         .vm_clock_ns = load_be64(buf + S_VM_CLOCK_NS),
         .vm_state_size_32 = load_be32(buf + S_VM_STATE_SIZE),
-        .vm_state_size = extra >= X_VM_STATE_SIZE + 8 ? load_be64(x + X_VM_STATE_SIZE)
-                                                      : load_be32(buf + S_VM_STATE_SIZE),
+        .vm_state_size =
+            extra >= X_VM_STATE_SIZE + 8 ? load_be64(x + X_VM_STATE_SIZE) : load_be32(buf + S_VM_STATE_SIZE),
         .disk_size = extra >= X_DISK_SIZE + 8 ? load_be64(x + X_DISK_SIZE) : guest_size,
         .icount = extra >= X_ICOUNT + 8 ? load_be64(x + X_ICOUNT) : UINT64_MAX,
         .extra_data_bytes = extra,
@@ -93,7 +96,8 @@ bool qcow2_snapshot_decode(const uint8_t *buf, size_t size, unsigned version, ui
     };
     if (!s.extra_data || !s.id || !s.name) {
         qcow2_snapshot_clear(&s);
-        g_set_error(errp, BDRV_ERROR, ENOMEM, "no memory for a snapshot table entry of %" PRIu64 " bytes", need);
+        g_set_error(errp, BDRV_ERROR, ENOMEM, "no memory for a snapshot table entry of %" PRIu64 " bytes",
+                    need);
         return false;
     }
     memcpy(s.extra_data, x, extra);

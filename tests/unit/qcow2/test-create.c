@@ -69,8 +69,8 @@ static void test_every_geometry(void)
         for (unsigned bits = 1; bits <= 64; bits *= 2) {
             for (unsigned p = 0; p < G_N_ELEMENTS(preallocs); p++) {
                 g_autofree char *options =
-                    g_strdup_printf("size=1500k,cluster_size=%s,refcount_bits=%u,preallocation=%s", cluster_sizes[c],
-                                    bits, preallocs[p]);
+                    g_strdup_printf("size=1500k,cluster_size=%s,refcount_bits=%u,preallocation=%s",
+                                    cluster_sizes[c], bits, preallocs[p]);
                 stand_create("c", options);
                 BdrvCheckResult result = check("c");
                 g_test_message("%s: ends at %" G_GINT64_FORMAT, options, result.image_end_offset);
@@ -148,8 +148,10 @@ static void test_refused(void)
         { "size=7E,cluster_size=2M", EFBIG, "*too large for file format 'qcow2'*" },
         { "size=1M,backing_fmt=raw", EINVAL, "*backing_fmt cannot be used without backing_file*" },
         { "size=1M,backing_file=simdisk:x", EINVAL, "*without backing format*" },
-        { "size=1M,backing_file=simdisk:x,backing_fmt=raw,preallocation=full", EINVAL, "*preallocation=full*" },
-        { "backing_file=simdisk:none,backing_fmt=qcow2", ENOENT, "*cannot get the size of backing file 'simdisk:none'*" },
+        { "size=1M,backing_file=simdisk:x,backing_fmt=raw,preallocation=full", EINVAL,
+          "*preallocation=full*" },
+        { "backing_file=simdisk:none,backing_fmt=qcow2", ENOENT,
+          "*cannot get the size of backing file 'simdisk:none'*" },
         { "size=1M,lazy_refcounts=on", ENOTSUP, "*lazy_refcounts=on is not built yet*" },
         { "size=1M,extended_l2=on", ENOTSUP, "*extended_l2=on is not built yet*" },
         { "size=1M,encryption=on", ENOTSUP, "*encryption=on is not built yet*" },
@@ -171,12 +173,14 @@ static void test_long_backing_name(void)
 {
     g_autofree char *name = g_strnfill(1023, 'x');
     g_autofree char *fits = g_strdup_printf("size=1M,backing_file=%s,backing_fmt=raw", name);
-    g_autofree char *small = g_strdup_printf("size=1M,cluster_size=512,backing_file=%s,backing_fmt=raw", name);
+    g_autofree char *small =
+        g_strdup_printf("size=1M,cluster_size=512,backing_file=%s,backing_fmt=raw", name);
     g_autofree char *longer = g_strdup_printf("size=1M,backing_file=x%s,backing_fmt=raw", name);
     int code;
     stand_create("c", fits);
     g_autofree char *no_room = stand_create_error("d", small, &code);
-    g_assert_true(stand_matches("*cluster size is 512: use a larger cluster size or a shorter name*", no_room));
+    g_assert_true(
+        stand_matches("*cluster size is 512: use a larger cluster size or a shorter name*", no_room));
     g_autofree char *too_long = stand_create_error("d", longer, &code);
     g_assert_true(stand_matches("*1024 bytes; at most 1023*", too_long));
     stand_forget("c");
@@ -287,7 +291,8 @@ static void test_device(void)
     test_run(create_on_device);
     BdrvCheckResult result = check("device");
     g_assert_cmpint(result.corruptions + result.leaks + result.check_errors, ==, 0);
-    uint64_t l2_offset = stand_get("device", (int64_t)stand_get("device", 40, 8), 8) & UINT64_C(0xfffffffffffe00);
+    uint64_t l2_offset =
+        stand_get("device", (int64_t)stand_get("device", 40, 8), 8) & UINT64_C(0xfffffffffffe00);
     for (int64_t i = 0; i < 512; i++) {
         uint64_t data = stand_get("device", (int64_t)l2_offset + 8 * i, 8) & UINT64_C(0xfffffffffffe00);
         g_assert_cmphex(data, !=, 0);

@@ -9,13 +9,13 @@
 #include "drivers/qcow2/format/format.h"
 
 /* Run @body for every truncation of bytes[0..n), each in an allocation of exactly that size. */
-#define FOR_EACH_PREFIX(bytes_, n_, copy_, size_, body_)                                                       \
-    for (size_t size_ = 0; size_ <= (n_); size_++) {                                                           \
-        uint8_t *copy_ = g_malloc(size_ ? size_ : 1);                                                          \
-        copy_ = g_realloc(copy_, size_ ? size_ : 1);                                                           \
-        memcpy(copy_, (bytes_), size_);                                                                        \
-        body_;                                                                                                 \
-        g_free(copy_);                                                                                         \
+#define FOR_EACH_PREFIX(bytes_, n_, copy_, size_, body_)                                                     \
+    for (size_t size_ = 0; size_ <= (n_); size_++) {                                                         \
+        uint8_t *copy_ = g_malloc(size_ ? size_ : 1);                                                        \
+        copy_ = g_realloc(copy_, size_ ? size_ : 1);                                                         \
+        memcpy(copy_, (bytes_), size_);                                                                      \
+        body_;                                                                                               \
+        g_free(copy_);                                                                                       \
     }
 
 static const Qcow2Header sample = {
@@ -103,7 +103,8 @@ static void test_header_layout(void)
 {
     uint8_t buf[112] = { 0 };
     qcow2_header_encode(&sample, buf, sizeof(buf));
-    static const uint8_t start[] = { 'Q', 'F', 'I', 0xfb, 0, 0, 0, 3, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88 };
+    static const uint8_t start[] = { 'Q',  'F',  'I',  0xfb, 0,    0,    0,    3,
+                                     0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88 };
     g_assert_cmpmem(buf, sizeof(start), start, sizeof(start));
     g_assert_cmphex(load_be32(buf + 20), ==, 16);
     g_assert_cmphex(load_be64(buf + 40), ==, 0x30000);
@@ -202,7 +203,8 @@ static void test_refcount_widths(void)
         uint64_t *model = g_new0(uint64_t, entries);
         for (unsigned round = 0; round < 4000; round++) {
             uint64_t i = g_test_rand_int() % entries;
-            uint64_t value = ((uint64_t)(uint32_t)g_test_rand_int() << 32 | (uint32_t)g_test_rand_int()) & limit;
+            uint64_t value =
+                ((uint64_t)(uint32_t)g_test_rand_int() << 32 | (uint32_t)g_test_rand_int()) & limit;
             qcow2_refcount_set(block, i, order, value);
             model[i] = value;
         }
@@ -223,9 +225,9 @@ static void test_refcount_packing(void)
         unsigned byte;
         uint8_t expect;
     } cases[] = {
-        { 0, 0, 1, 0, 0x01 }, { 0, 7, 1, 0, 0x80 }, { 0, 9, 1, 1, 0x02 },  { 1, 1, 3, 0, 0x0c },
-        { 2, 1, 5, 0, 0x50 }, { 3, 3, 9, 3, 0x09 }, { 4, 1, 258, 3, 0x02 }, { 5, 0, 1, 3, 0x01 },
-        { 6, 1, 1, 15, 0x01 },
+        { 0, 0, 1, 0, 0x01 },   { 0, 7, 1, 0, 0x80 }, { 0, 9, 1, 1, 0x02 },
+        { 1, 1, 3, 0, 0x0c },   { 2, 1, 5, 0, 0x50 }, { 3, 3, 9, 3, 0x09 },
+        { 4, 1, 258, 3, 0x02 }, { 5, 0, 1, 3, 0x01 }, { 6, 1, 1, 15, 0x01 },
     };
     for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
         uint8_t block[64] = { 0 };
@@ -247,21 +249,23 @@ static void test_l2_entries(void)
     } cases[] = {
         { "never written", 0, 3, 16, QCOW2_CLUSTER_UNALLOCATED, 0, 0, false, false },
         { "zero flag alone", QCOW2_L2_ZERO, 3, 16, QCOW2_CLUSTER_ZERO, 0, 0, false, false },
-        { "zero flag over a cluster", QCOW2_COPIED | 0x50000 | QCOW2_L2_ZERO, 3, 16, QCOW2_CLUSTER_ZERO, 0x50000, 0,
-          true, false },
+        { "zero flag over a cluster", QCOW2_COPIED | 0x50000 | QCOW2_L2_ZERO, 3, 16, QCOW2_CLUSTER_ZERO,
+          0x50000, 0, true, false },
         { "zero flag in version 2", QCOW2_L2_ZERO, 2, 16, QCOW2_CLUSTER_INVALID, 0, 0, false, false },
         { "written once", QCOW2_COPIED | 0x50000, 3, 16, QCOW2_CLUSTER_NORMAL, 0x50000, 0, true, false },
         { "shared", 0x50000, 2, 16, QCOW2_CLUSTER_NORMAL, 0x50000, 0, false, false },
         { "unaligned", 0x50200, 3, 16, QCOW2_CLUSTER_INVALID, 0x50200, 0, false, false },
         { "512-byte cluster", 0x50200, 3, 9, QCOW2_CLUSTER_NORMAL, 0x50200, 0, false, false },
         { "reserved low bit", 0x50002, 3, 16, QCOW2_CLUSTER_NORMAL, 0x50000, 0, false, true },
-        { "reserved high bit", UINT64_C(1) << 56 | 0x50000, 3, 16, QCOW2_CLUSTER_NORMAL, 0x50000, 0, false, true },
+        { "reserved high bit", UINT64_C(1) << 56 | 0x50000, 3, 16, QCOW2_CLUSTER_NORMAL, 0x50000, 0, false,
+          true },
         { "copied without offset", QCOW2_COPIED, 3, 16, QCOW2_CLUSTER_UNALLOCATED, 0, 0, true, false },
-        { "largest offset", 0x00ffffffffff0000, 3, 16, QCOW2_CLUSTER_NORMAL, 0x00ffffffffff0000, 0, false, false },
-        { "compressed, one sector", QCOW2_COMPRESSED | 0x50000, 3, 16, QCOW2_CLUSTER_COMPRESSED, 0x50000, 512, false,
+        { "largest offset", 0x00ffffffffff0000, 3, 16, QCOW2_CLUSTER_NORMAL, 0x00ffffffffff0000, 0, false,
           false },
-        { "compressed, from the middle of a sector, 3 more", QCOW2_COMPRESSED | UINT64_C(3) << 54 | 0x501ff, 3, 16,
-          QCOW2_CLUSTER_COMPRESSED, 0x501ff, 4 * 512 - 511, false, false },
+        { "compressed, one sector", QCOW2_COMPRESSED | 0x50000, 3, 16, QCOW2_CLUSTER_COMPRESSED, 0x50000, 512,
+          false, false },
+        { "compressed, from the middle of a sector, 3 more", QCOW2_COMPRESSED | UINT64_C(3) << 54 | 0x501ff,
+          3, 16, QCOW2_CLUSTER_COMPRESSED, 0x501ff, 4 * 512 - 511, false, false },
         { "compressed, most sectors of 2 MiB", QCOW2_COMPRESSED | UINT64_C(0x1fff) << 49, 3, 21,
           QCOW2_CLUSTER_COMPRESSED, 0, 8192 * 512, false, false },
         { "compressed, 512-byte clusters, beyond 56 bits", QCOW2_COMPRESSED | UINT64_C(1) << 57, 3, 9,
@@ -297,8 +301,9 @@ static void test_compressed_descriptor(void)
         g_assert_cmphex(qcow2_compressed_descriptor(0, 0, cluster_bits), ==, 0);
         g_assert_cmphex(qcow2_compressed_descriptor(UINT64_C(1) << MIN(x, 56), 1, cluster_bits), ==, 0);
         g_assert_cmphex(qcow2_compressed_descriptor(512, UINT64_MAX, cluster_bits), ==, 0);
-        g_assert_cmphex(qcow2_compressed_descriptor(0, (UINT64_C(1) << (cluster_bits - 8)) * 512 + 1, cluster_bits),
-                        ==, 0);
+        g_assert_cmphex(
+            qcow2_compressed_descriptor(0, (UINT64_C(1) << (cluster_bits - 8)) * 512 + 1, cluster_bits), ==,
+            0);
     }
 }
 
@@ -357,9 +362,15 @@ static void test_extensions_refused(void)
         size_t bytes;
         const char *text;
     } cases[] = {
-        { "longer than the area", { 0x11111111, 25 }, 32, "*0x11111111 at byte 112 claims 25 *only 24 remain*" },
+        { "longer than the area",
+          { 0x11111111, 25 },
+          32,
+          "*0x11111111 at byte 112 claims 25 *only 24 remain*" },
         { "length 4 GiB", { 0x11111111, 0xffffffff }, 32, "*claims 4294967295*" },
-        { "backing format twice", { 0xe2792aca, 3, 0x72617700, 0, 0xe2792aca, 3, 0x72617700 }, 32, "*twice*" },
+        { "backing format twice",
+          { 0xe2792aca, 3, 0x72617700, 0, 0xe2792aca, 3, 0x72617700 },
+          32,
+          "*twice*" },
     };
     for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
         uint8_t buf[32];

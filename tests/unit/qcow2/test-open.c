@@ -41,14 +41,15 @@ static void test_versions(void)
         const char *options;
         const char *info;
     } cases[] = {
-        { "size=10M,compat=0.10",
-          "{\"type\": \"qcow2\", \"data\": {\"compat\": \"0.10\", \"compression-type\": \"zlib\", \"refcount-bits\": 16}}" },
-        { "size=10M,refcount_bits=1",
-          "{\"type\": \"qcow2\", \"data\": {\"compat\": \"1.1\", \"compression-type\": \"zlib\", \"lazy-refcounts\": false, "
-          "\"refcount-bits\": 1, \"corrupt\": false, \"extended-l2\": false}}" },
+        { "size=10M,compat=0.10", "{\"type\": \"qcow2\", \"data\": {\"compat\": \"0.10\", "
+                                  "\"compression-type\": \"zlib\", \"refcount-bits\": 16}}" },
+        { "size=10M,refcount_bits=1", "{\"type\": \"qcow2\", \"data\": {\"compat\": \"1.1\", "
+                                      "\"compression-type\": \"zlib\", \"lazy-refcounts\": false, "
+                                      "\"refcount-bits\": 1, \"corrupt\": false, \"extended-l2\": false}}" },
 #ifdef CONFIG_LIBZSTD
         { "size=10M,compression_type=zstd",
-          "{\"type\": \"qcow2\", \"data\": {\"compat\": \"1.1\", \"compression-type\": \"zstd\", \"lazy-refcounts\": false, "
+          "{\"type\": \"qcow2\", \"data\": {\"compat\": \"1.1\", \"compression-type\": \"zstd\", "
+          "\"lazy-refcounts\": false, "
           "\"refcount-bits\": 16, \"corrupt\": false, \"extended-l2\": false}}" },
 #endif
     };
@@ -68,7 +69,8 @@ static void test_versions(void)
     }
 }
 
-static void expect_refused(const char *name, const char *options, BdrvOpenFlags flags, int code, const char *text)
+static void expect_refused(const char *name, const char *options, BdrvOpenFlags flags, int code,
+                           const char *text)
 {
     g_autoptr(GError) error = NULL;
     BlockBackend *blk = stand_open(name, options, flags, &error);
@@ -88,7 +90,8 @@ static void test_dirty(void)
     g_assert_true(info.is_dirty);
     g_assert_cmpint(blk_pread(blk, 0, sizeof(buf), buf, 0), ==, 0);
     stand_close(blk);
-    expect_refused("o", NULL, BDRV_O_RDWR, EACCES, "*not closed cleanly (dirty bit)*open it read-only, or repair*");
+    expect_refused("o", NULL, BDRV_O_RDWR, EACCES,
+                   "*not closed cleanly (dirty bit)*open it read-only, or repair*");
     stand_forget("o");
 }
 
@@ -180,7 +183,7 @@ static void make_bitmap_image(const char *name)
     for (int64_t n = 0; n < 2; n++) {
         stand_put(name, directory + 32 * n, 8, 0x50000);
         stand_put(name, directory + 32 * n + 8, 4, 1);
-        stand_put(name, directory + 32 * n + 12, 4, n ? 3 : 0); /* flags */
+        stand_put(name, directory + 32 * n + 12, 4, n ? 3 : 0);            /* flags */
         stand_put(name, directory + 32 * n + 16, 4, UINT64_C(0x01100002)); /* type 1, 64 KiB, name of 2 */
         stand_put(name, directory + 32 * n + 24, 2, (uint64_t)(0x6230 + n));
     }
@@ -191,9 +194,11 @@ static void test_bitmaps(void)
 {
     make_bitmap_image("o");
     g_autofree char *json = info_json("o", 0);
-    g_assert_nonnull(strstr(json, "\"bitmaps\": [{\"flags\": [], \"name\": \"b0\", \"granularity\": 65536}, "
-                                  "{\"flags\": [\"in-use\", \"auto\"], \"name\": \"b1\", \"granularity\": 65536}]"));
-    expect_refused("o", NULL, BDRV_O_RDWR, ENOTSUP, "*persistent bitmaps is not built yet; open it read-only*");
+    g_assert_nonnull(
+        strstr(json, "\"bitmaps\": [{\"flags\": [], \"name\": \"b0\", \"granularity\": 65536}, "
+                     "{\"flags\": [\"in-use\", \"auto\"], \"name\": \"b1\", \"granularity\": 65536}]"));
+    expect_refused("o", NULL, BDRV_O_RDWR, ENOTSUP,
+                   "*persistent bitmaps is not built yet; open it read-only*");
     /* Without its bit the extension vouches for nothing and does not stand in the way. */
     stand_put("o", AUTOCLEAR, 8, 0);
     stand_close(stand_must_open("o", NULL, BDRV_O_RDWR));
@@ -247,12 +252,15 @@ static void test_options(void)
         { "l2-cache-entry-size=512", 0, NULL },
         { "l2-cache-entry-size=64k", 0, NULL },
         { "lazy-refcounts=off,overlap-check=cached", 0, NULL },
-        { "l2-cache-entry-size=128k", EINVAL, "*l2-cache-entry-size 131072 *power of two from 512 to the cluster size 65536*" },
+        { "l2-cache-entry-size=128k", EINVAL,
+          "*l2-cache-entry-size 131072 *power of two from 512 to the cluster size 65536*" },
         { "l2-cache-entry-size=256", EINVAL, "*l2-cache-entry-size 256 *" },
         { "l2-cache-entry-size=3k", EINVAL, "*l2-cache-entry-size 3072 *" },
-        { "cache-size=1M,l2-cache-size=2M", EINVAL, "*l2-cache-size 2097152 is larger than cache-size 1048576*" },
+        { "cache-size=1M,l2-cache-size=2M", EINVAL,
+          "*l2-cache-size 2097152 is larger than cache-size 1048576*" },
         { "cache-size=1M,refcount-cache-size=2M", EINVAL, "*refcount-cache-size 2097152 is larger*" },
-        { "cache-size=1M,l2-cache-size=64k,refcount-cache-size=64k", EINVAL, "*may not be set at the same time*" },
+        { "cache-size=1M,l2-cache-size=64k,refcount-cache-size=64k", EINVAL,
+          "*may not be set at the same time*" },
         { "lazy-refcounts=on", ENOTSUP, "*lazy-refcounts=on is not built yet*" },
         { "overlap-check=all", ENOTSUP, "*overlap-check=all is not built yet*" },
         { "overlap-check=some", EINVAL, "*overlap-check*" },
@@ -376,7 +384,8 @@ static void test_reopen_refused(void)
     } cases[] = {
         { INCOMPATIBLE, DIRTY, "*not closed cleanly*" },
         { INCOMPATIBLE, CORRUPT, "*marked corrupt*" },
-        { AUTOCLEAR, 1 << 5, "*autoclear features 0x20 must be cleared*close the image and open it read-write*" },
+        { AUTOCLEAR, 1 << 5,
+          "*autoclear features 0x20 must be cleared*close the image and open it read-write*" },
     };
     for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
         g_autoptr(GError) error = NULL;
@@ -427,7 +436,8 @@ static void make_compressed(const char *name, bool zstd)
         fill(data, n);
         size_t bytes;
 #ifdef CONFIG_LIBZSTD
-        bytes = zstd ? ZSTD_compress(packed, 2 * CLUSTER, data, CLUSTER, 3) : deflate_cluster(data, packed, 2 * CLUSTER);
+        bytes = zstd ? ZSTD_compress(packed, 2 * CLUSTER, data, CLUSTER, 3)
+                     : deflate_cluster(data, packed, 2 * CLUSTER);
 #else
         bytes = deflate_cluster(data, packed, 2 * CLUSTER);
 #endif
@@ -456,7 +466,8 @@ static void read_compressed(const char *name)
     }
     for (unsigned round = 0; round < 300; round++) {
         unsigned n = (unsigned)g_test_rand_int_range(0, 3);
-        int offset = g_test_rand_int_range(0, CLUSTER), bytes = g_test_rand_int_range(1, CLUSTER - offset + 1);
+        int offset = g_test_rand_int_range(0, CLUSTER),
+            bytes = g_test_rand_int_range(1, CLUSTER - offset + 1);
         fill(expected, n);
         g_assert_cmpint(blk_pread(blk, (int64_t)n * CLUSTER + offset, bytes, buf, 0), ==, 0);
         g_assert_cmpmem(buf, bytes, expected + offset, bytes);
@@ -565,7 +576,8 @@ int main(int argc, char **argv)
     g_test_add_func("/qcow2/open/both versions tell what they are", test_versions);
     g_test_add_func("/qcow2/open/a dirty image opens for reading only", test_dirty);
     g_test_add_func("/qcow2/open/a corrupt image opens for reading only", test_corrupt);
-    g_test_add_func("/qcow2/open/lazy refcounts and unknown compatible bits are left alone", test_lazy_refcounts);
+    g_test_add_func("/qcow2/open/lazy refcounts and unknown compatible bits are left alone",
+                    test_lazy_refcounts);
     g_test_add_func("/qcow2/open/unknown autoclear bits go when the image is writable", test_autoclear);
     g_test_add_func("/qcow2/open/unknown header fields and extensions stay", test_unknown_header);
     g_test_add_func("/qcow2/open/the backing file name is taken from the header", test_backing_name);

@@ -48,16 +48,19 @@ static uint8_t *read_all(const char *name, int64_t *length)
 static void test_content(void)
 {
     static const char *const geometries[] = {
-        "cluster_size=512", "cluster_size=4k", "cluster_size=64k,refcount_bits=1", "cluster_size=4k,compat=0.10",
+        "cluster_size=512",
+        "cluster_size=4k",
+        "cluster_size=64k,refcount_bits=1",
+        "cluster_size=4k,compat=0.10",
     };
     for (unsigned round = 0; round < 48; round++) {
         int64_t old_size = 512 * (int64_t)g_test_rand_int_range(1, 1500);
         int64_t new_size = old_size + 512 * (int64_t)g_test_rand_int_range(1, 3000);
         bool backing = g_test_rand_bit();
         BdrvPrealloc prealloc = round % 3 ? BDRV_PREALLOC_OFF : BDRV_PREALLOC_METADATA;
-        g_autofree char *options = g_strdup_printf("size=%" G_GINT64_FORMAT ",%s%s", old_size,
-                                                   geometries[round % G_N_ELEMENTS(geometries)],
-                                                   backing ? ",backing_file=simdisk:base,backing_fmt=qcow2" : "");
+        g_autofree char *options = g_strdup_printf(
+            "size=%" G_GINT64_FORMAT ",%s%s", old_size, geometries[round % G_N_ELEMENTS(geometries)],
+            backing ? ",backing_file=simdisk:base,backing_fmt=qcow2" : "");
         if (backing) {
             int64_t base_size = 512 * (int64_t)g_test_rand_int_range(1, 4000);
             g_autofree char *base = g_strdup_printf("size=%" G_GINT64_FORMAT, base_size);
@@ -190,6 +193,7 @@ static void test_power_loss(void)
                 g_autofree BdrvSimChoice *choices = g_new0(BdrvSimChoice, bdrv_simcut_count(cut) + 1);
                 bdrv_simcut_random(cut, (uint64_t)g_test_rand_int(), choices);
                 g_autoptr(BdrvSimDisk) left = bdrv_simcut_disk(cut, round ? choices : NULL, "cut");
+                g_assert_nonnull(left);
                 assert_old_or_new(old_size, new_size);
             }
         }
