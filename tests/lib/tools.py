@@ -14,7 +14,7 @@ PATTERNS = [
     (re.compile(r"^(\d+,\d+),[0-9:.]+,[0-9.]+,[0-9.]+$", re.M), r"\1,TIME"),
     (re.compile(r"Run completed in [0-9.]+ seconds"), "Run completed in TIME"),
     (re.compile(r"^disk size: .*$", re.M), "disk size: SIZE"),
-    (re.compile(r"^(qemu-io|bdrv-io)> ", re.M), "PROMPT> "),
+    (re.compile(r"(qemu-io|bdrv-io)> "), "PROMPT> "),
     (re.compile(r"(    \([0-9.]+/100%\)\r)+"), "PROGRESS"),
 ]
 

@@ -153,12 +153,12 @@ static int compare(const Comparison *comparison)
             }
             return DIFFERENT;
         }
-        if (!comparison->quiet) {
-            printf("Warning: Image size mismatch!\n");
-        }
     }
     status = compare_range(comparison, common);
     if (status == IDENTICAL && a->length != b->length) {
+        if (!comparison->quiet) {
+            printf("Warning: Image size mismatch!\n");
+        }
         status = check_rest(comparison, a->length > b->length ? a : b, common);
     }
     if (status == IDENTICAL && !comparison->quiet) {

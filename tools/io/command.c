@@ -146,11 +146,11 @@ static const IoCommand commands[] = {
     { "aio_read", io_aio_read, 2, -1, false, "[-Ciqv] [-P pattern] off len [len..]",
       "asynchronously reads a number of bytes", aio_read_help },
     { "aio_write", io_aio_write, 2, -1, false, "[-Cfiquz] [-P pattern] off len [len..]",
-      "asynchronously writes a number of bytes", aio_write_help },
+      "asynchronously writes a number of bytes", aio_write_help, true },
     { "alloc", io_alloc, 1, 2, false, "offset [count]", "checks if offset is allocated in the file", NULL },
     { "close", io_close, 0, 0, false, NULL, "close the current open file", NULL },
     { "discard", io_discard, 2, -1, false, "[-Cq] off len", "discards a number of bytes at a specified offset",
-      discard_help },
+      discard_help, true },
     { "flush", io_flush, 0, 0, false, NULL, "flush all in-core file state to disk", NULL },
     { "help", run_help, 0, 1, true, "[command]", "help for one or all commands", NULL },
     { "info", io_info, 0, 0, false, NULL, "prints information about the current file", NULL },
@@ -168,11 +168,11 @@ static const IoCommand commands[] = {
     { "sigraise", run_sigraise, 1, 1, true, "signal", "raises a signal", NULL },
     { "sleep", run_sleep, 1, 1, true, NULL, "waits for the given value in milliseconds", NULL },
     { "truncate", io_truncate, 1, 3, false, "[-m prealloc_mode] off",
-      "truncates the current file at the given offset", NULL },
+      "truncates the current file at the given offset", NULL, true },
     { "write", io_write, 2, -1, false, "[-bcCfnquz] [-P pattern | -s source_file] off len",
-      "writes a number of bytes at a specified offset", write_help },
+      "writes a number of bytes at a specified offset", write_help, true },
     { "writev", io_writev, 2, -1, false, "[-Cfq] [-P pattern] off len [len..]",
-      "writes a number of bytes at a specified offset", writev_help },
+      "writes a number of bytes at a specified offset", writev_help, true },
 };
 
 static void print_one_line(const IoCommand *command)
@@ -275,6 +275,10 @@ int io_run_line(IoSession *session, char *line)
     ret = check_argument_count(command, argc - 1);
     if (ret < 0) {
         return ret;
+    }
+    if (command->writes && blk_is_read_only(session->blk)) {
+        tool_error("Block node is read-only");
+        return -EACCES;
     }
     fflush(stdout); /* getopt writes to standard error by itself */
     optind = 0;     /* makes getopt start over (glibc) */

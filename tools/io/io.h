@@ -24,6 +24,7 @@ typedef struct IoCommand {
     const char *args;
     const char *one_line;
     const char *long_help; /* NULL: none */
+    bool writes; /* refused on a read-only image */
 } IoCommand;
 
 int io_run_line(IoSession *session, char *line);

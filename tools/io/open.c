@@ -17,6 +17,10 @@ int io_open_image(IoSession *session, const ToolImage *image)
         return -EBUSY;
     }
     session->blk = tool_open(session->graph, image, &error);
+    if (session->blk && (image->flags & BDRV_O_RDWR) && blk_is_read_only(session->blk)) {
+        blk_close(g_steal_pointer(&session->blk), NULL);
+        g_set_error(&error, BDRV_ERROR, EACCES, "Block node is read-only");
+    }
     if (session->blk) {
         return 0;
     }

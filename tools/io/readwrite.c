@@ -190,7 +190,7 @@ static bool fill_from_file(IoBuffer *buffer, const char *filename)
     FILE *file = fopen(filename, "rb");
 
     if (!file) {
-        printf("%s: %s\n", filename, strerror(errno));
+        fprintf(stderr, "%s: %s\n", filename, strerror(errno));
         return false;
     }
     content = g_try_malloc(MAX(buffer->iov.bytes, 1));
@@ -198,13 +198,13 @@ static bool fill_from_file(IoBuffer *buffer, const char *filename)
         size = fread(content, 1, MAX(buffer->iov.bytes, 1), file);
     }
     if (!content || ferror(file)) {
-        printf("%s: %s\n", filename, content ? strerror(errno) : "out of memory");
+        fprintf(stderr, "%s: %s\n", filename, content ? strerror(errno) : "out of memory");
         fclose(file);
         return false;
     }
     fclose(file);
     if (size == 0) {
-        printf("%s: file is empty\n", filename);
+        fprintf(stderr, "%s: file is empty\n", filename);
         return false;
     }
     for (size_t at = 0; at < buffer->iov.bytes; at += n) {

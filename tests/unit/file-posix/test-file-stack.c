@@ -137,7 +137,7 @@ static void test_names(void)
 
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     g_autofree char *by_fd = g_strdup_printf("driver=file,fd=%d", fd);
-    g_autofree char *json = g_strdup_printf("\"fd\": %d", fd);
+    G_GNUC_UNUSED g_autofree char *json = g_strdup_printf("\"fd\": %d", fd);
     blk = open_text(graph, by_fd, 0, &error);
     g_assert_no_error(error);
     g_assert_nonnull(strstr(blk_filename(blk), "json:"));

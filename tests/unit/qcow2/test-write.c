@@ -12,7 +12,7 @@ static const RigImage plain = { .disk = "d", .size = 1024 * K };
 
 static void coroutine_fn unwritten_reads_zero(void)
 {
-    g_autoptr(BdrvSimDisk) disk = rig_create(&plain);
+    G_GNUC_UNUSED g_autoptr(BdrvSimDisk) disk = rig_create(&plain);
     Rig rig = rig_open("d", "", NULL);
     rig_assert_filled(&rig, 0, 200 * K, 0);
     g_assert_cmpint(rig_close(&rig), ==, 0);
@@ -20,7 +20,7 @@ static void coroutine_fn unwritten_reads_zero(void)
 
 static void coroutine_fn written_reads_back(void)
 {
-    g_autoptr(BdrvSimDisk) disk = rig_create(&plain);
+    G_GNUC_UNUSED g_autoptr(BdrvSimDisk) disk = rig_create(&plain);
     Rig rig = rig_open("d", "", NULL);
     g_assert_cmpint(rig_write(&rig, 64 * K + 512, 1024, 7), ==, 0);
     rig_assert_filled(&rig, 64 * K, 512, 0);
@@ -38,7 +38,7 @@ static void coroutine_fn written_reads_back(void)
 
 static void coroutine_fn copies_what_surrounds(void)
 {
-    g_autoptr(BdrvSimDisk) disk = rig_create(&plain);
+    G_GNUC_UNUSED g_autoptr(BdrvSimDisk) disk = rig_create(&plain);
     Rig rig = rig_open("d", "", rig_backing("b", 100 * K + 512, 3));
     rig_assert_filled(&rig, 0, 100 * K + 512, 3);
     rig_assert_filled(&rig, 100 * K + 512, 64 * K, 0);
@@ -61,7 +61,7 @@ static void coroutine_fn assert_status(const Rig *rig, int64_t offset, BlockExte
 
 static void coroutine_fn zeroes_keep_or_drop(void)
 {
-    g_autoptr(BdrvSimDisk) disk = rig_create(&plain);
+    G_GNUC_UNUSED g_autoptr(BdrvSimDisk) disk = rig_create(&plain);
     Rig rig = rig_open("d", "", rig_backing("b", 1024 * K, 3));
     g_assert_cmpint(rig_write(&rig, 0, 192 * K, 5), ==, 0);
     g_assert_cmpint(bdrv_co_pwrite_zeroes(rig.child, 0, 64 * K, 0), ==, 0);
@@ -90,7 +90,7 @@ static void coroutine_fn zeroes_keep_or_drop(void)
 
 static void coroutine_fn version_2_forgets(void)
 {
-    g_autoptr(BdrvSimDisk) disk = rig_create(&(RigImage){ .disk = "d", .size = 1024 * K, .compat = "0.10" });
+    G_GNUC_UNUSED g_autoptr(BdrvSimDisk) disk = rig_create(&(RigImage){ .disk = "d", .size = 1024 * K, .compat = "0.10" });
     Rig rig = rig_open("d", "", NULL);
     g_assert_cmpint(rig_write(&rig, 0, 192 * K, 5), ==, 0);
     g_assert_cmpint(bdrv_co_pwrite_zeroes(rig.child, 0, 64 * K, 0), ==, 0);
@@ -105,7 +105,7 @@ static void coroutine_fn version_2_forgets(void)
 
 static void coroutine_fn freed_clusters_are_used_again(void)
 {
-    g_autoptr(BdrvSimDisk) disk = rig_create(&plain);
+    G_GNUC_UNUSED g_autoptr(BdrvSimDisk) disk = rig_create(&plain);
     Rig rig = rig_open("d", "", NULL);
     for (unsigned round = 0; round < 20; round++) {
         g_assert_cmpint(rig_write(&rig, 0, 512 * K, (uint8_t)round), ==, 0);
@@ -125,7 +125,7 @@ static void coroutine_fn grow(int64_t cluster_size, int refcount_bits)
 {
     int64_t size = MIN(cluster_size * 4000, 64 * 1024 * K);
     RigImage image = { .disk = "d", .size = size, .cluster_size = cluster_size, .refcount_bits = refcount_bits };
-    g_autoptr(BdrvSimDisk) disk = rig_create(&image);
+    G_GNUC_UNUSED g_autoptr(BdrvSimDisk) disk = rig_create(&image);
     Rig rig = rig_open("d", "", NULL);
     for (int64_t at = 0; at < size; at += 256 * K) {
         int64_t n = MIN(256 * K, size - at);
