@@ -15,7 +15,7 @@ PATTERNS = [
     (re.compile(r"Run completed in [0-9.]+ seconds"), "Run completed in TIME"),
     (re.compile(r"^disk size: .*$", re.M), "disk size: SIZE"),
     (re.compile(r"(qemu-io|bdrv-io)> "), "PROMPT> "),
-    (re.compile(r"(    \([0-9.]+/100%\)\r)+"), "PROGRESS"),
+    (re.compile(r"(    \([0-9.]+/100%\)[\r\n])+"), "PROGRESS"),
 ]
 
 

@@ -142,8 +142,7 @@ static int bench_image(Bench *bench, int pattern)
            bench->count, bench->write ? "write" : "read", bench->buffer_size, bench->depth, bench->offset,
            bench->step);
     if (bench->flush_interval) {
-        printf("Sending flush every %" PRId64 " %srequests\n", bench->flush_interval,
-               bench->drain_before_flush ? "" : "parallel ");
+        printf("Sending flush every %" PRId64 " requests\n", bench->flush_interval);
     }
     if (set_up(bench, &memory, pattern)) {
         clock_gettime(CLOCK_MONOTONIC, &began);

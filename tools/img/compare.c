@@ -94,7 +94,8 @@ static int compare_range(const Comparison *comparison, int64_t end)
         }
         bytes = MIN(bytes, MIN(extents[0].bytes, extents[1].bytes));
         if (comparison->strict &&
-            (extents[0].kind != extents[1].kind || extents[0].present != extents[1].present)) {
+            (extents[0].kind != extents[1].kind || extents[0].present != extents[1].present ||
+             (extents[0].host_offset < 0) != (extents[1].host_offset < 0))) {
             return different(comparison, "Strict mode: Offset % block status mismatch!", offset);
         }
         if (extents[0].kind == EXTENT_DATA || extents[1].kind == EXTENT_DATA) {
@@ -162,7 +163,7 @@ static int compare(const Comparison *comparison)
         status = check_rest(comparison, a->length > b->length ? a : b, common);
     }
     if (status == IDENTICAL && !comparison->quiet) {
-        img_progress_update(1, 1);
+        img_progress_complete();
         printf("Images are identical.\n");
     }
     return status;

@@ -122,8 +122,9 @@ static int convert_images(Convert *convert)
         img_progress_start(convert->progress && !transfer->quiet);
         status = img_transfer(transfer) < 0 ? 1 : 0;
         if (status == 0) {
-            img_progress_end();
+            img_progress_complete();
         }
+        img_progress_end();
     }
     if (transfer->target && !img_close(transfer->target, convert->target_name)) {
         status = 1;

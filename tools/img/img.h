@@ -88,7 +88,8 @@ char *img_json_text(const BdrvOptions *object);
 /** img_progress_start() - print progress if @wanted (-p); SIGUSR1 prints it in any case */
 void img_progress_start(bool wanted);
 void img_progress_update(int64_t done, int64_t total);
-void img_progress_end(void);
+void img_progress_complete(void); /* all is done: 100% */
+void img_progress_end(void);      /* in any case */
 
 /* ---- moving data (transfer.c) ---- */
 

@@ -44,10 +44,16 @@ void img_progress_update(int64_t done, int64_t total)
     }
 }
 
+void img_progress_complete(void)
+{
+    if (progress.wanted) {
+        print(100);
+    }
+}
+
 void img_progress_end(void)
 {
     if (progress.wanted && progress.active) {
-        print(100);
         putchar('\n');
     }
     progress.active = false;
