@@ -144,6 +144,14 @@ BDRV_API void aio_ring_queued(AioContext *ctx);
 BDRV_API void *aio_context_data(AioContext *ctx, const void *key, void *(*make)(AioContext *ctx),
                                 void (*destroy)(void *data));
 
+/**
+ * aio_service_context() - a context that always runs, for what a driver does on its own account
+ * Others may wait for such work, and the thread whose request caused it may stop running its context.
+ * Start it there with co_start(). In a deterministic run: the current context.
+ * Any thread. Returns: NULL if there is none and none can be made.
+ */
+BDRV_API AioContext *aio_service_context(void);
+
 /*
  * Worker pool. I/O jobs (may sleep in the kernel) and CPU jobs (compression, ciphers) are bounded
  * separately. A job must not wait for another job. Threads are started on demand and end when idle.

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Commits that no request waits for: write-back before a cache is full, and a second after something
- * became dirty. They run in coroutines of the thread that caused them and are stopped by a drain.
+ * became dirty. They run in the service context, which always gets on, and are stopped by a drain.
  *
  * A timer belongs to a thread's context, the node to none. So the timer object outlives the node: the
  * context owns it, the node only detaches from it, and it is freed when it fires or its context goes.
@@ -89,7 +89,8 @@ void qcow2_background_commit(Qcow2Meta *meta)
 {
     pthread_mutex_lock(&meta->bg_lock);
     Coroutine *co = NULL;
-    if (!meta->drained && !meta->bg_commit) {
+    AioContext *ctx = aio_service_context();
+    if (ctx && !meta->drained && !meta->bg_commit) {
         co = co_try_new(background_entry, meta);
     }
     if (co) {
@@ -98,7 +99,7 @@ void qcow2_background_commit(Qcow2Meta *meta)
     }
     pthread_mutex_unlock(&meta->bg_lock);
     if (co) {
-        co_wake(co);
+        co_start(ctx, co);
     }
 }
 
