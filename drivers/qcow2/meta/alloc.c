@@ -162,6 +162,14 @@ int coroutine_fn qcow2_alloc_contiguous(BlockDriverState *bs, uint64_t count, ui
         return -EIO;
     }
     bdrv_debug_event(bs, BDRV_EVENT_CLUSTER_ALLOC);
+    if (count >= UINT64_C(1) << meta->s->geometry.refblock_bits) {
+        /* Blocks lie in the ranges they describe: no gap between two of them is long enough. */
+        int ret = qcow2_alloc_area(meta, count, &first);
+        if (ret >= 0) {
+            *host_offset = first << bits;
+        }
+        return ret;
+    }
     while (got < count) {
         uint64_t n = 0;
         int ret;

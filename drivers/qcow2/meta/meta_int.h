@@ -125,6 +125,9 @@ int coroutine_fn qcow2_refslice_get_locked(Qcow2Meta *meta, uint64_t cluster, bo
 uint64_t qcow2_refslice_index(const Qcow2Meta *meta, uint64_t cluster);
 uint64_t qcow2_refslice_entries(const Qcow2Meta *meta);
 
+/** qcow2_alloc_area() - @count clusters in a row behind all that has blocks, with new blocks of their own
+ * For runs that are longer than a block describes. Sets *@first to a cluster; 0 or -errno. */
+int coroutine_fn qcow2_alloc_area(Qcow2Meta *meta, uint64_t count, uint64_t *first);
 /** qcow2_grow_refblock() - make the block that covers @cluster, and room for it in the table */
 int coroutine_fn qcow2_grow_refblock(Qcow2Meta *meta, uint64_t cluster);
 

@@ -273,6 +273,78 @@ static int coroutine_fn make_block(Qcow2Meta *meta, uint64_t block_index)
     return 0;
 }
 
+/* ---- a run longer than a block describes ---- */
+
+/* Index of the first block from which on none exists. */
+static uint64_t first_unused_index(const Qcow2Meta *meta)
+{
+    uint64_t index = meta->reftable.count;
+    while (index > 0 && !qcow2_table_get(&meta->reftable, index - 1)) {
+        index--;
+    }
+    return index;
+}
+
+/* Blocks that count themselves and the run, written, then linked. grow_lock held. */
+static int coroutine_fn make_area(Qcow2Meta *meta, const NewArea *area)
+{
+    const Qcow2Geometry *g = &meta->s->geometry;
+    uint64_t index = area->first >> g->refblock_bits;
+    void *buf = bdrv_try_blockalign(meta->bs->file->bs, g->cluster_size);
+    int ret = buf ? qcow2_note_metadata(meta, area->first << g->cluster_bits, area->blocks << g->cluster_bits)
+                  : -ENOMEM;
+    if (ret >= 0) {
+        ret = write_area_blocks(meta, area, buf);
+    }
+    bdrv_vfree(buf);
+    pthread_mutex_lock(&meta->rc.lock);
+    if (ret >= 0) {
+        qcow2_cache_forget_locked(&meta->rc, area->first << g->cluster_bits, area->blocks << g->cluster_bits);
+        for (uint64_t b = 0; b < area->blocks; b++) {
+            qcow2_table_set(&meta->reftable, index + b, (area->first + b) << g->cluster_bits);
+        }
+        meta->high_water = MAX(meta->high_water, area->first + area->blocks + area->table_clusters);
+    } else {
+        qcow2_cluster_set_remove(&meta->metadata, area->first, area->blocks);
+    }
+    pthread_mutex_unlock(&meta->rc.lock);
+    return ret;
+}
+
+int coroutine_fn qcow2_alloc_area(Qcow2Meta *meta, uint64_t count, uint64_t *first)
+{
+    const Qcow2Geometry *g = &meta->s->geometry;
+    uint64_t per_block = UINT64_C(1) << g->refblock_bits, index;
+    NewArea area = { .blocks = 1, .table_clusters = count };
+    int ret = 0;
+
+    while (area.blocks < (area.blocks + count + per_block - 1) / per_block) {
+        area.blocks = (area.blocks + count + per_block - 1) / per_block;
+    }
+    co_mutex_lock(&meta->grow_lock);
+    while (ret >= 0 && (index = first_unused_index(meta)) + area.blocks > meta->reftable.count) {
+        ret = grow_table(meta, index + area.blocks + 1); /* its own block and table take part of the range */
+    }
+    if (ret >= 0) {
+        area.first = index << g->refblock_bits;
+        if (area.first + area.blocks + count > QCOW2_HOST_OFFSET_MAX >> g->cluster_bits) {
+            ret = -ENOSPC;
+        } else if (qcow2_cluster_set_has_any(&meta->metadata, area.first, area.blocks + count)) {
+            qcow2_mark_corrupt(meta->bs, "metadata lies in clusters that have no refcount");
+            ret = -EIO;
+        } else {
+            bdrv_debug_event(meta->bs, BDRV_EVENT_REFBLOCK_ALLOC);
+            ret = make_area(meta, &area);
+        }
+    }
+    co_mutex_unlock(&meta->grow_lock);
+    if (ret >= 0) {
+        qcow2_background_stir(meta);
+        *first = area.first + area.blocks;
+    }
+    return ret;
+}
+
 int coroutine_fn qcow2_grow_refblock(Qcow2Meta *meta, uint64_t cluster)
 {
     uint64_t block_index = cluster >> meta->s->geometry.refblock_bits;
