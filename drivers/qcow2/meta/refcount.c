@@ -357,9 +357,16 @@ int coroutine_fn qcow2_grow_refblock(Qcow2Meta *meta, uint64_t cluster)
     if (block_index >= meta->reftable.count) {
         ret = grow_table(meta, block_index + 1);
     }
-    if (ret >= 0 && !qcow2_table_get(&meta->reftable, block_index)) {
+    uint64_t entry = ret >= 0 ? qcow2_table_get(&meta->reftable, block_index) : 0;
+    bool reserved = entry & ~QCOW2_REFTABLE_OFFSET_MASK;
+    if (ret >= 0 && entry == 0) {
         ret = make_block(meta, block_index);
     }
     co_mutex_unlock(&meta->grow_lock);
+    if (reserved) {
+        /* No block there for those who look it up, but no empty entry either. */
+        qcow2_mark_corrupt(meta->bs, "a refcount table entry has reserved bits set");
+        ret = -EIO;
+    }
     return ret;
 }

@@ -51,6 +51,7 @@ typedef struct Patch {
 #define SMALL "small"
 #define BACKING "backing"
 #define SNAPSHOT "snapshot"
+#define FULL "full"
 
 static const struct {
     const char *what, *base;
@@ -235,6 +236,7 @@ static void make_bases(void)
     stand_create(V3, "size=10M");
     stand_create(V2, "size=10M,compat=0.10");
     stand_create(SMALL, "size=1M,cluster_size=512");
+    stand_create(FULL, "size=1M,cluster_size=4k,preallocation=metadata");
     stand_create(BACKING, "size=10M,backing_file=simdisk:v3,backing_fmt=qcow2");
     make_snapshot_image();
 }
@@ -246,6 +248,25 @@ static void apply(const char *name, const Patch *patches)
     }
 }
 
+/* Whatever the tables say: data or an error. */
+static void use(BlockBackend *blk)
+{
+    g_autofree uint8_t *buf = g_malloc0(200 << 10);
+    int64_t length = blk_length(blk);
+    for (unsigned i = 0; i < 6 && length > (200 << 10); i++) {
+        int64_t offset = (int64_t)((uint64_t)(uint32_t)g_test_rand_int() * 7919 % (uint64_t)(length - (200 << 10)));
+        offset = i < 3 ? offset % (2 << 20) : offset;
+        blk_pread(blk, offset, g_test_rand_int_range(1, 200 << 10), buf, 0);
+        blk_pwrite(blk, offset, g_test_rand_int_range(1, 100 << 10), buf, 0);
+        if (g_test_rand_bit()) {
+            blk_pwrite_zeroes(blk, offset, 100 << 10, BDRV_REQ_MAY_UNMAP);
+        } else {
+            blk_pdiscard(blk, offset, 100 << 10);
+        }
+    }
+    blk_flush(blk);
+}
+
 static void open_and_check(const char *name, BdrvOpenFlags flags)
 {
     g_autoptr(GError) error = NULL;
@@ -254,6 +275,9 @@ static void open_and_check(const char *name, BdrvOpenFlags flags)
     if (blk && (flags & BDRV_O_CHECK)) {
         BdrvCheckResult result = { 0 };
         blk_check(blk, &result, BDRV_FIX_NONE, &error);
+    }
+    if (blk && !(flags & BDRV_O_CHECK)) {
+        use(blk);
     }
     if (blk) {
         blk_close(blk, NULL);
@@ -329,7 +353,7 @@ static uint64_t random_value(void)
 
 static void test_random_damage(void)
 {
-    static const char *const bases[] = { V3, V2, SMALL, BACKING, SNAPSHOT };
+    static const char *const bases[] = { V3, V2, SMALL, BACKING, SNAPSHOT, FULL };
     static const BdrvOpenFlags modes[] = { 0, BDRV_O_RDWR, BDRV_O_NO_IO, BDRV_O_CHECK, BDRV_O_CHECK | BDRV_O_RDWR };
     for (unsigned round = 0; round < 600; round++) {
         const char *base = bases[(unsigned)g_test_rand_int_range(0, G_N_ELEMENTS(bases))];
@@ -341,7 +365,9 @@ static void test_random_damage(void)
             unsigned width = widths[(unsigned)g_test_rand_int_range(0, 4)];
             int64_t area = g_test_rand_int_range(0, 3) ? 160 : length - 8;
             int64_t at = g_test_rand_int_range(4, (int32_t)MIN(area, length - 8));
-            if (g_test_rand_bit() && length > 0x40000) { /* tables */
+            if (g_test_rand_bit() && g_str_equal(base, FULL)) { /* refcounts, L1, L2 */
+                at = 4096 * g_test_rand_int_range(1, 5) + 8 * g_test_rand_int_range(0, 40);
+            } else if (g_test_rand_bit() && length > 0x40000) { /* tables */
                 at = (g_test_rand_int_range(1, (int32_t)(length >> 16))) * 0x10000 + 4 * g_test_rand_int_range(0, 16);
             }
             if (at + 8 <= length) {
@@ -351,6 +377,19 @@ static void test_random_damage(void)
         open_and_check("damaged", modes[(unsigned)g_test_rand_int_range(0, G_N_ELEMENTS(modes))]);
         stand_forget("damaged");
     }
+}
+
+/* Neither a block nor an empty entry: the allocator must not look for one for ever. */
+static void test_reserved_refcount_entry(void)
+{
+    uint8_t buf[512] = { 1 };
+    stand_copy(V3, "damaged", -1);
+    stand_put("damaged", REFCOUNT_TABLE, 8, 7);
+    BlockBackend *blk = stand_must_open("damaged", NULL, BDRV_O_RDWR);
+    g_assert_cmpint(blk_pwrite(blk, 0, sizeof(buf), buf, 0), ==, -EIO);
+    blk_close(blk, NULL);
+    g_assert_cmphex(stand_get("damaged", INCOMPATIBLE, 8), ==, 2); /* marked corrupt */
+    stand_forget("damaged");
 }
 
 static void test_memory(void)
@@ -373,6 +412,8 @@ int main(int argc, char **argv)
     g_test_add_func("/qcow2/malformed/each is refused by field and value", test_refused);
     g_test_add_func("/qcow2/malformed/opening for information or check does no harm", test_other_ways);
     g_test_add_func("/qcow2/malformed/random damage does no harm", test_random_damage);
+    g_test_add_func("/qcow2/malformed/a refcount table entry of reserved bits stops writing",
+                    test_reserved_refcount_entry);
     g_test_add_func("/qcow2/malformed/all of it stays below 64 MiB", test_memory);
     return g_test_run();
 }
