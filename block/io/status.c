@@ -76,12 +76,11 @@ int coroutine_fn bdrv_co_block_status_above(BdrvChild *child, int64_t offset, in
             break;
         }
         bs = skip_filters(bs->backing->bs);
-        depth++;
         int64_t length = atomic_load(&bs->length);
         if (offset >= length) {
-            found.present = true;
-            break; /* the backing file is shorter: zeroes, as if stored there */
+            break; /* the backing file is shorter: nothing of it shows */
         }
+        depth++;
         found.bytes = MIN(left, length - offset);
     }
     found.depth = depth;

@@ -206,8 +206,10 @@ static int coroutine_fn raw_co_block_status(BlockDriverState *bs, int64_t offset
     const RawState *s = bs->opaque;
     int64_t inside = MIN(bytes, bdrv_co_getlength(bs->file) - s->offset - offset);
 
-    if (inside <= 0) { /* the file has become shorter under us */
-        *extent = (BlockExtent){ .kind = EXTENT_ZERO, .bytes = bytes, .host_offset = -1 };
+    if (inside <= 0) { /* the end of the last sector, or the file has become shorter under us */
+        *extent = (BlockExtent){
+            .kind = EXTENT_ZERO, .bytes = bytes, .host_offset = s->offset + offset, .file = bs->file->bs
+        };
         return 0;
     }
     return bdrv_co_block_status_above(bs->file, s->offset + offset, inside, extent);

@@ -35,10 +35,11 @@ static void submit_request(Bench *bench)
     bench->submitted++;
     bench->since_flush++;
     bench->offset += bench->step;
-    if (bench->length <= bench->buffer_size) {
-        bench->offset = 0;
-    } else {
-        bench->offset %= bench->length - bench->buffer_size;
+    if (bench->length > 0) {
+        bench->offset %= bench->length;
+    }
+    if (bench->offset > bench->length - bench->buffer_size) {
+        bench->offset = 0; /* qemu-img fails here, if the image is no multiple of the buffer */
     }
     blk_queue_submit(bench->queue, &submission); /* there is room: slots are counted */
 }
@@ -207,7 +208,7 @@ int img_bench(int argc, char **argv)
             }
             break;
         case 'f': image.format = optarg; break;
-        case 'n': tool_cache_mode("none", &image.flags); break;
+        case 'n': image.aio = "native"; break;
         case 'i':
             if (strcmp(optarg, "threads") != 0 && strcmp(optarg, "native") != 0 && strcmp(optarg, "io_uring") != 0) {
                 tool_error("Invalid aio option: %s", optarg);

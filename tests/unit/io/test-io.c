@@ -759,7 +759,7 @@ static void coroutine_fn status_of_a_chain(void)
     } expected[] = {
         { 0, 4096, EXTENT_DATA, 0 },       { 4096, 4096, EXTENT_ZERO, 1 },  { 8192, 4096, EXTENT_DATA, 1 },
         { 12288, 53248, EXTENT_ZERO, 1 },  { 65536, 4096, EXTENT_DATA, 0 }, { 69632, 30720, EXTENT_ZERO, 1 },
-        { 100352, 30720, EXTENT_ZERO, 1 }, /* past the end of the backing file */
+        { 100352, 30720, EXTENT_ZERO, 0 }, /* past the end of the backing file: it has no say */
         { 131072, 4096, EXTENT_DATA, 0 },
     };
     for (unsigned i = 0; i < G_N_ELEMENTS(expected); i++) {
