@@ -23,7 +23,8 @@ static int coroutine_fn disk_block(Qcow2Check *c, uint64_t index, const uint8_t 
     if (index < c->refcount_table_entries) {
         offset = load_be64(c->refcount_table + 8 * index) & QCOW2_REFTABLE_OFFSET_MASK;
     }
-    if (offset & (c->s->geometry.cluster_size - 1)) {
+    uint32_t cluster_size = c->s->geometry.cluster_size;
+    if ((offset & (cluster_size - 1)) || offset > (uint64_t)INT64_MAX - cluster_size) {
         return UNUSABLE;
     }
     *block = NULL;

@@ -78,6 +78,8 @@ static const struct {
       "ERROR cluster 0 refcount=0 reference=1" },
     { "refcount block not aligned", NULL, { { REFCOUNT_TABLE, 8, REFCOUNT_BLOCK + 512 } }, 0, 1, 0, CLUSTERS, 1, 256, 0, 0,
       "Can't get refcount for cluster 0: Input/output error" },
+    { "refcount block at no offset there can be", NULL, { { REFCOUNT_TABLE, 8, UINT64_C(1) << 63 } }, 0, 1, 0, CLUSTERS,
+      1, 256, 0, 0, "Can't get refcount for cluster 0: Input/output error" },
     { "refcount block outside", NULL, { { REFCOUNT_TABLE + 8, 8, UINT64_C(1) << 40 } }, 0, 1, 0, 0, CLUSTERS, 256, 0, 0,
       "ERROR refcount block 1 is outside image" },
     { "refcount block used twice", NULL, { { REFCOUNT_TABLE + 8, 8, REFCOUNT_BLOCK } }, 0, 2, 0, 0, CLUSTERS, 256, 0, 0,
