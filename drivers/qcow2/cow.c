@@ -8,6 +8,7 @@
 #include "drivers/qcow2/map.h"
 
 #define ZERO_BYTES 65536u
+#define SECTOR 512u
 #define STACK_VECS 24u
 
 static void *zeroes(void)
@@ -158,6 +159,11 @@ int coroutine_fn qcow2_cow_write(BlockDriverState *bs, const Qcow2RunWrite *writ
     Edge tail = make_edge(bs, write, data_end, run_end - data_end);
     uint8_t *buf = NULL;
 
+    if (tail.bytes && tail.skip && data_end % SECTOR) {
+        /* Let the file end with a whole sector: a read across its end could mix old and new in one. */
+        tail.bytes = MIN(tail.bytes, SECTOR - data_end % SECTOR);
+        tail.skip = false;
+    }
     int ret = read_edges(bs, &head, &tail, &buf);
     if (ret >= 0) {
         ret = qcow2_check_data_write(bs, write->host_offset, run_end - run->first_offset);

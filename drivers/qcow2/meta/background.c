@@ -3,162 +3,98 @@
  * Commits that no request waits for: write-back before a cache is full, and a second after something
  * became dirty. They run in the service context, which always gets on, and are stopped by a drain.
  *
- * A timer belongs to a thread's context, the node to none. So the timer object outlives the node: the
- * context owns it, the node only detaches from it, and it is freed when it fires or its context goes.
+ * The timer is the service thread's, so the node cannot cancel it: it detaches from it, and the timer
+ * is freed over there. In a deterministic run there is no timer: time would only pass when all is done.
  */
 
-#include <sched.h>
-
+#include "block/loop/context.h"
 #include "drivers/qcow2/meta/meta_int.h"
 
 #define TICK_NS (INT64_C(1000) * 1000 * 1000)
 
-struct Qcow2Timer {
+struct Qcow2Ticker {
     pthread_mutex_t lock;
-    Qcow2Meta *meta; /* lock; NULL: detached */
-    AioTimer *aio_timer;
-    struct Qcow2Timer *next; /* in its context's list; that thread only */
-    struct ContextTimers *owner;
+    Qcow2Meta *meta; /* lock; NULL: the node is gone */
+    AioContext *ctx;
+    AioTimer *timer; /* service thread */
+    bool queued;     /* lock: call is on its way */
+    AioCall call;    /* arms, or frees when the node is gone */
 };
 
-/* The timers of one context. */
-typedef struct ContextTimers {
-    AioContext *ctx;
-    Qcow2Timer *first;
-} ContextTimers;
+/* ---- the ticker, in the service thread ---- */
 
-static const char context_key;
-
-static void timer_free(Qcow2Timer *timer)
-{
-    aio_timer_free(timer->aio_timer);
-    pthread_mutex_destroy(&timer->lock);
-    g_free(timer);
-}
-
-static void *context_timers_new(AioContext *ctx)
-{
-    ContextTimers *timers = g_try_new0(ContextTimers, 1);
-    if (timers) {
-        timers->ctx = ctx;
-    }
-    return timers;
-}
-
-static void context_timers_free(void *data)
-{
-    ContextTimers *timers = data;
-    while (timers->first) {
-        Qcow2Timer *timer = timers->first;
-        timers->first = timer->next;
-        pthread_mutex_lock(&timer->lock);
-        Qcow2Meta *meta = timer->meta;
-        if (meta) { /* a node that is still open loses this tick; the next change arms another */
-            pthread_mutex_lock(&meta->bg_lock);
-            meta->timer = NULL;
-            pthread_mutex_unlock(&meta->bg_lock);
-            atomic_store(&meta->stirred, false);
-        }
-        pthread_mutex_unlock(&timer->lock);
-        timer_free(timer);
-    }
-    g_free(timers);
-}
-
-/* ---- background coroutines ---- */
-
-static void coroutine_fn background_entry(void *opaque)
-{
-    Qcow2Meta *meta = opaque;
-
-    qcow2_meta_commit(meta->bs); /* what fails stays dirty: the next flush says so */
-    bool more = qcow2_commit_dirty(meta);
-    if (more) {
-        qcow2_background_stir(meta);
-    }
-    pthread_mutex_lock(&meta->bg_lock);
-    meta->bg_running--;
-    meta->bg_commit = false;
-    if (!meta->bg_running) {
-        co_queue_wake_all(&meta->bg_waiters);
-    }
-    pthread_mutex_unlock(&meta->bg_lock);
-}
-
-void qcow2_background_commit(Qcow2Meta *meta)
-{
-    pthread_mutex_lock(&meta->bg_lock);
-    Coroutine *co = NULL;
-    AioContext *ctx = aio_service_context();
-    if (ctx && !meta->drained && !meta->bg_commit) {
-        co = co_try_new(background_entry, meta);
-    }
-    if (co) {
-        meta->bg_commit = true;
-        meta->bg_running++;
-    }
-    pthread_mutex_unlock(&meta->bg_lock);
-    if (co) {
-        co_start(ctx, co);
-    }
-}
-
-void coroutine_fn qcow2_background_wait(Qcow2Meta *meta)
-{
-    pthread_mutex_lock(&meta->bg_lock);
-    while (meta->bg_running) {
-        co_queue_wait(&meta->bg_waiters, &meta->bg_lock);
-    }
-    pthread_mutex_unlock(&meta->bg_lock);
-}
-
-/* ---- the timer ---- */
-
-static void unlink_timer(Qcow2Timer *timer)
-{
-    Qcow2Timer **link = &timer->owner->first;
-    while (*link != timer) {
-        link = &(*link)->next;
-    }
-    *link = timer->next;
-}
-
-/* In the timer's thread. */
 static void tick(void *opaque)
 {
-    Qcow2Timer *timer = opaque;
+    Qcow2Ticker *ticker = opaque;
 
-    unlink_timer(timer);
-    pthread_mutex_lock(&timer->lock);
-    Qcow2Meta *meta = timer->meta;
-    if (meta) {
-        pthread_mutex_lock(&meta->bg_lock);
-        meta->timer = NULL;
-        pthread_mutex_unlock(&meta->bg_lock);
-        atomic_store(&meta->stirred, false);
-        qcow2_background_commit(meta);
+    pthread_mutex_lock(&ticker->lock);
+    if (ticker->meta) {
+        atomic_store(&ticker->meta->stirred, false);
+        qcow2_background_commit(ticker->meta);
     }
-    pthread_mutex_unlock(&timer->lock);
-    timer_free(timer);
+    pthread_mutex_unlock(&ticker->lock);
 }
 
-/* bg_lock held: a timer in the calling thread's context. */
-static void arm_locked(Qcow2Meta *meta)
+static void arm_or_free(void *opaque)
 {
-    AioContext *ctx = aio_context_current();
-    ContextTimers *timers = aio_context_data(ctx, &context_key, context_timers_new, context_timers_free);
-    Qcow2Timer *timer = timers ? g_try_new0(Qcow2Timer, 1) : NULL;
-    if (!timer) {
+    Qcow2Ticker *ticker = opaque;
+
+    pthread_mutex_lock(&ticker->lock);
+    ticker->queued = false;
+    bool gone = !ticker->meta;
+    pthread_mutex_unlock(&ticker->lock);
+    if (!gone) {
+        if (!ticker->timer) {
+            ticker->timer = aio_timer_new(ticker->ctx, tick, ticker);
+        }
+        aio_timer_arm(ticker->timer, aio_clock_ns(ticker->ctx) + TICK_NS);
         return;
     }
-    pthread_mutex_init(&timer->lock, NULL);
-    timer->meta = meta;
-    timer->owner = timers;
-    timer->next = timers->first;
-    timers->first = timer;
-    timer->aio_timer = aio_timer_new(ctx, tick, timer);
-    aio_timer_arm(timer->aio_timer, aio_clock_ns(ctx) + TICK_NS);
-    meta->timer = timer;
+    if (ticker->timer) {
+        aio_timer_free(ticker->timer);
+    }
+    pthread_mutex_destroy(&ticker->lock);
+    aio_context_unref(ticker->ctx);
+    g_free(ticker);
+}
+
+/* ---- the ticker, from the node ---- */
+
+/* ticker->lock held. */
+static void queue_call_locked(Qcow2Ticker *ticker)
+{
+    if (!ticker->queued) {
+        ticker->queued = true;
+        aio_call(ticker->ctx, &ticker->call);
+    }
+}
+
+/* bg_lock held; NULL in a deterministic run and without memory. */
+static Qcow2Ticker *get_ticker_locked(Qcow2Meta *meta)
+{
+    AioContext *ctx = aio_service_context();
+    if (meta->ticker || !ctx || aio_context_sim(ctx)) {
+        return meta->ticker;
+    }
+    Qcow2Ticker *ticker = g_try_new0(Qcow2Ticker, 1);
+    if (ticker) {
+        pthread_mutex_init(&ticker->lock, NULL);
+        ticker->meta = meta;
+        ticker->ctx = aio_context_ref(ctx);
+        ticker->call = (AioCall){ .func = arm_or_free, .opaque = ticker };
+        meta->ticker = ticker;
+    }
+    return ticker;
+}
+
+static void detach_ticker(Qcow2Ticker *ticker)
+{
+    if (ticker) {
+        pthread_mutex_lock(&ticker->lock);
+        ticker->meta = NULL;
+        queue_call_locked(ticker);
+        pthread_mutex_unlock(&ticker->lock);
+    }
 }
 
 void qcow2_background_stir(Qcow2Meta *meta)
@@ -168,33 +104,48 @@ void qcow2_background_stir(Qcow2Meta *meta)
         return;
     }
     pthread_mutex_lock(&meta->bg_lock);
-    if (!meta->drained && !meta->timer) {
-        arm_locked(meta);
+    Qcow2Ticker *ticker = meta->drained ? NULL : get_ticker_locked(meta);
+    pthread_mutex_unlock(&meta->bg_lock);
+    if (ticker) {
+        pthread_mutex_lock(&ticker->lock);
+        queue_call_locked(ticker);
+        pthread_mutex_unlock(&ticker->lock);
     }
+}
+
+/* ---- commits ---- */
+
+static void coroutine_fn background_entry(void *opaque)
+{
+    Qcow2Meta *meta = opaque;
+
+    qcow2_meta_commit(meta->bs); /* what fails stays dirty: the next flush says so */
+    if (qcow2_commit_dirty(meta)) {
+        qcow2_background_stir(meta);
+    }
+    pthread_mutex_lock(&meta->bg_lock);
+    meta->bg_running = false;
+    co_queue_wake_all(&meta->bg_waiters);
     pthread_mutex_unlock(&meta->bg_lock);
 }
 
-/* The timer fires for nobody, or is freed with its context. Lock order is timer, then node. */
-static void detach_timer(Qcow2Meta *meta)
+void qcow2_background_commit(Qcow2Meta *meta)
 {
-    for (;;) {
-        pthread_mutex_lock(&meta->bg_lock);
-        Qcow2Timer *timer = meta->timer;
-        if (!timer) {
-            pthread_mutex_unlock(&meta->bg_lock);
-            return;
-        }
-        if (pthread_mutex_trylock(&timer->lock) == 0) {
-            timer->meta = NULL;
-            meta->timer = NULL;
-            pthread_mutex_unlock(&timer->lock);
-            pthread_mutex_unlock(&meta->bg_lock);
-            return;
-        }
-        pthread_mutex_unlock(&meta->bg_lock);
-        sched_yield();
+    AioContext *ctx = aio_service_context();
+    Coroutine *co = NULL;
+
+    pthread_mutex_lock(&meta->bg_lock);
+    if (ctx && !meta->drained && !meta->bg_running) {
+        co = co_try_new(background_entry, meta);
+        meta->bg_running = co != NULL;
+    }
+    pthread_mutex_unlock(&meta->bg_lock);
+    if (co) {
+        co_start(ctx, co);
     }
 }
+
+/* ---- drain ---- */
 
 void coroutine_fn qcow2_meta_drain_begin(BlockDriverState *bs)
 {
@@ -202,9 +153,10 @@ void coroutine_fn qcow2_meta_drain_begin(BlockDriverState *bs)
 
     pthread_mutex_lock(&meta->bg_lock);
     meta->drained++;
+    while (meta->bg_running) {
+        co_queue_wait(&meta->bg_waiters, &meta->bg_lock);
+    }
     pthread_mutex_unlock(&meta->bg_lock);
-    detach_timer(meta);
-    qcow2_background_wait(meta);
 }
 
 void coroutine_fn qcow2_meta_drain_end(BlockDriverState *bs)
@@ -228,6 +180,6 @@ void qcow2_background_init(Qcow2Meta *meta)
 
 void qcow2_background_destroy(Qcow2Meta *meta)
 {
-    detach_timer(meta);
+    detach_ticker(meta->ticker);
     pthread_mutex_destroy(&meta->bg_lock);
 }

@@ -50,7 +50,7 @@ typedef struct Qcow2EpochSlot {
 } Qcow2EpochSlot;
 
 typedef struct Qcow2Joiner Qcow2Joiner; /* commit.c */
-typedef struct Qcow2Timer Qcow2Timer;   /* timer.c */
+typedef struct Qcow2Ticker Qcow2Ticker; /* background.c */
 
 struct Qcow2Meta {
     BlockDriverState *bs;
@@ -89,11 +89,10 @@ struct Qcow2Meta {
     _Atomic bool header_in_doubt; /* a failed header write may or may not have reached the file */
 
     pthread_mutex_t bg_lock;
-    unsigned drained;     /* bg_lock: background work is stopped */
-    unsigned bg_running;  /* bg_lock */
-    bool bg_commit;       /* bg_lock: a background commit is under way */
-    CoQueue bg_waiters;   /* bg_lock */
-    Qcow2Timer *timer;    /* bg_lock */
+    unsigned drained;      /* bg_lock: background work is stopped */
+    bool bg_running;       /* bg_lock: a background commit is under way */
+    CoQueue bg_waiters;    /* bg_lock */
+    Qcow2Ticker *ticker;   /* bg_lock; made when first needed */
     _Atomic bool stirred; /* something is dirty or in limbo since the last tick was armed */
 
     char *corrupt_message; /* bg_lock */
@@ -161,11 +160,9 @@ bool qcow2_commit_dirty(Qcow2Meta *meta);
 /* ---- background.c ---- */
 void qcow2_background_init(Qcow2Meta *meta);
 void qcow2_background_destroy(Qcow2Meta *meta);
-/** qcow2_background_commit() - start a commit in a coroutine of its own, unless one is under way; any lock but bg_lock */
+/** qcow2_background_commit() - start a commit that nobody waits for, unless one is under way. No lock held. */
 void qcow2_background_commit(Qcow2Meta *meta);
 /** qcow2_background_stir() - something became dirty: see that the timer is armed. No lock held. */
 void qcow2_background_stir(Qcow2Meta *meta);
-/** qcow2_background_wait() - until no background work runs */
-void coroutine_fn qcow2_background_wait(Qcow2Meta *meta);
 
 #endif
