@@ -6,18 +6,14 @@
  *     BDRV_TEST_SEED=n      the same run again
  *     BDRV_TEST_ROUNDS=n    longer runs (default 150)
  *     BDRV_TEST_STACK=name  only one stack
- *     BDRV_TEST_ALL=1       runs with threads too where they are left out (qcow2: a background commit stays
- * in the context of the thread that caused it, and others wait for it while that thread does not run its
- * context)
  *
  * To add a stack: a row in stacks[], with a setup function if something has to be made first.
  */
 
 #include <bdrv/simdisk.h>
-#include <glib/gstdio.h>
 #include <string.h>
 
-#include "tests/lib/conformance.h"
+#include "files.h"
 #include "tests/lib/test-node.h"
 
 #define MIB (1024 * 1024)
@@ -55,109 +51,16 @@ static void sim_teardown(const ConformanceStack *stack, const char *id, const ch
     g_assert_null(bdrv_simdisk_find(id)); /* all nodes are closed */
 }
 
-/* ---- files: in a directory of the run; created by the library's own image creation ---- */
+static const ConformanceFile window = { .format = "raw", .extra = 100 };
 
-typedef struct FileSetup {
-    const char *format, *options, *backing; /* create options; format of a backing file of random content */
-    int64_t extra;                          /* bytes that the file is longer than the disk */
-} FileSetup;
-
-static char *file_in(const char *dir, const char *name)
-{
-    return g_build_filename(dir, name, NULL);
-}
-
-static void make_image(BdrvGraph *graph, const char *format, const char *filename, const char *text,
-                       int64_t size)
-{
-    GError *error = NULL;
-    BdrvOptions *options = bdrv_options_parse(text ? text : "", NULL, &error);
-
-    g_assert_no_error(error);
-    bdrv_options_set_int(options, "size", size);
-    bdrv_create_image(graph, format, filename, options, &error);
-    g_assert_no_error(error);
-}
-
-/* Some parts of the backing file have data, and it is shorter than its overlay. */
-static void make_backing(BdrvGraph *graph, const char *format, const char *filename, int64_t size,
-                         uint8_t *content)
-{
-    int64_t length = size * 3 / 4 / 512 * 512;
-    uint64_t random = 1;
-    GError *error = NULL;
-    BlockBackend *blk;
-    BdrvOptions *options = bdrv_options_new();
-
-    make_image(graph, format, filename, NULL, length);
-    bdrv_options_set_string(options, "driver", format);
-    blk = blk_open(graph, filename, options, BDRV_O_RDWR, &error);
-    g_assert_no_error(error);
-    for (int64_t at = 0; at < length; at += 30000) {
-        int64_t n = test_random_below(&random, 50000);
-
-        n = MIN(n, length - at);
-        for (int64_t i = 0; i < n; i++) {
-            content[at + i] = test_random(&random);
-        }
-        g_assert_cmpint(blk_pwrite(blk, at, n, content + at, 0), ==, 0);
-    }
-    blk_close(blk, &error);
-    g_assert_no_error(error);
-}
-
-static void file_setup(const ConformanceStack *stack, BdrvGraph *graph, const char *id, const char *dir,
-                       uint8_t *content)
-{
-    static const FileSetup plain = { .format = "raw" };
-    const FileSetup *setup = stack->data ? stack->data : &plain;
-    g_autofree char *disk = file_in(dir, "disk"), *base = file_in(dir, "base");
-    g_autoptr(GString) options = g_string_new(setup->options ? setup->options : "");
-
-    if (setup->backing) {
-        make_backing(graph, setup->backing, base, stack->length, content);
-        g_string_append_printf(options, "%sbacking_file=%s,backing_fmt=%s", options->len ? "," : "", base,
-                               setup->backing);
-    }
-    make_image(graph, setup->format, disk, options->str, stack->length + setup->extra);
-}
-
-static void file_teardown(const ConformanceStack *stack, const char *id, const char *dir)
-{
-    g_autofree char *disk = file_in(dir, "disk"), *base = file_in(dir, "base");
-
-    g_unlink(disk);
-    g_unlink(base);
-}
-
-/* The image is closed: its own check must find nothing. */
-static void check_image(const ConformanceStack *stack, BdrvGraph *graph, const char *id, const char *dir)
-{
-    g_autofree char *text = conformance_expand(stack->options, id, dir);
-    BdrvCheckResult result = { 0 };
-    GError *error = NULL;
-    BlockBackend *blk = blk_open(graph, NULL, bdrv_options_parse(text, NULL, NULL), BDRV_O_CHECK, &error);
-
-    g_assert_no_error(error);
-    blk_check(blk, &result, BDRV_FIX_NONE, &error);
-    g_assert_no_error(error);
-    g_assert_cmpint(result.check_errors, ==, 0);
-    g_assert_cmpint(result.corruptions, ==, 0);
-    g_assert_cmpint(result.leaks, ==, 0);
-    blk_close(blk, &error);
-    g_assert_no_error(error);
-}
-
-static const FileSetup window = { .format = "raw", .extra = 100 };
-
-static const FileSetup qcow2 = { .format = "qcow2" };
-static const FileSetup qcow2_small = { .format = "qcow2", .options = "cluster_size=512" };
-static const FileSetup qcow2_v2 = { .format = "qcow2", .options = "compat=0.10,cluster_size=4k" };
-static const FileSetup qcow2_bits = { .format = "qcow2", .options = "cluster_size=1k,refcount_bits=1" };
-static const FileSetup qcow2_large = { .format = "qcow2", .options = "cluster_size=2M,refcount_bits=64" };
-static const FileSetup qcow2_over_raw = { .format = "qcow2", .options = "cluster_size=4k", .backing = "raw" };
-static const FileSetup qcow2_over_qcow2 = { .format = "qcow2", .backing = "qcow2" };
-static const FileSetup qcow2_v2_over_raw = { .format = "qcow2", .options = "compat=0.10", .backing = "raw" };
+static const ConformanceFile qcow2 = { .format = "qcow2" };
+static const ConformanceFile qcow2_small = { .format = "qcow2", .options = "cluster_size=512" };
+static const ConformanceFile qcow2_v2 = { .format = "qcow2", .options = "compat=0.10,cluster_size=4k" };
+static const ConformanceFile qcow2_bits = { .format = "qcow2", .options = "cluster_size=1k,refcount_bits=1" };
+static const ConformanceFile qcow2_large = { .format = "qcow2", .options = "cluster_size=2M,refcount_bits=64" };
+static const ConformanceFile qcow2_over_raw = { .format = "qcow2", .options = "cluster_size=4k", .backing = "raw" };
+static const ConformanceFile qcow2_over_qcow2 = { .format = "qcow2", .backing = "qcow2" };
+static const ConformanceFile qcow2_v2_over_raw = { .format = "qcow2", .options = "compat=0.10", .backing = "raw" };
 
 static const SimSetup blocks = {
     .limits = { .request_alignment = 4096, .mem_alignment = 512, .max_transfer = 65536 }
@@ -224,116 +127,116 @@ static const ConformanceStack stacks[] = {
       .length = MIB,
       .resize = true,
       .torn_reads = true,
-      .setup = file_setup,
-      .teardown = file_teardown },
+      .setup = conformance_file_setup,
+      .teardown = conformance_file_teardown },
     { .name = "file, threads",
       .options = "driver=raw,file.driver=file,file.filename=%DIR%/disk,file.aio=threads",
       .length = MIB,
       .torn_reads = true,
-      .setup = file_setup,
-      .teardown = file_teardown },
+      .setup = conformance_file_setup,
+      .teardown = conformance_file_teardown },
     { .name = "file, direct",
       .length = MIB,
       .flags = BDRV_O_NOCACHE,
       .torn_reads = true,
-      .setup = file_setup,
-      .teardown = file_teardown,
+      .setup = conformance_file_setup,
+      .teardown = conformance_file_teardown,
       .options = "driver=raw,file.driver=file,file.filename=%DIR%/disk" },
     { .name = "file, direct, native",
       .length = MIB,
       .flags = BDRV_O_NOCACHE,
       .torn_reads = true,
-      .setup = file_setup,
-      .teardown = file_teardown,
+      .setup = conformance_file_setup,
+      .teardown = conformance_file_teardown,
       .options = "driver=raw,file.driver=file,file.filename=%DIR%/disk,file.aio=native" },
     { .name = "file window, direct",
       .length = MIB,
       .flags = BDRV_O_NOCACHE,
       .skew = 100,
       .torn_reads = true,
-      .setup = file_setup,
-      .teardown = file_teardown,
+      .setup = conformance_file_setup,
+      .teardown = conformance_file_teardown,
       .data = &window,
       .options = "driver=raw,offset=100,file.driver=file,file.filename=%DIR%/disk" },
     { .name = "qcow2",
       .length = MIB,
       .torn_reads = true,
-      .setup = file_setup,
-      .teardown = file_teardown,
-      .inspect = check_image,
+      .setup = conformance_file_setup,
+      .teardown = conformance_file_teardown,
+      .inspect = conformance_check_image,
       .options = "driver=qcow2,file.driver=file,file.filename=%DIR%/disk",
       .data = &qcow2 },
     { .name = "qcow2, 512-byte clusters",
       .length = MIB,
       .torn_reads = true,
-      .setup = file_setup,
-      .teardown = file_teardown,
-      .inspect = check_image,
+      .setup = conformance_file_setup,
+      .teardown = conformance_file_teardown,
+      .inspect = conformance_check_image,
       .options = "driver=qcow2,file.driver=file,file.filename=%DIR%/disk",
       .data = &qcow2_small },
     { .name = "qcow2 v2",
       .length = MIB,
       .torn_reads = true,
-      .setup = file_setup,
-      .teardown = file_teardown,
-      .inspect = check_image,
+      .setup = conformance_file_setup,
+      .teardown = conformance_file_teardown,
+      .inspect = conformance_check_image,
       .options = "driver=qcow2,file.driver=file,file.filename=%DIR%/disk",
       .data = &qcow2_v2 },
     { .name = "qcow2, 1-bit refcounts",
       .length = MIB,
       .torn_reads = true,
-      .setup = file_setup,
-      .teardown = file_teardown,
-      .inspect = check_image,
+      .setup = conformance_file_setup,
+      .teardown = conformance_file_teardown,
+      .inspect = conformance_check_image,
       .options = "driver=qcow2,file.driver=file,file.filename=%DIR%/disk",
       .data = &qcow2_bits },
     { .name = "qcow2, 2 MiB clusters",
       .length = MIB,
       .torn_reads = true,
-      .setup = file_setup,
-      .teardown = file_teardown,
-      .inspect = check_image,
+      .setup = conformance_file_setup,
+      .teardown = conformance_file_teardown,
+      .inspect = conformance_check_image,
       .options = "driver=qcow2,file.driver=file,file.filename=%DIR%/disk",
       .data = &qcow2_large },
     { .name = "qcow2 over raw",
       .length = MIB,
       .torn_reads = true,
-      .setup = file_setup,
-      .teardown = file_teardown,
-      .inspect = check_image,
+      .setup = conformance_file_setup,
+      .teardown = conformance_file_teardown,
+      .inspect = conformance_check_image,
       .options = "driver=qcow2,file.driver=file,file.filename=%DIR%/disk",
       .data = &qcow2_over_raw },
     { .name = "qcow2 over qcow2",
       .length = MIB,
       .torn_reads = true,
-      .setup = file_setup,
-      .teardown = file_teardown,
-      .inspect = check_image,
+      .setup = conformance_file_setup,
+      .teardown = conformance_file_teardown,
+      .inspect = conformance_check_image,
       .options = "driver=qcow2,file.driver=file,file.filename=%DIR%/disk",
       .data = &qcow2_over_qcow2 },
     { .name = "qcow2 v2 over raw",
       .length = MIB,
       .torn_reads = true,
-      .setup = file_setup,
-      .teardown = file_teardown,
-      .inspect = check_image,
+      .setup = conformance_file_setup,
+      .teardown = conformance_file_teardown,
+      .inspect = conformance_check_image,
       .options = "driver=qcow2,file.driver=file,file.filename=%DIR%/disk",
       .data = &qcow2_v2_over_raw },
     { .name = "qcow2, direct",
       .length = MIB,
       .flags = BDRV_O_NOCACHE,
       .torn_reads = true,
-      .setup = file_setup,
-      .teardown = file_teardown,
-      .inspect = check_image,
+      .setup = conformance_file_setup,
+      .teardown = conformance_file_teardown,
+      .inspect = conformance_check_image,
       .options = "driver=qcow2,file.driver=file,file.filename=%DIR%/disk",
       .data = &qcow2 },
     { .name = "qcow2, smallest caches",
       .length = MIB,
       .torn_reads = true,
-      .setup = file_setup,
-      .teardown = file_teardown,
-      .inspect = check_image,
+      .setup = conformance_file_setup,
+      .teardown = conformance_file_teardown,
+      .inspect = conformance_check_image,
       .options =
           "driver=qcow2,file.driver=file,file.filename=%DIR%/disk,l2-cache-size=1k,refcount-cache-size=1k",
       .data = &qcow2_small },
@@ -384,9 +287,6 @@ int main(int argc, char **argv)
     disks = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify)bdrv_simdisk_unref);
     for (unsigned s = 0; s < G_N_ELEMENTS(stacks); s++) {
         for (unsigned i = 0; i < G_N_ELEMENTS(runs) && (!only || g_str_equal(only, stacks[s].name)); i++) {
-            if (stacks[s].sim_only && runs[i].run.mode == CONFORMANCE_THREADS && !g_getenv("BDRV_TEST_ALL")) {
-                continue;
-            }
             g_autofree char *path = g_strdup_printf("/conformance/%s/%s", stacks[s].name, runs[i].name);
             Case *test = &cases[s * G_N_ELEMENTS(runs) + i];
 

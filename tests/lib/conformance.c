@@ -47,6 +47,8 @@ typedef struct Worker {
     GThread *thread;
     unsigned first, last; /* operations of the round */
     unsigned left;        /* coroutines of this worker that still run; its own thread only */
+    AioCall call;         /* to start a round, or to quit */
+    bool quit;
 } Worker;
 
 typedef struct Runner {
@@ -63,8 +65,9 @@ typedef struct Runner {
     unsigned count;
     AioSim *sim;
     Worker workers[MAX_CONTEXTS];
-    pthread_barrier_t barrier;
-    bool quit;
+    pthread_mutex_t lock;
+    pthread_cond_t all_done;
+    unsigned busy; /* lock: workers whose round is not over */
     uint64_t *boundaries; /* scratch */
 } Runner;
 
@@ -125,6 +128,19 @@ static int coroutine_fn carry_out(Op *op)
     g_assert_not_reached();
 }
 
+/* In the worker's thread. */
+static void op_done(Worker *worker)
+{
+    Runner *r = worker->runner;
+
+    if (--worker->left == 0 && !r->sim) {
+        pthread_mutex_lock(&r->lock);
+        r->busy--;
+        pthread_cond_signal(&r->all_done);
+        pthread_mutex_unlock(&r->lock);
+    }
+}
+
 typedef struct OpCoroutine {
     Op *op;
     Worker *worker;
@@ -135,7 +151,7 @@ static void coroutine_fn op_entry(void *opaque)
     OpCoroutine *entry = opaque;
 
     entry->op->ret = carry_out(entry->op);
-    entry->worker->left--;
+    op_done(entry->worker);
     g_free(entry);
 }
 
@@ -283,25 +299,53 @@ static void start_ops(Worker *worker)
     }
 }
 
+static void start_round(void *opaque)
+{
+    start_ops(opaque);
+}
+
+static void quit_thread(void *opaque)
+{
+    ((Worker *)opaque)->quit = true;
+}
+
+/*
+ * Between rounds the context goes on running, as an embedder's would: what a driver does in the
+ * background of a thread is finished only there.
+ */
 static void *worker_thread(void *opaque)
 {
     Worker *worker = opaque;
-    Runner *r = worker->runner;
 
     aio_context_enter(worker->ctx);
-    for (;;) {
-        pthread_barrier_wait(&r->barrier);
-        if (r->quit) {
-            break;
-        }
-        start_ops(worker);
-        while (worker->left > 0) {
-            aio_context_run(worker->ctx, true);
-        }
-        pthread_barrier_wait(&r->barrier);
+    while (!worker->quit) {
+        aio_context_run(worker->ctx, true);
     }
     aio_context_leave(worker->ctx);
     return NULL;
+}
+
+static void call_worker(Worker *worker, void (*func)(void *opaque))
+{
+    worker->call = (AioCall){ .func = func, .opaque = worker };
+    aio_call(worker->ctx, &worker->call);
+}
+
+static void run_round_in_threads(Runner *r)
+{
+    for (unsigned i = 0; i < r->run->contexts; i++) {
+        r->busy += r->workers[i].first < r->workers[i].last;
+    }
+    for (unsigned i = 0; i < r->run->contexts; i++) {
+        if (r->workers[i].first < r->workers[i].last) {
+            call_worker(&r->workers[i], start_round);
+        }
+    }
+    pthread_mutex_lock(&r->lock);
+    while (r->busy) {
+        pthread_cond_wait(&r->all_done, &r->lock);
+    }
+    pthread_mutex_unlock(&r->lock);
 }
 
 static void run_round(Runner *r)
@@ -328,8 +372,7 @@ static void run_round(Runner *r)
             }
         }
     } else {
-        pthread_barrier_wait(&r->barrier);
-        pthread_barrier_wait(&r->barrier);
+        run_round_in_threads(r);
     }
 }
 
@@ -526,12 +569,17 @@ static void learn(Runner *r)
 
 /* ---- between rounds ---- */
 
+static bool can_resize(const ConformanceStack *stack)
+{
+    return stack->resize || stack->room;
+}
+
 static void open_image(Runner *r)
 {
     GError *error = NULL;
     BdrvOptions *options = bdrv_options_parse(r->options, NULL, &error);
     BdrvOpenFlags flags =
-        BDRV_O_RDWR | BDRV_O_UNMAP | r->stack->flags | (r->stack->resize ? BDRV_O_RESIZE : 0);
+        BDRV_O_RDWR | BDRV_O_UNMAP | r->stack->flags | (can_resize(r->stack) ? BDRV_O_RESIZE : 0);
 
     g_assert_no_error(error);
     r->blk = blk_open(r->graph, NULL, options, flags, &error);
@@ -556,7 +604,7 @@ static void close_image(Runner *r)
 static void reopen_in_place(Runner *r)
 {
     BdrvOpenFlags flags =
-        BDRV_O_RDWR | BDRV_O_UNMAP | r->stack->flags | (r->stack->resize ? BDRV_O_RESIZE : 0);
+        BDRV_O_RDWR | BDRV_O_UNMAP | r->stack->flags | (can_resize(r->stack) ? BDRV_O_RESIZE : 0);
     GError *error = NULL;
 
     blk_reopen(r->blk, NULL, flags, &error);
@@ -596,7 +644,13 @@ static void resize(Runner *r)
     int64_t length = r->stack->length / 2 + pick_below(r, r->stack->length / 2);
     GError *error = NULL;
 
+    if (r->stack->room) {
+        length = r->length + pick_below(r, MIN(r->stack->length + r->stack->room - r->length, 100000));
+    }
     length -= length % MAX(r->unit, SECTOR);
+    if (r->stack->room && length <= r->length) {
+        return;
+    }
     blk_truncate(r->blk, length, true, BDRV_PREALLOC_OFF, 0, &error);
     g_assert_no_error(error);
     if (length < r->length) {
@@ -620,7 +674,7 @@ static void between_rounds(Runner *r)
     if (run->reopen_every && !r->stack->no_reopen && pick_below(r, run->reopen_every) == 0) {
         reopen_in_place(r);
     }
-    if (r->stack->resize && pick_below(r, 30) == 0) {
+    if (can_resize(r->stack) && pick_below(r, 30) == 0) {
         resize(r);
     }
     if (pick_below(r, 50) == 0) {
@@ -639,7 +693,8 @@ static void make_contexts(Runner *r)
         r->sim = aio_sim_new(r->run->seed);
         aio_sim_set_yield_chance(r->sim, 20);
     } else {
-        pthread_barrier_init(&r->barrier, NULL, r->run->contexts + 1);
+        pthread_mutex_init(&r->lock, NULL);
+        pthread_cond_init(&r->all_done, NULL);
     }
     for (unsigned i = 0; i < r->run->contexts; i++) {
         Worker *worker = &r->workers[i];
@@ -660,12 +715,10 @@ static void free_contexts(Runner *r)
 {
     if (r->sim) {
         aio_context_leave(r->workers[0].ctx);
-    } else {
-        r->quit = true;
-        pthread_barrier_wait(&r->barrier);
     }
     for (unsigned i = 0; i < r->run->contexts; i++) {
         if (!r->sim) {
+            call_worker(&r->workers[i], quit_thread);
             g_thread_join(r->workers[i].thread);
         }
         aio_context_unref(r->workers[i].ctx);
@@ -673,7 +726,8 @@ static void free_contexts(Runner *r)
     if (r->sim) {
         aio_sim_free(r->sim);
     } else {
-        pthread_barrier_destroy(&r->barrier);
+        pthread_cond_destroy(&r->all_done);
+        pthread_mutex_destroy(&r->lock);
     }
 }
 
@@ -692,8 +746,8 @@ void conformance_run(const ConformanceStack *stack, const ConformanceRun *run)
     r->random = run->seed;
     r->unit = MAX(stack->unit, 1);
     r->length = stack->length;
-    r->model = g_malloc0(stack->length);
-    r->boundaries = g_new(uint64_t, stack->length / SECTOR + 2 * MAX_REQUESTS + 4);
+    r->model = g_malloc0(stack->length + stack->room);
+    r->boundaries = g_new(uint64_t, (stack->length + stack->room) / SECTOR + 2 * MAX_REQUESTS + 4);
     r->id = g_strdup_printf("c%d-%u", (int)getpid(), atomic_fetch_add(&last_id, 1));
     r->dir = g_dir_make_tmp("bdrv-conformance-XXXXXX", NULL);
     g_assert_nonnull(r->dir);

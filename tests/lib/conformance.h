@@ -28,9 +28,9 @@ struct ConformanceStack {
     unsigned
         skew; /* where the disk begins in a sector of the medium: overlapping requests mix by its sectors */
     bool resize;         /* blk_truncate() works */
+    int64_t room;        /* it cannot shrink, but grows up to so many bytes; instead of resize */
     bool torn_reads;     /* a read beside a write may mix both anywhere: the page cache promises no sector */
     bool no_discard;     /* leave discards out */
-    bool sim_only;       /* leave runs with threads out, unless BDRV_TEST_ALL is set */
     bool no_reopen;      /* blk_reopen() does not work */
     bool volatile_names; /* the disk is gone when it is closed: never reopen */
     BdrvOpenFlags flags; /* besides BDRV_O_RDWR */
