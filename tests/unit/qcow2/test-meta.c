@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: MIT */
+/* The metadata layer: errors at every call, flush counts, limbo, overlap guard, snapshots. */
+
+#include <errno.h>
+#include <string.h>
+
+#include "drivers/qcow2/meta/cluster_set.h"
+#include "drivers/qcow2/meta/meta.h"
+#include "tests/unit/qcow2/rig.h"
+
+#define K 1024
+
+static const RigImage small = { .disk = "d", .size = 256 * K, .cluster_size = 512 };
+
+/* ---- sets ---- */
+
+static void sets_hold_what_was_added(void)
+{
+    Qcow2ClusterSet set;
+    g_assert_true(qcow2_cluster_set_init(&set));
+    for (uint64_t i = 0; i < 1000; i++) {
+        g_assert_true(qcow2_cluster_set_add(&set, i * 1000003, 3));
+    }
+    g_assert_true(qcow2_cluster_set_add(&set, 60, 200));
+    for (uint64_t i = 1; i < 1000; i++) {
+        g_assert_true(qcow2_cluster_set_has_any(&set, i * 1000003 + 2, 1));
+        g_assert_false(qcow2_cluster_set_has_any(&set, i * 1000003 + 3, 1000003 - 3));
+    }
+    qcow2_cluster_set_remove(&set, 64, 100);
+    g_assert_true(qcow2_cluster_set_has_any(&set, 60, 4));
+    g_assert_false(qcow2_cluster_set_has_any(&set, 64, 100));
+    g_assert_true(qcow2_cluster_set_has_any(&set, 64, 101));
+    qcow2_cluster_set_destroy(&set);
+}
+
+/* ---- flushes ---- */
+
+static uint64_t coroutine_fn flushes_of(BdrvSimDisk *disk, const Rig *rig)
+{
+    uint64_t before = bdrv_simdisk_count(disk, BDRV_SIM_FLUSH);
+    g_assert_cmpint(bdrv_co_flush(rig->child), ==, 0);
+    return bdrv_simdisk_count(disk, BDRV_SIM_FLUSH) - before;
+}
+
+static void coroutine_fn a_flush_costs_at_most_two(void)
+{
+    g_autoptr(BdrvSimDisk) disk = rig_create(&small);
+    Rig rig = rig_open("d", "", NULL);
+    g_assert_cmpint(rig_write(&rig, 0, 4 * K, 1), ==, 0);
+    g_assert_cmpuint(flushes_of(disk, &rig), ==, 2); /* pointers changed */
+    g_assert_cmpint(rig_write(&rig, 0, 4 * K, 2), ==, 0);
+    g_assert_cmpuint(flushes_of(disk, &rig), ==, 1); /* data only */
+    g_assert_cmpuint(flushes_of(disk, &rig), ==, 0);
+    g_assert_cmpint(rig_close(&rig), ==, 0);
+    rig_assert_clean("d");
+}
+
+/* ---- errors ---- */
+
+typedef struct Fault {
+    unsigned kinds;
+    int error;
+} Fault;
+
+/* Some of everything; what a failed operation leaves behind may be either. */
+static void coroutine_fn exercise(const Rig *rig, uint8_t fill)
+{
+    rig_write(rig, 0, 40 * K, fill);
+    bdrv_co_flush(rig->child);
+    bdrv_co_pdiscard(rig->child, 0, 8 * K);
+    rig_write(rig, 100 * K + 100, 3000, fill);
+    bdrv_co_pwrite_zeroes(rig->child, 16 * K, 8 * K, 0);
+    bdrv_co_flush(rig->child);
+    rig_write(rig, 20 * K + 7, 70 * K, fill);
+    bdrv_co_flush(rig->child);
+}
+
+static void coroutine_fn fail_nth(const Fault *fault, unsigned nth, bool *reached)
+{
+    g_autoptr(BdrvSimDisk) disk = rig_create(&small);
+    Rig rig = rig_open("d", "l2-cache-size=1k,refcount-cache-size=1k,l2-cache-entry-size=512", NULL);
+    uint64_t before = bdrv_simdisk_count(disk, fault->kinds);
+    bdrv_simdisk_fail(disk, fault->kinds, nth, 1, fault->error);
+    exercise(&rig, 1);
+    *reached = bdrv_simdisk_count(disk, fault->kinds) - before >= nth;
+    bdrv_simdisk_fail_none(disk);
+    /* The same again works, reads back, and leaves no corruption. */
+    g_assert_cmpint(rig_write(&rig, 0, 200 * K, 3), ==, 0);
+    g_assert_cmpint(bdrv_co_flush(rig.child), ==, 0);
+    rig_assert_filled(&rig, 0, 200 * K, 3);
+    g_assert_cmpint(rig_close(&rig), ==, 0);
+    BdrvCheckResult result;
+    g_assert_cmpint(rig_check("d", &result), ==, 0);
+    g_assert_cmpint(result.corruptions, ==, 0);
+    g_assert_cmpint(result.check_errors, ==, 0);
+    rig = rig_open("d", "", NULL);
+    rig_assert_filled(&rig, 0, 200 * K, 3);
+    g_assert_cmpint(rig_close(&rig), ==, 0);
+}
+
+static void coroutine_fn every_call_may_fail(void)
+{
+    static const Fault faults[] = {
+        { BDRV_SIM_WRITE, EIO }, { BDRV_SIM_WRITE, ENOSPC }, { BDRV_SIM_READ, EIO }, { BDRV_SIM_FLUSH, EIO },
+        { BDRV_SIM_DISCARD | BDRV_SIM_ZERO | BDRV_SIM_TRUNCATE, EIO },
+    };
+    for (unsigned f = 0; f < G_N_ELEMENTS(faults); f++) {
+        bool reached = true;
+        unsigned nth = 1;
+        for (; reached && nth < 300; nth++) {
+            fail_nth(&faults[f], nth, &reached);
+        }
+        g_test_message("kinds %x error %d: %u places", faults[f].kinds, faults[f].error, nth - 2);
+    }
+}
+
+/* A flush that fails tells so, and the next one makes up for it. */
+static void coroutine_fn a_failed_flush_is_made_up_for(void)
+{
+    g_autoptr(BdrvSimDisk) disk = rig_create(&small);
+    Rig rig = rig_open("d", "", NULL);
+    g_assert_cmpint(rig_write(&rig, 0, 4 * K, 1), ==, 0);
+    bdrv_simdisk_fail(disk, BDRV_SIM_FLUSH, 1, 1, EIO);
+    g_assert_cmpint(bdrv_co_flush(rig.child), ==, -EIO);
+    rig_assert_filled(&rig, 0, 4 * K, 1);
+    g_assert_cmpint(bdrv_co_flush(rig.child), ==, 0);
+    g_autoptr(BdrvSimCut) cut = bdrv_simdisk_cut(disk);
+    g_autoptr(BdrvSimDisk) left = bdrv_simcut_disk(cut, NULL, "left");
+    Rig after = rig_open("left", "", NULL);
+    rig_assert_filled(&after, 0, 4 * K, 1);
+    g_assert_cmpint(rig_close(&after), ==, 0);
+    g_assert_cmpint(rig_close(&rig), ==, 0);
+}
+
+/* ---- limbo ---- */
+
+static void coroutine_fn limbo_waits_for_the_reader(void)
+{
+    g_autoptr(BdrvSimDisk) disk = rig_create(&small);
+    Rig rig = rig_open("d", "", NULL);
+    Qcow2Meta *meta = qcow2_state(rig.child->bs)->meta;
+    BlockExtent old, now;
+    g_assert_cmpint(rig_write(&rig, 0, 512, 1), ==, 0);
+    g_assert_cmpint(bdrv_co_block_status(rig.child, 0, 512, &old), ==, 0);
+    unsigned epoch = qcow2_epoch_enter(meta); /* somebody who has looked it up */
+    g_assert_cmpint(bdrv_co_pdiscard(rig.child, 0, 512), ==, 0);
+    for (unsigned i = 0; i < 50; i++) {
+        g_assert_cmpint(rig_write(&rig, 512 * (i + 1), 512, 2), ==, 0);
+        g_assert_cmpint(bdrv_co_block_status(rig.child, 512 * (i + 1), 512, &now), ==, 0);
+        g_assert_cmpint(now.host_offset, !=, old.host_offset);
+        g_assert_cmpint(bdrv_co_flush(rig.child), ==, 0);
+    }
+    qcow2_epoch_leave(meta, epoch);
+    g_assert_cmpint(qcow2_meta_settle(rig.child->bs), ==, 0);
+    g_assert_cmpint(rig_write(&rig, 0, 512, 3), ==, 0);
+    g_assert_cmpint(bdrv_co_block_status(rig.child, 0, 512, &now), ==, 0);
+    g_assert_cmpint(now.host_offset, ==, old.host_offset);
+    g_assert_cmpint(rig_close(&rig), ==, 0);
+    rig_assert_clean("d");
+}
+
+/* ---- the guard ---- */
+
+static void coroutine_fn data_never_hits_metadata(void)
+{
+    g_autoptr(BdrvSimDisk) disk = rig_create(&small);
+    Rig rig = rig_open("d", "", NULL);
+    const Qcow2Header *header = &qcow2_state(rig.child->bs)->header;
+    uint64_t entry = header->l1_table_offset | QCOW2_COPIED;
+    g_assert_cmpint(qcow2_l2_publish(rig.child->bs, 0, &entry, 1, NULL), ==, 0);
+    g_assert_cmpint(rig_write(&rig, 0, 512, 1), ==, -EIO);
+    g_assert_nonnull(qcow2_corrupt_message(rig.child->bs));
+    g_assert_cmpint(rig_write(&rig, 4096, 512, 1), ==, -EIO); /* all writes have stopped */
+    rig_close(&rig);
+    uint8_t incompatible;
+    bdrv_simdisk_peek(disk, 79, &incompatible, 1);
+    g_assert_cmpint(incompatible & QCOW2_INCOMPAT_CORRUPT, !=, 0);
+}
+
+static void coroutine_fn a_bad_entry_marks_the_image(void)
+{
+    g_autoptr(BdrvSimDisk) disk = rig_create(&(RigImage){ .disk = "d", .size = 256 * K, .cluster_size = 4096 });
+    Rig rig = rig_open("d", "", NULL);
+    uint64_t entry = 0x5200 | QCOW2_COPIED; /* not a multiple of 4096 */
+    uint8_t buf[512];
+    g_assert_cmpint(qcow2_l2_publish(rig.child->bs, 0, &entry, 1, NULL), ==, 0);
+    g_assert_cmpint(rig_read(&rig, 0, 512, buf), ==, -EIO);
+    g_assert_nonnull(qcow2_corrupt_message(rig.child->bs));
+    rig_close(&rig);
+}
+
+static void add(const char *path, void (*body)(void))
+{
+    g_test_add_data_func(path, body, (GTestDataFunc)test_run);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/qcow2/meta/a cluster set holds what was added", sets_hold_what_was_added);
+    add("/qcow2/meta/a guest flush costs at most two flushes of the file", a_flush_costs_at_most_two);
+    add("/qcow2/meta/every call of the file may fail once", every_call_may_fail);
+    add("/qcow2/meta/a failed flush is made up for by the next", a_failed_flush_is_made_up_for);
+    add("/qcow2/meta/a dropped cluster waits for who may still read it", limbo_waits_for_the_reader);
+    add("/qcow2/meta/a data write that would hit metadata is refused", data_never_hits_metadata);
+    add("/qcow2/meta/a bad entry marks the image corrupt", a_bad_entry_marks_the_image);
+    return g_test_run();
+}
