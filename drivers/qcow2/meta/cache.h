@@ -19,13 +19,13 @@ typedef struct Qcow2Slice {
     _Atomic uint64_t seq; /* odd while the content is replaced */
     _Atomic uint64_t tag; /* host offset; 0: empty */
     _Atomic(struct Qcow2Slice *) next; /* in its bucket; changed under the lock */
-    _Atomic bool recent;               /* hit since the clock hand came by */
     bool dirty;      /* lock: in cache->dirty */
     bool committing; /* lock: a frozen copy is not yet durable, so the file is older than this */
     union {
         _Atomic uint64_t *entries; /* L2 */
         uint8_t *bytes;            /* refcounts */
     };
+    _Alignas(8) _Atomic bool recent; /* hit since the clock hand came by; no plain field shares its word */
 } Qcow2Slice;
 
 /* A table slice that is being read; on the stack of the reader. */
