@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "config.h"
 #include "drivers/qcow2/meta/meta_int.h"
 
 /* Somebody who joined a commit that has not frozen yet; on the stack of its coroutine. */
@@ -385,6 +386,11 @@ int coroutine_fn qcow2_meta_commit(BlockDriverState *bs)
         ret = run_commit(meta, &commit);
     }
     g_free(commit.memory);
+#ifdef CONFIG_DEBUG_INVARIANTS
+    if (ret >= 0) {
+        qcow2_check_invariants(meta);
+    }
+#endif
     co_mutex_unlock(&meta->commit_lock);
     wake_joiners(joiners, ret);
 
