@@ -159,6 +159,23 @@ static void coroutine_fn limbo_waits_for_the_reader(void)
     rig_assert_clean("d");
 }
 
+/* The file cannot grow, but what was just discarded is enough. */
+static void coroutine_fn no_space_settles_limbo(void)
+{
+    g_autoptr(BdrvSimDisk) disk = rig_create(&(RigImage){ .disk = "d", .size = 1024 * K, .cluster_size = 4096 });
+    Rig rig = rig_open("d", "", NULL);
+    g_assert_cmpint(rig_write(&rig, 0, 256 * K, 1), ==, 0);
+    g_assert_cmpint(bdrv_co_flush(rig.child), ==, 0);
+    bdrv_simdisk_set_capacity(disk, bdrv_simdisk_allocated(disk));
+    g_assert_cmpint(rig_write(&rig, 512 * K, 128 * K, 2), ==, -ENOSPC);
+    rig_assert_filled(&rig, 512 * K, 128 * K, 0);
+    g_assert_cmpint(bdrv_co_pdiscard(rig.child, 0, 256 * K), ==, 0);
+    g_assert_cmpint(rig_write(&rig, 512 * K, 128 * K, 3), ==, 0);
+    rig_assert_filled(&rig, 512 * K, 128 * K, 3);
+    g_assert_cmpint(rig_close(&rig), ==, 0);
+    rig_assert_clean("d");
+}
+
 /* ---- the guard ---- */
 
 static void coroutine_fn data_never_hits_metadata(void)
@@ -202,6 +219,7 @@ int main(int argc, char **argv)
     add("/qcow2/meta/every call of the file may fail once", every_call_may_fail);
     add("/qcow2/meta/a failed flush is made up for by the next", a_failed_flush_is_made_up_for);
     add("/qcow2/meta/a dropped cluster waits for who may still read it", limbo_waits_for_the_reader);
+    add("/qcow2/meta/without space limbo is settled before ENOSPC", no_space_settles_limbo);
     add("/qcow2/meta/a data write that would hit metadata is refused", data_never_hits_metadata);
     add("/qcow2/meta/a bad entry marks the image corrupt", a_bad_entry_marks_the_image);
     return g_test_run();
