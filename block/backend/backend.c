@@ -49,6 +49,13 @@ static unsigned root_rights(const BlockDriverState *root, BdrvOpenFlags flags)
     return used;
 }
 
+static unsigned root_shared(BlockDriverState *root, BdrvOpenFlags flags)
+{
+    bool share = !(flags & BDRV_O_NO_SHARE) || bdrv_node(root)->force_share;
+
+    return share ? BDRV_RIGHTS_ALL : BDRV_RIGHTS_ALL & ~(BDRV_RIGHT_WRITE | BDRV_RIGHT_RESIZE);
+}
+
 static void blk_free(BlockBackend *blk)
 {
     blk_locals_free(blk);
@@ -67,7 +74,8 @@ static BlockBackend *coroutine_fn blk_co_new(BdrvGraph *graph, BlockDriverState 
     blk->gate = bdrv_gate_new();
     blk->name = g_strdup("");
     blk->writethrough = flags & BDRV_O_WRITETHROUGH;
-    blk->root = bdrv_root_attach(root, blk->gate, root->filename, root_rights(root, flags), BDRV_RIGHTS_ALL, errp);
+    blk->root = bdrv_root_attach(root, blk->gate, root->filename, root_rights(root, flags), root_shared(root, flags),
+                                 errp);
     if (!blk->root) {
         bdrv_co_node_unref(root);
         blk_free(blk);
@@ -93,7 +101,7 @@ BlockBackend *coroutine_fn blk_co_open(BdrvGraph *graph, const char *filename, B
         bdrv_options_free(options);
         return NULL;
     }
-    root = bdrv_co_open_tree(graph, filename, options, flags & ~BDRV_O_WRITETHROUGH, false, errp);
+    root = bdrv_co_open_tree(graph, filename, options, flags & ~HANDLE_FLAGS, false, errp);
     return root ? blk_co_new(graph, root, flags, errp) : NULL;
 }
 

@@ -25,6 +25,9 @@ struct BlockBackend {
 /* At most so many requests complete inside their submission before the loop gets its turn. */
 #define BLK_INLINE_MAX 64
 
+/* Flags of the handle, not of its nodes */
+#define HANDLE_FLAGS (BDRV_O_WRITETHROUGH | BDRV_O_NO_SHARE)
+
 static inline BlockDriverState *blk_bs(const BlockBackend *blk)
 {
     return blk->root->child.bs;

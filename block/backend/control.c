@@ -65,7 +65,7 @@ typedef struct TruncateCall {
 static int coroutine_fn run_truncate(BlockBackend *blk, void *opaque)
 {
     TruncateCall *call = opaque;
-    unsigned used = blk->root->used;
+    unsigned used = blk->root->used, shared = blk->root->shared;
 
     if (blk_is_read_only(blk)) {
         g_set_error(call->errp, BDRV_ERROR, EACCES, "'%s' is read-only; open it read-write to resize it",
@@ -76,10 +76,10 @@ static int coroutine_fn run_truncate(BlockBackend *blk, void *opaque)
         return 0;
     }
     /* The right to resize is held by who opened for it, others take it for the moment. */
-    if (bdrv_co_root_set_rights(blk->root, used | BDRV_RIGHT_RESIZE, BDRV_RIGHTS_ALL, call->errp)) {
+    if (bdrv_co_root_set_rights(blk->root, used | BDRV_RIGHT_RESIZE, shared, call->errp)) {
         call->ok = bdrv_co_truncate(&blk->root->child, call->length, call->exact, call->prealloc, call->flags,
                                     call->errp);
-        bdrv_co_root_set_rights(blk->root, used, BDRV_RIGHTS_ALL, NULL);
+        bdrv_co_root_set_rights(blk->root, used, shared, NULL);
     }
     blk_co_drain_end(blk);
     return 0;
@@ -148,7 +148,7 @@ bool coroutine_fn blk_co_reopen(BlockBackend *blk, BdrvOptions *options_taken, B
         bdrv_options_free(options);
         return false;
     }
-    if (!bdrv_co_reopen(blk->root, options, flags & ~BDRV_O_WRITETHROUGH, errp)) {
+    if (!bdrv_co_reopen(blk->root, options, flags & ~HANDLE_FLAGS, errp)) {
         return false;
     }
     blk_set_writethrough(blk, flags & BDRV_O_WRITETHROUGH);

@@ -19,7 +19,13 @@ BdrvRights bdrv_rights_of_edge(BdrvChildRole role, bool parent_writes, bool forc
     case BDRV_CHILD_FILTERED:
         return parent;
     case BDRV_CHILD_COW:
-        /* Sharing all is what others hold on a backing file: a raw one may be written by who insists. */
+        /*
+         * Sharing all is what others hold on a backing file: a raw one may be written by who insists.
+         * But who lets nobody write to the image wants its content to stay, and part of that is here.
+         */
+        if (!(parent.shared & BDRV_RIGHT_WRITE)) {
+            rights.shared &= ~RIGHTS_OF_WRITER;
+        }
         break;
     case BDRV_CHILD_PROTOCOL:
     case BDRV_CHILD_DATA:

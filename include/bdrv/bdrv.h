@@ -75,7 +75,8 @@ BDRV_API bool bdrv_driver_supports_backing(const char *driver);
  * @options: taken (freed in any case); NULL: none. "driver" absent: the format is probed
  * @flags: of the root, inherited by its file
  *
- * Rights of the handle: read always; write with BDRV_O_RDWR; resize with BDRV_O_RESIZE; it shares all.
+ * Rights of the handle: read always; write with BDRV_O_RDWR; resize with BDRV_O_RESIZE; it shares all, with
+ * BDRV_O_NO_SHARE reading only.
  * Returns: a handle for blk_close(), or NULL with @errp set; nothing is left open then.
  */
 BDRV_API BlockBackend *blk_open(BdrvGraph *graph, const char *filename, BdrvOptions *options, BdrvOpenFlags flags,

@@ -28,6 +28,7 @@ typedef enum BdrvOpenFlags {
     BDRV_O_NO_IO = 1 << 7,       /* only metadata is wanted (info): keys are not needed */
     BDRV_O_RESIZE = 1 << 8,      /* the caller will resize */
     BDRV_O_WRITETHROUGH = 1 << 9, /* [cache.writeback=off] BlockBackend only: every write is FUA */
+    BDRV_O_NO_SHARE = 1 << 10,    /* BlockBackend only: nobody else may write or resize, unless force-share=on */
 } BdrvOpenFlags;
 
 typedef enum BdrvRequestFlags {

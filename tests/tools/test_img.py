@@ -3,8 +3,11 @@
 
 import os
 import random
+import subprocess
 
 import pytest
+
+from tools import OURS, run
 
 CREATE = [
     ["-f", "qcow2", "x", "64M"],
@@ -240,3 +243,33 @@ def test_what_is_not_built_yet_is_refused_by_name(twin, what):
     ours, _ = twin.both("img", what)
     assert ours.returncode == 1
     assert f"{what} is not built yet" in ours.stderr
+
+
+@pytest.mark.parametrize("arguments", [
+    ["-f", "raw", "a.raw", "a.raw"], ["-f", "raw", "a.raw", "hard.raw"], ["-f", "raw", "a.raw", "link.raw"],
+    ["-f", "raw", "file:a.raw", "a.raw"], ["--image-opts", "driver=raw,file.filename=a.raw", "a.raw"],
+    ["-n", "-f", "raw", "a.raw", "a.raw"], ["-f", "qcow2", "over.qcow2", "a.raw"], ["-f", "qcow2", "over.qcow2", "hard.raw"],
+    ["-n", "-f", "qcow2", "over.qcow2", "a.raw"], ["-O", "qcow2", "over.qcow2", "a.raw"],
+], ids=" ".join)
+def test_convert_never_writes_over_what_it_reads(twin, arguments):
+    twin.make("-f", "raw", "a.raw", "1M")
+    twin.prepare("a.raw", "write -P 7 4k 1020k")
+    twin.make("-f", "qcow2", "-b", "a.raw", "-F", "raw", "over.qcow2")
+    for directory in (twin.ours, twin.theirs):
+        os.link(directory / "a.raw", directory / "hard.raw")
+        os.symlink("a.raw", directory / "link.raw")
+    twin.same("img", "convert", *arguments)
+    twin.same_content("a.raw", "raw")
+    assert (twin.ours / "a.raw").read_bytes() == bytes(4096) + b"\7" * 0xff000
+
+
+def test_convert_refuses_a_source_that_is_being_written(twin):
+    twin.make("-f", "raw", "a.raw", "1M")
+    writer = subprocess.Popen(["qemu-io", "-f", "raw", twin.ours / "a.raw"], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE)
+    try:
+        assert writer.stdout.read(8) == b"qemu-io>"
+        assert run([OURS["img"], "convert", "-f", "raw", "a.raw", "x"], twin.ours).returncode == 1
+        assert run([OURS["img"], "convert", "-U", "-f", "raw", "a.raw", "x"], twin.ours).returncode == 0
+    finally:
+        writer.communicate(b"quit\n")

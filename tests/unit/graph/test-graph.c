@@ -38,6 +38,14 @@ static const struct {
     { "driver=shape,file.driver=slow,backing.driver=slow,backing.node-name=disk", BDRV_O_RDWR, R, 0 },
     { "driver=shape,file.driver=slow,backing.driver=shape,backing.file.driver=slow,backing.file.node-name=disk",
       BDRV_O_RDWR, R, W | Z },
+    { "driver=slow,node-name=disk", BDRV_O_NO_SHARE, R, W | Z },
+    { "driver=slow,node-name=disk", BDRV_O_NO_SHARE | BDRV_O_FORCE_SHARE, R, 0 },
+    { "driver=veil,file.driver=slow,file.node-name=disk", BDRV_O_NO_SHARE, R, W | Z },
+    { "driver=veil,file.driver=slow,file.node-name=disk", BDRV_O_NO_SHARE | BDRV_O_FORCE_SHARE, R, 0 },
+    { "driver=shape,file.driver=slow,backing.driver=slow,backing.node-name=disk", BDRV_O_NO_SHARE, R, W | Z },
+    { "driver=shape,file.driver=slow,backing.driver=shape,backing.file.driver=slow,backing.backing.driver=veil,"
+      "backing.backing.file.driver=slow,backing.backing.file.node-name=disk",
+      BDRV_O_NO_SHARE, R, W | Z },
 };
 
 static void test_rights(void)
