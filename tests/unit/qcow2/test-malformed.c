@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "block/coroutine/sanitizer.h"
 #include "tests/unit/qcow2/stand.h"
 
 /* Byte offsets of header fields */
@@ -394,7 +395,7 @@ static void test_reserved_refcount_entry(void)
 
 static void test_memory(void)
 {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(CO_ASAN) || defined(CO_TSAN)
     g_test_skip("sanitisers need memory of their own");
 #else
     struct rusage usage;
