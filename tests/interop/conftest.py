@@ -57,6 +57,10 @@ class Pair:
         """Run commands; the standard output without timings."""
         args = ["-f", "qcow2", "-d", "unmap", *options]
         for command in commands:
+            if side is THEIRS:
+                # One after the other: zeroes and data written at once next to each other in one cluster
+                # of an overlay make qemu-io 7.2 keep what the backing file has where zeroes belong.
+                command = command.replace("aio_write", "write").replace("aio_flush", "flush")
             args += ["-c", command]
         return normalise(self.must(side, "io", *args, image).stdout)
 

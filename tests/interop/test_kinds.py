@@ -155,3 +155,39 @@ def test_small_caches_write_the_same(pair, caches, aio):
         pair.must(OURS, "io", "--image-opts", *args, ours)
         pair.io(THEIRS, "b", commands, ("-t", "unsafe"))
         pair.verify()
+
+
+@clusters
+@pytest.mark.parametrize("bits", [1, 64])
+def test_large_sparse_images_grow(pair, cluster, bits):
+    """Many L2 tables, few of them allocated; the L1 table moves."""
+    length = {512: 100 * MIB, 4096: 5 << 30, 65536: 200 << 30, 2 << 20: 3 << 40}[cluster] + 512
+    pair.create("-o", "cluster_size=%d,refcount_bits=%d" % (cluster, bits), "%", str(length))
+    history = pair.history(length, cluster)
+    sides = (OURS, THEIRS)
+    for _ in range(4):
+        pair.round(sides, history.commands(40))
+        length = length * 5 // 4 // 512 * 512
+        history.length = length
+        history.spots += [pair.rng.randrange(length) for _ in range(3)]
+        pair.round(sides, ["truncate %d" % length] + history.commands(20))
+        sides = sides[::-1]
+
+
+@clusters
+def test_each_converts_what_the_other_wrote(pair, cluster):
+    length = {512: MIB, 4096: 3 * MIB, 65536: 6 * MIB, 2 << 20: 9 * MIB}[cluster] + 512
+    (pair.directory / "base").write_bytes(some_content(pair.rng, length * 3 // 4))
+    pair.create("-b", "base", "-F", "raw", "-o", "cluster_size=%d" % cluster, "%", str(length))
+    pair.alternate(pair.history(length, cluster), rounds=2)
+    for side in (OURS, THEIRS):
+        for source in "ab":
+            other = "64k" if cluster != 65536 else "4k"
+            pair.must(side, "img", "convert", "-f", "qcow2", "-O", "raw", source, "raw")
+            pair.must(side, "img", "convert", "-f", "raw", "-O", "qcow2", "-o", "cluster_size=" + other, "raw", "copy")
+            pair.must(side, "img", "convert", "-f", "qcow2", "-O", "qcow2", "-o", "cluster_size=%d" % cluster, "copy",
+                      "again")
+            pair.must(side, "img", "convert", "-n", "-f", "qcow2", "-O", "qcow2", "again", "copy")
+            for image in ("copy", "again"):
+                pair.check(image)
+                pair.same(source, image)
