@@ -10,6 +10,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#define PROBED_BYTES 4096
+
 static const char *const prealloc_choices[] = { "off", "falloc", "full", NULL };
 
 const BdrvOptionSpec file_create_options[] = {
@@ -139,6 +141,82 @@ bool coroutine_fn file_co_create(const char *filename, BdrvChild *file, const Bd
     if (ret < 0) {
         if (!job.error) {
             g_set_error(&job.error, BDRV_ERROR, -ret, "cannot create '%s': %s", job.path, g_strerror(-ret));
+        }
+        g_propagate_error(errp, job.error);
+        return false;
+    }
+    return true;
+}
+
+/*
+ * A device is there already, with whatever was on it. What probing looks at is cleared, so that the
+ * new image is not taken for an old one of another format.
+ */
+static bool clear_device(int fd, const CreateJob *job, GError **errp)
+{
+    int64_t length = file_length(fd, true);
+    uint8_t zeroes[PROBED_BYTES] = { 0 };
+
+    if (length < 0) {
+        g_set_error(errp, BDRV_ERROR, -length, "cannot read the length of '%s': %s", job->path, g_strerror(-length));
+        return false;
+    }
+    if (job->size > length) {
+        g_set_error(errp, BDRV_ERROR, ENOSPC, "'%s' has %" PRId64 " bytes, too few for %" PRId64
+                    ", and a device does not grow", job->path, length, job->size);
+        return false;
+    }
+    for (size_t done = 0, wanted = MIN(length, PROBED_BYTES); done < wanted;) {
+        ssize_t n = pwrite(fd, zeroes + done, wanted - done, done);
+
+        if (n <= 0 && errno != EINTR) {
+            g_set_error(errp, BDRV_ERROR, errno, "cannot clear the start of '%s': %s", job->path, g_strerror(errno));
+            return false;
+        }
+        done += MAX(n, 0);
+    }
+    if (fdatasync(fd) < 0) { /* a device tells of errors late */
+        g_set_error(errp, BDRV_ERROR, errno, "cannot flush '%s': %s", job->path, g_strerror(errno));
+        return false;
+    }
+    return true;
+}
+
+static int device_job(void *opaque)
+{
+    CreateJob *job = opaque;
+    struct stat st;
+    int fd = open(job->path, O_RDWR | O_CLOEXEC);
+    bool ok;
+
+    if (fd < 0) {
+        g_set_error(&job->error, BDRV_ERROR, errno, "cannot open '%s': %s", job->path, g_strerror(errno));
+        return -bdrv_error_code(job->error);
+    }
+    ok = fstat(fd, &st) == 0 && S_ISBLK(st.st_mode);
+    if (!ok) {
+        g_set_error(&job->error, BDRV_ERROR, EINVAL, "'%s' is not a block device; use driver=file", job->path);
+    }
+    ok = ok && refuse_if_in_use(fd, job->path, &job->error) && clear_device(fd, job, &job->error);
+    if (close(fd) < 0 && ok) {
+        g_set_error(&job->error, BDRV_ERROR, errno, "cannot close '%s': %s", job->path, g_strerror(errno));
+        ok = false;
+    }
+    return ok ? 0 : -bdrv_error_code(job->error);
+}
+
+bool coroutine_fn host_device_co_create(const char *filename, BdrvChild *file, const BdrvOptions *options,
+                                        GError **errp)
+{
+    CreateJob job = {
+        .path = file_strip_prefix(filename, "host_device:"),
+        .size = bdrv_options_get_int(options, "size", 0),
+    };
+    int ret = file_run(device_job, &job);
+
+    if (ret < 0) {
+        if (!job.error) {
+            g_set_error(&job.error, BDRV_ERROR, -ret, "cannot use '%s': %s", job.path, g_strerror(-ret));
         }
         g_propagate_error(errp, job.error);
         return false;

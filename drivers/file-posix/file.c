@@ -93,6 +93,7 @@ static const BlockDriver bdrv_host_device = {
     .format_name = "host_device",
     .protocol_name = "host_device",
     FILE_CALLBACKS,
+    .bdrv_create = host_device_co_create,
     .bdrv_parse_filename = host_device_parse_filename,
     .bdrv_probe_device = host_device_probe_device,
     .bdrv_has_zero_init = host_device_has_zero_init,

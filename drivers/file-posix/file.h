@@ -172,6 +172,9 @@ void file_forget_extent(FileState *s);
 /* ---- create.c ---- */
 
 bool coroutine_fn file_co_create(const char *filename, BdrvChild *file, const BdrvOptions *options, GError **errp);
+/** host_device_co_create() - make an existing device ready for a new image: it must be large enough */
+bool coroutine_fn host_device_co_create(const char *filename, BdrvChild *file, const BdrvOptions *options,
+                                        GError **errp);
 bool coroutine_fn file_co_delete(const char *filename, GError **errp);
 extern const BdrvOptionSpec file_create_options[];
 

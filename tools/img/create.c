@@ -179,7 +179,7 @@ bool img_create_image(BdrvGraph *graph, const char *format, const char *filename
         bdrv_options_set_int(options, "size", (size + SECTOR_BYTES - 1) / SECTOR_BYTES * SECTOR_BYTES);
     }
     if (!bdrv_create_image(graph, format, filename, g_steal_pointer(&options), &error)) {
-        tool_report(filename, error);
+        tool_report(NULL, error); /* it begins with the name */
         return false;
     }
     return true;

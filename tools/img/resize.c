@@ -49,7 +49,7 @@ static int resize(BlockBackend *blk, const char *size, BdrvPrealloc prealloc, bo
                      "such an operation, make sure there is no important data there.");
         return 1;
     }
-    if (!blk_truncate(blk, target, false, prealloc, 0, &error)) {
+    if (!blk_truncate(blk, target, true, prealloc, 0, &error)) {
         tool_report(NULL, error);
         return 1;
     }
