@@ -49,7 +49,7 @@ static int raw_probe(const uint8_t *buf, size_t size, const char *filename)
     return 1;
 }
 
-static bool read_window(BlockDriverState *bs, const BdrvOptions *options, RawState *window, GError **errp)
+static bool coroutine_fn read_window(BlockDriverState *bs, const BdrvOptions *options, RawState *window, GError **errp)
 {
     int64_t file_length = bdrv_co_getlength(bs->file);
     int64_t offset = bdrv_options_get_int(options, "offset", 0);
@@ -82,7 +82,7 @@ static bool read_window(BlockDriverState *bs, const BdrvOptions *options, RawSta
     return true;
 }
 
-static bool raw_open(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags, GError **errp)
+static bool coroutine_fn raw_open(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags, GError **errp)
 {
     if (!read_window(bs, options, bs->opaque, errp)) {
         return false;
@@ -97,7 +97,7 @@ static int raw_close(BlockDriverState *bs)
     return 0;
 }
 
-static bool raw_reopen_prepare(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags,
+static bool coroutine_fn raw_reopen_prepare(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags,
                                void **state, GError **errp)
 {
     RawState window;
@@ -137,7 +137,7 @@ static void raw_refresh_limits(BlockDriverState *bs)
     }
 }
 
-static int64_t raw_getlength(BlockDriverState *bs)
+static int64_t coroutine_fn raw_getlength(BlockDriverState *bs)
 {
     const RawState *s = bs->opaque;
     int64_t file_length = bdrv_co_getlength(bs->file);
@@ -215,7 +215,7 @@ static int coroutine_fn raw_co_block_status(BlockDriverState *bs, int64_t offset
     return bdrv_co_block_status_above(bs->file, s->offset + offset, inside, extent);
 }
 
-static bool raw_truncate(BlockDriverState *bs, int64_t length, bool exact, BdrvPrealloc prealloc,
+static bool coroutine_fn raw_truncate(BlockDriverState *bs, int64_t length, bool exact, BdrvPrealloc prealloc,
                          BdrvRequestFlags flags, GError **errp)
 {
     const RawState *s = bs->opaque;

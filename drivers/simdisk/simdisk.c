@@ -232,7 +232,7 @@ static int coroutine_fn sim_co_flush_to_disk(BlockDriverState *bs)
     return ret;
 }
 
-static bool sim_truncate(BlockDriverState *bs, int64_t length, bool exact, BdrvPrealloc prealloc,
+static bool coroutine_fn sim_truncate(BlockDriverState *bs, int64_t length, bool exact, BdrvPrealloc prealloc,
                          BdrvRequestFlags flags, GError **errp)
 {
     int ret = -ENOTSUP;

@@ -86,7 +86,7 @@ static ChunkKind classify(const ImgTransfer *transfer, const BlockExtent *extent
 }
 
 /* The next chunk in order; false at the end or after an error. Under cursor_lock. */
-static bool next_chunk(Copier *copier, Chunk *chunk)
+static bool coroutine_fn next_chunk(Copier *copier, Chunk *chunk)
 {
     ImgTransfer *transfer = copier->transfer;
     int64_t offset = copier->cursor, left;
@@ -120,7 +120,7 @@ static bool next_chunk(Copier *copier, Chunk *chunk)
 }
 
 /* With --salvage what cannot be read becomes zeroes, sector by sector, with a warning. */
-static int salvage(Copier *copier, Worker *worker, const Chunk *chunk)
+static int coroutine_fn salvage(Copier *copier, Worker *worker, const Chunk *chunk)
 {
     ImgTransfer *transfer = copier->transfer;
 
@@ -138,7 +138,7 @@ static int salvage(Copier *copier, Worker *worker, const Chunk *chunk)
     return 0;
 }
 
-static int read_chunk(Copier *copier, Worker *worker, const Chunk *chunk)
+static int coroutine_fn read_chunk(Copier *copier, Worker *worker, const Chunk *chunk)
 {
     ImgTransfer *transfer = copier->transfer;
     int ret = blk_co_pread(transfer->sources[chunk->source], chunk->source_offset, chunk->bytes, worker->buffer, 0);
@@ -146,7 +146,7 @@ static int read_chunk(Copier *copier, Worker *worker, const Chunk *chunk)
     return ret < 0 && transfer->salvage ? salvage(copier, worker, chunk) : ret;
 }
 
-static int write_zero(Copier *copier, int64_t offset, int64_t bytes)
+static int coroutine_fn write_zero(Copier *copier, int64_t offset, int64_t bytes)
 {
     ImgTransfer *transfer = copier->transfer;
 
@@ -192,7 +192,7 @@ static int64_t find_run(const Copier *copier, const uint8_t *buffer, int64_t off
     return data_end - start;
 }
 
-static int write_data(Copier *copier, Worker *worker, const Chunk *chunk)
+static int coroutine_fn write_data(Copier *copier, Worker *worker, const Chunk *chunk)
 {
     ImgTransfer *transfer = copier->transfer;
 
@@ -213,7 +213,7 @@ static int write_data(Copier *copier, Worker *worker, const Chunk *chunk)
     return 0;
 }
 
-static int write_chunk(Copier *copier, Worker *worker, const Chunk *chunk)
+static int coroutine_fn write_chunk(Copier *copier, Worker *worker, const Chunk *chunk)
 {
     if (chunk->kind == CHUNK_DATA) {
         return write_data(copier, worker, chunk);
@@ -235,7 +235,7 @@ static int write_chunk(Copier *copier, Worker *worker, const Chunk *chunk)
     return write_zero(copier, chunk->offset, chunk->bytes);
 }
 
-static void wait_for_turn(Copier *copier, Worker *worker, uint64_t number)
+static void coroutine_fn wait_for_turn(Copier *copier, Worker *worker, uint64_t number)
 {
     while (copier->turn != number && copier->ret == 0) {
         worker->waits_for = number;
@@ -256,7 +256,7 @@ static void wake_waiting(Copier *copier)
     }
 }
 
-static void respect_rate(Copier *copier, int64_t bytes)
+static void coroutine_fn respect_rate(Copier *copier, int64_t bytes)
 {
     int64_t limit = copier->transfer->rate_limit;
 
@@ -266,7 +266,7 @@ static void respect_rate(Copier *copier, int64_t bytes)
     }
 }
 
-static void copy_chunk(Copier *copier, Worker *worker, const Chunk *chunk)
+static void coroutine_fn copy_chunk(Copier *copier, Worker *worker, const Chunk *chunk)
 {
     ImgTransfer *transfer = copier->transfer;
     bool offloaded = false;
@@ -298,7 +298,7 @@ static void copy_chunk(Copier *copier, Worker *worker, const Chunk *chunk)
     img_progress_update(copier->done, transfer->length);
 }
 
-static void run_worker(void *opaque)
+static void coroutine_fn run_worker(void *opaque)
 {
     Worker *worker = opaque;
     Copier *copier = worker->copier;
