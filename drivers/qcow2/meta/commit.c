@@ -357,13 +357,11 @@ static bool coroutine_fn join_round(Qcow2Meta *meta, int *ret)
     return true;
 }
 
-static int check_state(Qcow2Meta *meta)
+/* Whether a commit may write. */
+static int coroutine_fn check_state(Qcow2Meta *meta)
 {
-    if (!meta->writable) {
-        return 0;
-    }
-    return atomic_load(&meta->header_in_doubt) || (atomic_load(&meta->s->corrupt) && qcow2_commit_dirty(meta)) ? -EIO
-                                                                                                              : 0;
+    int ret = qcow2_settle_header(meta);
+    return ret < 0 ? ret : atomic_load(&meta->s->corrupt) && qcow2_commit_dirty(meta) ? -EIO : 0;
 }
 
 int coroutine_fn qcow2_meta_commit(BlockDriverState *bs)

@@ -90,13 +90,37 @@ static int coroutine_fn replace_header_locked(Qcow2Meta *meta, const Qcow2Header
     return ret;
 }
 
+/* header_lock held. The sector in memory is the old one: make the file agree. */
+static int coroutine_fn settle_header_locked(Qcow2Meta *meta)
+{
+    int ret = atomic_load(&meta->header_in_doubt) ? write_sector_locked(meta) : 0;
+    if (ret >= 0) {
+        atomic_store(&meta->header_in_doubt, false);
+    }
+    return ret < 0 ? ret : 0;
+}
+
+int coroutine_fn qcow2_settle_header(Qcow2Meta *meta)
+{
+    if (G_LIKELY(!atomic_load(&meta->header_in_doubt))) {
+        return 0;
+    }
+    co_mutex_lock(&meta->header_lock);
+    int ret = settle_header_locked(meta);
+    co_mutex_unlock(&meta->header_lock);
+    return ret;
+}
+
 int coroutine_fn qcow2_switch_header(Qcow2Meta *meta, const Qcow2Header *wanted)
 {
     if (atomic_load(&meta->s->corrupt)) {
         return -EIO;
     }
     co_mutex_lock(&meta->header_lock);
-    int ret = replace_header_locked(meta, wanted);
+    int ret = settle_header_locked(meta);
+    if (ret >= 0) {
+        ret = replace_header_locked(meta, wanted);
+    }
     co_mutex_unlock(&meta->header_lock);
     return ret;
 }

@@ -148,10 +148,12 @@ int coroutine_fn qcow2_write_meta(Qcow2Meta *meta, uint64_t host_offset, uint64_
 /**
  * qcow2_switch_header() - replace the fixed header fields in one sector, durable when it returns
  * @wanted: becomes s->header on success. Everything it leads to must be flushed already.
- * If a failed write cannot be undone, it stays unknown which header the file has (meta->header_in_doubt) and
- * every later commit fails.
+ * If a failed write cannot be undone, it is unknown which header the file has (meta->header_in_doubt) until
+ * a later commit or switch has written the old one again; before that nothing is committed.
  */
 int coroutine_fn qcow2_switch_header(Qcow2Meta *meta, const Qcow2Header *wanted);
+/** qcow2_settle_header() - if the header is in doubt, write the one that counts again; 0 or -errno: still in doubt */
+int coroutine_fn qcow2_settle_header(Qcow2Meta *meta);
 
 /* ---- commit.c ---- */
 /** qcow2_commit_dirty() - whether a commit would write anything or move limbo; takes the locks */

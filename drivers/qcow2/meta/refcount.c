@@ -165,7 +165,11 @@ static int coroutine_fn grow_table(Qcow2Meta *meta, uint64_t need_entries)
     Qcow2Table table;
 
     bdrv_debug_event(meta->bs, BDRV_EVENT_REFTABLE_GROW);
-    int ret = plan_table(meta, need_entries, &area);
+    /* In doubt which table the file has, no other may be written where one of them is. */
+    int ret = qcow2_settle_header(meta);
+    if (ret >= 0) {
+        ret = plan_table(meta, need_entries, &area);
+    }
     if (ret < 0) {
         return ret;
     }
@@ -193,7 +197,8 @@ static int coroutine_fn grow_table(Qcow2Meta *meta, uint64_t need_entries)
         table = old;
         meta->high_water = MAX(meta->high_water, area.first + area.blocks + area.table_clusters);
         pthread_mutex_unlock(&meta->rc.lock);
-    } else if (!atomic_load(&meta->header_in_doubt)) {
+    } else {
+        /* Nobody gets these clusters before the next attempt, not even if the header is in doubt: no block counts them. */
         pthread_mutex_lock(&meta->rc.lock);
         qcow2_cluster_set_remove(&meta->metadata, area.first, area.blocks + area.table_clusters);
         pthread_mutex_unlock(&meta->rc.lock);

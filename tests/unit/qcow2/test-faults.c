@@ -1,0 +1,405 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Fault search: in each script every call of the file below fails in turn. Afterwards what the guest reads is
+ * the old or the new content, byte by byte; a power loss leaves nothing worse and no corruption; and
+ * the same node carries on.
+ */
+
+#include <errno.h>
+#include <string.h>
+
+#include "drivers/qcow2/meta/cluster_set.h"
+#include "drivers/qcow2/meta/meta.h"
+#include "tests/unit/qcow2/rig.h"
+
+#define K 1024
+#define SIZE (256 * K)
+#define GROWN (288 * K)
+#define BACKING_BYTES (150 * K + 512)
+#define BACKING_FILL 7
+
+/* ---- model: bit v of a mask says "may be the value v", 0 .. 7 ---- */
+
+typedef struct Model {
+    int64_t size;
+    uint8_t now[GROWN];    /* what the guest may read */
+    uint8_t medium[GROWN]; /* what a power loss may leave */
+} Model;
+
+static void model_fill(Model *model, int64_t offset, int64_t bytes, uint8_t fill, bool surely)
+{
+    uint8_t bit = (uint8_t)(1u << fill);
+    for (int64_t i = offset; i < offset + bytes; i++) {
+        model->now[i] = surely ? bit : model->now[i] | bit;
+        model->medium[i] |= bit;
+    }
+}
+
+static void model_flushed(Model *model)
+{
+    memcpy(model->medium, model->now, sizeof(model->medium));
+}
+
+static void model_init(Model *model, int64_t backing_bytes)
+{
+    model->size = SIZE;
+    model_fill(model, 0, GROWN, 0, true);
+    model_fill(model, 0, backing_bytes, BACKING_FILL, true);
+    model_flushed(model);
+}
+
+/* ---- scripts ---- */
+
+typedef enum StepKind { END, WRITE, ZERO, ZERO_UNMAP, DISCARD, FLUSH, RESIZE, CLOSE } StepKind;
+
+typedef struct Step {
+    StepKind kind;
+    int64_t offset, bytes; /* RESIZE: bytes is the new size */
+    uint8_t fill;
+} Step;
+
+typedef struct Script {
+    const char *what;
+    int64_t cluster_size;
+    bool backing, shared; /* shared: with a snapshot, as it were */
+    BdrvPrealloc prealloc;
+    Step steps[8];
+} Script;
+
+typedef struct Run {
+    const Script *script;
+    const char *options;
+    BdrvSimDisk *disk;
+    Rig rig;
+    Model model;
+} Run;
+
+typedef struct Fault {
+    unsigned kinds;
+    int error, count;
+    bool below; /* of the backing file */
+} Fault;
+
+/* ---- an image ---- */
+
+static uint64_t peek_be(BdrvSimDisk *disk, uint64_t offset, unsigned width)
+{
+    uint8_t buf[8];
+    uint64_t value = 0;
+    bdrv_simdisk_peek(disk, (int64_t)offset, buf, width);
+    for (unsigned i = 0; i < width; i++) {
+        value = value << 8 | buf[i];
+    }
+    return value;
+}
+
+static void poke_be(BdrvSimDisk *disk, uint64_t offset, unsigned width, uint64_t value)
+{
+    uint8_t buf[8];
+    for (unsigned i = width; i-- > 0; value >>= 8) {
+        buf[i] = (uint8_t)value;
+    }
+    bdrv_simdisk_poke(disk, (int64_t)offset, buf, width);
+}
+
+#define OFFSET_MASK UINT64_C(0x00fffffffffffe00)
+
+/* Where the 16-bit count of a cluster is. */
+static uint64_t refcount_place(BdrvSimDisk *disk, uint64_t host_offset, int64_t cluster_size)
+{
+    uint64_t cluster = host_offset / (uint64_t)cluster_size, per_block = (uint64_t)cluster_size / 2;
+    uint64_t block = peek_be(disk, peek_be(disk, 48, 8) + cluster / per_block * 8, 8) & OFFSET_MASK;
+    return block + cluster % per_block * 2;
+}
+
+/* As after a snapshot: L2 tables and data clusters have a second reference and no COPIED flag. */
+static void share_everything(BdrvSimDisk *disk, int64_t cluster_size)
+{
+    uint64_t l1 = peek_be(disk, 40, 8), l1_size = peek_be(disk, 36, 4);
+    for (uint64_t i = 0; i < l1_size; i++) {
+        uint64_t table = peek_be(disk, l1 + i * 8, 8) & OFFSET_MASK;
+        for (int64_t e = 0; table && e < cluster_size / 8; e++) {
+            uint64_t data = peek_be(disk, table + (uint64_t)e * 8, 8) & OFFSET_MASK;
+            if (data) {
+                poke_be(disk, table + (uint64_t)e * 8, 8, data);
+                poke_be(disk, refcount_place(disk, data, cluster_size), 2, 2);
+            }
+        }
+        if (table) {
+            poke_be(disk, l1 + i * 8, 8, table);
+            poke_be(disk, refcount_place(disk, table, cluster_size), 2, 2);
+        }
+    }
+}
+
+static BdrvChild *coroutine_fn open_backing(const Script *script)
+{
+    return script->backing ? rig_backing("b", BACKING_BYTES, BACKING_FILL) : NULL;
+}
+
+static void coroutine_fn start(Run *run)
+{
+    const Script *script = run->script;
+    RigImage image = { .disk = "d", .size = SIZE, .cluster_size = script->cluster_size };
+    run->disk = rig_create(&image);
+    model_init(&run->model, script->backing ? BACKING_BYTES : 0);
+    run->rig = rig_open("d", "", open_backing(script));
+    g_assert_cmpint(rig_write(&run->rig, 0, 64 * K, 1), ==, 0);
+    model_fill(&run->model, 0, 64 * K, 1, true);
+    g_assert_cmpint(rig_close(&run->rig), ==, 0);
+    model_flushed(&run->model);
+    if (script->shared) {
+        share_everything(run->disk, script->cluster_size);
+    }
+    run->rig = rig_open("d", run->options, open_backing(script));
+}
+
+static void coroutine_fn assert_no_corruption(const char *name)
+{
+    BdrvCheckResult result;
+    g_assert_cmpint(rig_check(name, &result), ==, 0);
+    g_assert_cmpint(result.corruptions, ==, 0);
+    g_assert_cmpint(result.check_errors, ==, 0);
+}
+
+/* Every byte of @rig is one of what its mask allows. */
+static void coroutine_fn assert_one_of(const Rig *rig, const uint8_t *masks, int64_t size, uint8_t *buf)
+{
+    g_assert_cmpint(rig_read(rig, 0, size, buf), ==, 0);
+    for (int64_t i = 0; i < size; i++) {
+        if (buf[i] > 7 || !(masks[i] >> buf[i] & 1)) {
+            g_error("byte %" G_GINT64_FORMAT " is %u, not one of 0x%x", i, buf[i], masks[i]);
+        }
+    }
+}
+
+/* What the guest reads is allowed, and stays so. */
+static void coroutine_fn assert_view(Run *run)
+{
+    g_autofree uint8_t *buf = g_malloc(GROWN);
+    assert_one_of(&run->rig, run->model.now, run->model.size, buf);
+    for (int64_t i = 0; i < run->model.size; i++) {
+        run->model.now[i] = (uint8_t)(1u << buf[i]);
+    }
+}
+
+/* What a power loss leaves, at the least. */
+static void coroutine_fn assert_cut(Run *run)
+{
+    g_autoptr(BdrvSimCut) cut = bdrv_simdisk_cut(run->disk);
+    g_autoptr(BdrvSimDisk) left = bdrv_simcut_disk(cut, NULL, "left");
+    g_autofree uint8_t *buf = g_malloc(GROWN);
+
+    assert_no_corruption("left");
+    BdrvChild *backing = run->script->backing ? test_must_open("simdisk", "disk=b", NULL) : NULL;
+    Rig rig = rig_open("left", "", backing);
+    assert_one_of(&rig, run->model.medium, MIN(rig.child->bs->length, run->model.size), buf);
+    g_assert_cmpint(rig_close(&rig), ==, 0);
+}
+
+/* ---- steps ---- */
+
+static int coroutine_fn resize(Run *run, int64_t bytes)
+{
+    BlockDriverState *bs = run->rig.child->bs;
+    GError *error = NULL;
+
+    bs->drv->bdrv_drain_begin(bs);
+    bool ok = bs->drv->bdrv_truncate(bs, bytes, true, run->script->prealloc, 0, &error);
+    bs->drv->bdrv_drain_end(bs);
+    int ret = ok ? 0 : -bdrv_error_code(error);
+    g_clear_error(&error);
+    g_assert_cmpint(bs->length, ==, ok ? bytes : run->model.size);
+    run->model.size = bs->length;
+    return ret;
+}
+
+static int coroutine_fn take_step(Run *run, const Step *step)
+{
+    BdrvChild *child = run->rig.child;
+    int ret = 0;
+
+    switch (step->kind) {
+    case END:
+        break;
+    case WRITE:
+        ret = rig_write(&run->rig, step->offset, step->bytes, step->fill);
+        model_fill(&run->model, step->offset, step->bytes, step->fill, ret >= 0);
+        break;
+    case ZERO:
+    case ZERO_UNMAP:
+        ret = bdrv_co_pwrite_zeroes(child, step->offset, step->bytes, step->kind == ZERO ? 0 : BDRV_REQ_MAY_UNMAP);
+        model_fill(&run->model, step->offset, step->bytes, 0, ret >= 0);
+        break;
+    case DISCARD:
+        ret = bdrv_co_pdiscard(child, step->offset, step->bytes);
+        model_fill(&run->model, step->offset, step->bytes, 0, ret >= 0);
+        break;
+    case FLUSH:
+        ret = bdrv_co_flush(child);
+        if (ret >= 0) {
+            model_flushed(&run->model);
+        }
+        break;
+    case RESIZE:
+        ret = resize(run, step->bytes);
+        break;
+    case CLOSE:
+        ret = bdrv_co_flush(child); /* as the backend does */
+        int closed = rig_close(&run->rig);
+        ret = ret < 0 ? ret : closed;
+        if (ret >= 0) {
+            model_flushed(&run->model);
+        }
+        break;
+    }
+    return ret < 0 ? ret : 0;
+}
+
+/* All steps, whatever fails; the first error. */
+static int coroutine_fn carry_out(Run *run)
+{
+    int first = 0;
+    for (const Step *step = run->script->steps; step->kind != END; step++) {
+        int ret = take_step(run, step);
+        first = first ? first : ret;
+    }
+    return first;
+}
+
+/* ---- the search ---- */
+
+static void coroutine_fn must_flush(Run *run)
+{
+    g_assert_cmpint(bdrv_co_flush(run->rig.child), ==, 0);
+    model_flushed(&run->model);
+    assert_cut(run);
+}
+
+static void coroutine_fn carry_on(Run *run)
+{
+    if (!run->rig.child) { /* closed, in some way */
+        run->rig = rig_open("d", run->options, open_backing(run->script));
+        memcpy(run->model.now, run->model.medium, sizeof(run->model.now)); /* not flushed: lost or not */
+        assert_view(run);
+        assert_cut(run);
+    } else {
+        assert_view(run);
+        assert_cut(run);
+        must_flush(run);
+    }
+    g_assert_cmpint(carry_out(run), ==, 0);
+    if (run->rig.child) {
+        assert_view(run);
+        must_flush(run);
+        g_assert_cmpint(rig_close(&run->rig), ==, 0);
+    }
+    assert_no_corruption("d");
+    run->rig = rig_open("d", "", open_backing(run->script));
+    assert_view(run);
+    g_assert_cmpint(rig_close(&run->rig), ==, 0);
+}
+
+/* Returns whether there was an nth call. */
+static bool coroutine_fn fail_nth(const Script *script, const char *options, const Fault *fault, unsigned nth)
+{
+    g_autofree Run *run = g_new0(Run, 1);
+    run->script = script;
+    run->options = options;
+    start(run);
+    g_autoptr(BdrvSimDisk) disk = fault->below ? bdrv_simdisk_find("b") : bdrv_simdisk_find("d");
+    uint64_t before = bdrv_simdisk_count(disk, fault->kinds);
+    bdrv_simdisk_fail(disk, fault->kinds, nth, fault->count, fault->error);
+    int ret = carry_out(run);
+    bool reached = bdrv_simdisk_count(disk, fault->kinds) - before >= nth;
+    bdrv_simdisk_fail_none(disk);
+    if (ret != 0 && !(reached && (ret == -fault->error || ret == -EIO))) {
+        g_error("answers %d, %s", ret, reached ? "another error" : "but nothing failed");
+    }
+    g_clear_pointer(&disk, bdrv_simdisk_unref);
+    carry_on(run);
+    bdrv_simdisk_unref(run->disk);
+    return reached;
+}
+
+static const Script scripts[] = {
+    { "allocating write", 512, .steps = { { WRITE, 64 * K, 40 * K, 2 }, { FLUSH } } },
+    { "allocating write of large clusters", 4096, .steps = { { WRITE, 64 * K + 300, 40 * K, 2 }, { FLUSH } } },
+    { "overwrite", 512, .steps = { { WRITE, 3 * K, 20 * K, 2 }, { FLUSH } } },
+    { "unaligned write over a backing file", 4096, .backing = true,
+      .steps = { { WRITE, 100 * K + 100, 9000, 2 }, { WRITE, 148 * K + 1, 5000, 3 }, { FLUSH } } },
+    { "write over shared clusters", 4096, .shared = true,
+      .steps = { { WRITE, 3 * K + 100, 20 * K, 2 }, { FLUSH }, { WRITE, 3 * K, 20 * K, 3 }, { FLUSH }, { FLUSH } } },
+    { "write over shared small clusters", 512, .shared = true,
+      .steps = { { WRITE, 3 * K + 100, 20 * K, 2 }, { FLUSH }, { DISCARD, 0, 60 * K }, { FLUSH }, { FLUSH } } },
+    { "write zeroes", 512,
+      .steps = { { ZERO, 3 * K, 20 * K }, { FLUSH }, { WRITE, 3 * K + 7, 700, 2 }, { FLUSH }, { FLUSH } } },
+    { "write zeroes and unmap", 4096, .backing = true,
+      .steps = { { ZERO_UNMAP, 3 * K, 120 * K }, { FLUSH }, { WRITE, 70 * K + 7, 700, 2 }, { FLUSH }, { FLUSH } } },
+    { "discard", 4096,
+      .steps = { { DISCARD, 4 * K, 32 * K }, { FLUSH }, { WRITE, 100 * K, 32 * K, 2 }, { FLUSH }, { FLUSH } } },
+    { "discard and use again", 512,
+      .steps = { { DISCARD, 0, 64 * K }, { FLUSH }, { FLUSH }, { WRITE, 100 * K, 60 * K, 2 }, { FLUSH },
+                 { DISCARD, 100 * K, 30 * K }, { WRITE, 10 * K, 30 * K, 3 } } },
+    { "resize", 512, .steps = { { WRITE, 64 * K, 8 * K, 2 }, { RESIZE, 0, GROWN } } },
+    { "resize over a backing file", 4096, .backing = true,
+      .steps = { { WRITE, 64 * K, 8 * K, 2 }, { RESIZE, 0, GROWN } } },
+    { "resize with space for all", 512, .prealloc = BDRV_PREALLOC_METADATA,
+      .steps = { { WRITE, 64 * K, 8 * K, 2 }, { RESIZE, 0, GROWN } } },
+    { "close", 512, .steps = { { WRITE, 60 * K, 20 * K, 2 }, { DISCARD, 0, 8 * K }, { CLOSE } } },
+    { "close after overwriting", 512, .steps = { { WRITE, 10 * K, 20 * K, 2 }, { CLOSE } } },
+};
+
+static const Fault faults[] = {
+    { BDRV_SIM_WRITE, EIO, 1 },
+    { BDRV_SIM_WRITE, ENOSPC, 1 },
+    { BDRV_SIM_WRITE, EIO, -1 },
+    { BDRV_SIM_WRITE, ENOSPC, -1 },
+    { BDRV_SIM_READ, EIO, 1 },
+    { BDRV_SIM_READ, EIO, -1 },
+    { BDRV_SIM_FLUSH, EIO, 1 },
+    { BDRV_SIM_FLUSH, EIO, -1 },
+    { BDRV_SIM_DISCARD | BDRV_SIM_ZERO | BDRV_SIM_TRUNCATE, EIO, 1 },
+    { BDRV_SIM_READ, EIO, 1, .below = true },
+};
+
+static const Script *current;
+
+static void coroutine_fn search(void)
+{
+    static const char *const caches[] = { "", "l2-cache-size=1k,refcount-cache-size=1k,l2-cache-entry-size=512" };
+    unsigned places = 0;
+    for (unsigned i = 0; i < G_N_ELEMENTS(faults) * G_N_ELEMENTS(caches); i++) {
+        const Fault *fault = &faults[i / G_N_ELEMENTS(caches)];
+        const char *options = caches[i % G_N_ELEMENTS(caches)];
+        if (fault->below && !current->backing) {
+            continue;
+        }
+        for (unsigned nth = 1;; nth++, places++) {
+            if (g_test_verbose()) {
+                g_test_message("kinds 0x%x error %d count %d, call %u, '%s'", fault->kinds, fault->error,
+                               fault->count, nth, options);
+            }
+            if (!fail_nth(current, options, fault, nth)) {
+                break;
+            }
+        }
+    }
+    g_test_message("%u places", places);
+}
+
+static void run_script(gconstpointer data)
+{
+    current = data;
+    test_run(search);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    for (unsigned i = 0; i < G_N_ELEMENTS(scripts); i++) {
+        g_autofree char *path = g_strdup_printf("/qcow2/faults/any call may fail: %s", scripts[i].what);
+        g_test_add_data_func(path, &scripts[i], run_script);
+    }
+    return g_test_run();
+}
