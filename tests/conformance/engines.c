@@ -58,6 +58,12 @@ static const struct {
       .file = { .format = "qcow2", .options = "cluster_size=16k", .backing = "qcow2" },
       .length = MIB + 512,
       .room = MIB },
+    /* All requests meet in few clusters, which are freed and used again all the time. */
+    { .name = "qcow2-crowded",
+      .options = "driver=qcow2",
+      .file = { .format = "qcow2", .options = "cluster_size=4k,refcount_bits=1" },
+      .length = 100000 / 512 * 512,
+      .room = 100 * 1024 },
 };
 
 static const struct {
