@@ -25,6 +25,9 @@ int coroutine_fn file_nowait_read(FileIo *io)
             atomic_store_explicit(&s->no_nowait, true, memory_order_relaxed);
             return -EAGAIN;
         }
+        if (done == 0) {
+            return -EAGAIN; /* Linux 5.9 and 5.10 say so in the middle of a file too: see preadv2(2) */
+        }
         ret = file_io_advance(io, done < 0 ? -errno : done);
     } while (ret > 0);
 

@@ -591,6 +591,25 @@ static void test_nowait_again_goes_on_elsewhere(void)
     test_close(file);
 }
 
+static ssize_t nothing_without_waiting(int fd, const struct iovec *vec, int count, off_t offset, int flags)
+{
+    return flags & RWF_NOWAIT ? 0 : preadv2(fd, vec, count, offset, flags);
+}
+
+static void test_nowait_zero_is_not_the_end(void)
+{
+    FileCalls calls = file_system_calls;
+    g_autofree char *path = test_make_file("zero", 2 * BLOCK, 'z');
+    TestFile *file = test_open_ok(path, NULL, 0);
+    uint8_t buf[BLOCK] = { 0 };
+
+    calls.preadv2 = nothing_without_waiting;
+    test_state(file)->calls = &calls;
+    g_assert_cmpint(test_read(file, 0, BLOCK, buf), ==, 0);
+    g_assert_true(test_all_bytes_are(buf, BLOCK, 'z'));
+    test_close(file);
+}
+
 static void test_tmpfs(void)
 {
     g_autofree char *path = g_strdup_printf("/dev/shm/bdrv-test-%d", getpid());
@@ -694,6 +713,8 @@ int main(int argc, char **argv)
     g_test_add_func("/file/io/a failed write does not spoil flushes", test_failed_write_does_not_spoil_flushes);
     g_test_add_func("/file/io/RWF_NOWAIT is switched off where it is not supported", test_nowait_is_switched_off);
     g_test_add_func("/file/io/what the page cache lacks is read another way", test_nowait_again_goes_on_elsewhere);
+    g_test_add_func("/file/io/nothing read without waiting is not the end of the file",
+                    test_nowait_zero_is_not_the_end);
     g_test_add_func("/file/io/tmpfs works with its fall-backs", test_tmpfs);
     g_test_add_func("/file/io/inline reads give way to the loop", test_inline_reads_give_way);
 
