@@ -14,7 +14,7 @@ static const BdrvOptionSpec backend_options[] = {
     { NULL },
 };
 
-bool blk_take_options(BdrvOptions *options, BdrvOpenFlags *flags, GError **errp)
+bool blk_take_options(BdrvOptions *options, BdrvOpenFlags *flags, bool *given, GError **errp)
 {
     const BdrvOptionSpec *const specs[] = { backend_options, NULL };
     g_autoptr(BdrvOptions) mine = bdrv_options_new();
@@ -34,6 +34,7 @@ bool blk_take_options(BdrvOptions *options, BdrvOpenFlags *flags, GError **errp)
     if (bdrv_options_remove(options, "cache.writeback")) {
         *flags &= ~BDRV_O_WRITETHROUGH;
         *flags |= bdrv_options_get_bool(mine, "cache.writeback", true) ? 0 : BDRV_O_WRITETHROUGH;
+        *given = true;
     }
     return true;
 }
@@ -93,16 +94,22 @@ BlockBackend *coroutine_fn blk_co_open(BdrvGraph *graph, const char *filename, B
                                        BdrvOpenFlags flags, GError **errp)
 {
     BlockDriverState *root;
+    BlockBackend *blk;
+    bool writethrough_given = false;
 
     if (!options) {
         options = bdrv_options_new();
     }
-    if (!blk_take_options(options, &flags, errp)) {
+    if (!blk_take_options(options, &flags, &writethrough_given, errp)) {
         bdrv_options_free(options);
         return NULL;
     }
     root = bdrv_co_open_tree(graph, filename, options, flags & ~HANDLE_FLAGS, false, errp);
-    return root ? blk_co_new(graph, root, flags, errp) : NULL;
+    blk = root ? blk_co_new(graph, root, flags, errp) : NULL;
+    if (blk) {
+        blk->writethrough_given = writethrough_given;
+    }
+    return blk;
 }
 
 static void set_close_error(int ret, const char *what, const char *filename, GError **errp)

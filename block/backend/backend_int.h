@@ -18,6 +18,7 @@ struct BlockBackend {
     BdrvGate *gate;
     char *name; /* device name, "" if none */
     _Atomic bool writethrough;
+    bool writethrough_given; /* by the option cache.writeback, which a reopen without it does not change */
     _Atomic bool beyond_eof;
     _Atomic(BlkLocal *) locals[AIO_CONTEXT_MAX]; /* each made by the thread that has the index */
 };
@@ -37,8 +38,9 @@ static inline BlockDriverState *blk_bs(const BlockBackend *blk)
 int coroutine_fn blk_co_perform(BlockBackend *blk, BlkOp op, int64_t offset, int64_t bytes, const BdrvIov *iov,
                                 BdrvRequestFlags flags);
 
-/** blk_take_options() - apply to @flags, and remove, the options that belong to the handle, not to a node */
-bool blk_take_options(BdrvOptions *options, BdrvOpenFlags *flags, GError **errp);
+/** blk_take_options() - apply to @flags, and remove, the options that belong to the handle, not to a node
+ * @given: set if there were any, untouched otherwise */
+bool blk_take_options(BdrvOptions *options, BdrvOpenFlags *flags, bool *given, GError **errp);
 
 /** blk_locals_free() - let go of what the threads keep */
 void blk_locals_free(BlockBackend *blk);

@@ -143,8 +143,13 @@ bool blk_check(BlockBackend *blk, BdrvCheckResult *result, BdrvCheckFix fix, GEr
 bool coroutine_fn blk_co_reopen(BlockBackend *blk, BdrvOptions *options_taken, BdrvOpenFlags flags, GError **errp)
 {
     BdrvOptions *options = options_taken ? options_taken : bdrv_options_new();
+    bool given = false;
 
-    if (!blk_take_options(options, &flags, errp)) {
+    if (blk->writethrough_given) {
+        flags &= ~BDRV_O_WRITETHROUGH;
+        flags |= blk->writethrough ? BDRV_O_WRITETHROUGH : 0;
+    }
+    if (!blk_take_options(options, &flags, &given, errp)) {
         bdrv_options_free(options);
         return false;
     }
@@ -152,6 +157,7 @@ bool coroutine_fn blk_co_reopen(BlockBackend *blk, BdrvOptions *options_taken, B
         return false;
     }
     blk_set_writethrough(blk, flags & BDRV_O_WRITETHROUGH);
+    blk->writethrough_given |= given;
     return true;
 }
 

@@ -180,6 +180,7 @@ typedef struct BdrvReopenItem {
     BdrvOpenFlags flags;   /* new ones, as for bdrv_open */
     BdrvOptions *options;  /* own keys, validated: what the driver gets; owned */
     BdrvOptions *own;      /* the same as given: becomes node->options; owned */
+    BdrvOptions *given;    /* all that the user ever gave: becomes node->explicit_options; owned */
     bool force_share;
     void *state;           /* the driver's, between prepare and commit or abort */
 } BdrvReopenItem;

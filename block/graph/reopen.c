@@ -60,6 +60,8 @@ static void commit_item(BdrvReopenItem *item)
     node->force_share = item->force_share;
     bdrv_options_free(node->options);
     node->options = g_steal_pointer(&item->own);
+    bdrv_options_free(node->explicit_options);
+    node->explicit_options = g_steal_pointer(&item->given);
     if (bs->drv->bdrv_reopen_commit && bs->drv->bdrv_reopen_prepare) {
         bs->drv->bdrv_reopen_commit(bs, item->state);
     }
@@ -119,6 +121,7 @@ bool coroutine_fn bdrv_co_reopen_items(BdrvEdge *edge, unsigned used, BdrvReopen
     for (unsigned i = 0; i < count; i++) {
         bdrv_options_free(items[i].options);
         bdrv_options_free(items[i].own);
+        bdrv_options_free(items[i].given);
     }
     return ok;
 }

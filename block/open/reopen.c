@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Reopen: what becomes of flags and options. The flags given are the root's and go down to the
- * children as when opening; a child's own options of then (file.read-only=on) still win. Children
- * that are nodes of their own (file=node-name) and backing files stay as they are.
+ * children as when opening; options of then (cache.direct=on, file.read-only=on) still win over them.
+ * But whether the root may be written to is what the flags say: that is what most reopens are for.
+ * Children that are nodes of their own (file=node-name) and backing files stay as they are.
  */
 #include "block/open/open_int.h"
 #include "block/util/options_tree.h"
@@ -24,15 +25,17 @@ static void plan_clear(ReopenPlan *plan)
 
         bdrv_options_free(item->options);
         bdrv_options_free(item->own);
+        bdrv_options_free(item->given);
     }
 }
 
-/* Options of every node that were given for this one at open, and not now. */
-static void keep_given(const BdrvNode *node, BdrvOptions *options)
+/* Options of every node that were given for this one at open or by an earlier reopen, and not now. */
+static void keep_given(const BdrvNode *node, BdrvOptions *options, bool is_root, BdrvOpenFlags flags)
 {
-    static const char *const kept[] = { "read-only", "force-share", "cache.direct", "cache.no-flush", "discard" };
+    static const char *const kept[] = { "cache.direct", "cache.no-flush", "discard", "force-share", "read-only" };
+    unsigned count = !is_root ? 5 : flags & BDRV_O_RDWR ? 3 : 4; /* a writer cannot share by force */
 
-    for (unsigned i = 0; i < G_N_ELEMENTS(kept); i++) {
+    for (unsigned i = 0; i < count; i++) {
         if (node->explicit_options && !bdrv_options_has(options, kept[i])) {
             bdrv_options_copy_leaf(options, kept[i], node->explicit_options, kept[i]);
         }
@@ -93,10 +96,11 @@ static bool plan_node(ReopenPlan *plan, BlockDriverState *bs, BdrvOptions *given
     unsigned place = plan->items->len;
 
     flags |= bs->open_flags & LASTING_FLAGS;
-    if (bs != plan->root) {
-        keep_given(node, given);
-    }
+    item.given = node->explicit_options ? bdrv_options_copy(node->explicit_options) : bdrv_options_new();
+    bdrv_options_merge(item.given, NULL, given);
+    keep_given(node, given, bs == plan->root, flags);
     if (!check_unchangeable(bs, given, errp) || !bdrv_take_node_options(given, flags, &common, errp)) {
+        bdrv_options_free(item.given);
         return false;
     }
     g_free(common.node_name);
@@ -113,6 +117,7 @@ static bool plan_node(ReopenPlan *plan, BlockDriverState *bs, BdrvOptions *given
         return false;
     }
     if (item.flags == bs->open_flags && bdrv_options_count(given) == 0) {
+        bdrv_options_free(g_array_index(plan->items, BdrvReopenItem, place).given);
         g_array_remove_index(plan->items, place);
         return true;
     }

@@ -224,7 +224,8 @@ BDRV_API void blocking_fn blk_drain_end(BlockBackend *blk);
 BDRV_API int coroutine_fn blk_co_drain_begin(BlockBackend *blk);
 BDRV_API void coroutine_fn blk_co_drain_end(BlockBackend *blk);
 
-/** blk_reopen() - change flags and options of the root node and what inherits from it; all or nothing */
+/** blk_reopen() - change flags and options of the root node and what inherits from it; all or nothing
+ * Options given at open or in an earlier reopen (cache.direct=on) stay and win over @flags, but for read-only. */
 BDRV_API bool blocking_fn blk_reopen(BlockBackend *blk, BdrvOptions *options_taken, BdrvOpenFlags flags,
                                      GError **errp);
 BDRV_API bool coroutine_fn blk_co_reopen(BlockBackend *blk, BdrvOptions *options_taken, BdrvOpenFlags flags,

@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: MIT
 """bdrv-io does what qemu-io does: same output, exit code and content."""
 
+import re
+import shutil
+
 import pytest
+
+from tools import OURS, THEIRS, run
 
 # Each row is a history of commands on one image.
 HISTORIES = {
@@ -107,3 +112,62 @@ def test_a_guessed_raw_image_refuses_to_become_another_format(twin):
     twin.write("header", b"QFI\xfb\0\0\0\3" + bytes(504))
     twin.same("io", "-c", "write -s header 0 512", "-c", "write 4k 512", "disk")
     twin.same_content("disk", "raw")
+
+
+OPENED = {
+    "none": ["-t", "none"], "writethrough": ["-t", "writethrough"], "directsync": ["-n", "-t", "directsync"],
+    "unsafe": ["-t", "unsafe"], "writeback": [],
+    "direct by option": ["--image-opts", "cache.direct=on"],
+    "unsafe by option": ["--image-opts", "cache.no-flush=on"],
+}
+REOPENED = {"not": [], "twice": ["reopen -r", "reopen -w"], "with direct": ["reopen -c none", "reopen"],
+            "with writethrough": ["reopen -c writethrough", "reopen -r", "reopen -w"], "with writeback": ["reopen -c writeback"],
+            "by option": ["reopen -o cache.direct=on", "reopen"]}
+
+
+@pytest.mark.parametrize("reopened", REOPENED.values(), ids=REOPENED.keys())
+@pytest.mark.parametrize("opened", OPENED.values(), ids=OPENED.keys())
+def test_reopen_keeps_what_it_does_not_speak_of(twin, opened, reopened):
+    """Both leave the file open in the same way."""
+    if not shutil.which("strace"):
+        pytest.skip("needs strace")
+    twin.make("-f", "raw", "disk", "1M")
+    results = []
+    for tools, directory in ((THEIRS, twin.theirs), (OURS, twin.ours)):
+        argv = [*opened, "disk"] if "--image-opts" not in opened else ["--image-opts",
+                                                                       f"driver=raw,file.filename=disk,{opened[1]}"]
+        commands = [word for command in [*reopened, "write 4k 4k"] for word in ("-c", command)]
+        if "--image-opts" not in argv:
+            commands = ["-f", "raw", *commands]
+        trace = "strace", "-f", "-qq", "-o", "trace", "-e", "trace=open,openat"
+        result = run([*trace, tools["io"], *commands, *argv], directory)
+        assert result.returncode == 0, result.stderr
+        lines = (directory / "trace").read_text().splitlines()
+        opens = [line for line in lines if re.search(r'"(.*/)?disk"|/(proc/self|dev)/fd/\d+"', line) and "= -1" not in line]
+        results.append(("O_DIRECT" in opens[-1], "O_RDWR" in opens[-1]))
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("command", ["reopen -c none -o cache.direct=off", "reopen -c none -o cache.writeback=on",
+                                     "reopen -r -o read-only=off", "reopen -c foo", "reopen x", "reopen -r -w"])
+def test_wrong_reopens_end_the_same(twin, command):
+    twin.make("-f", "qcow2", "disk", "1M")
+    twin.same("io", "-c", command, "-c", "write 0 4k", "disk")
+
+
+def test_discards_are_passed_on_after_a_reopen(twin):
+    twin.make("-f", "qcow2", "-o", "compat=1.1", "disk", "1M")
+    twin.same("io", "-d", "unmap", "-c", "write 0 1M", "-c", "reopen -r", "-c", "reopen -w", "-c", "discard 0 1M",
+              "-c", "read -P 0 0 1M", "disk")
+
+
+@pytest.mark.parametrize("opened", [["-t", "writethrough", "disk"],
+                                    ["--image-opts", "driver=raw,file.filename=disk,cache.writeback=off"]], ids=" ".join)
+def test_a_write_after_a_reopen_is_as_durable_as_before(twin, opened):
+    if not shutil.which("strace"):
+        pytest.skip("needs strace")
+    twin.make("-f", "raw", "disk", "1M")
+    commands = [word for command in ["reopen -r", "reopen -w", *["write 4k 4k"] * 5] for word in ("-c", command)]
+    assert run(["strace", "-f", "-qq", "-o", "trace", "-e", "trace=fdatasync", OURS["io"], *commands, *opened],
+               twin.ours).returncode == 0
+    assert (twin.ours / "trace").read_text().count("fdatasync(") >= 5

@@ -13,6 +13,7 @@ typedef struct IoSession {
     BlockBackend *blk; /* NULL: no file open */
     unsigned in_flight; /* aio requests */
     bool quit;
+    BdrvOpenFlags flags; /* what @blk was opened with: a reopen keeps what it does not speak of */
 } IoSession;
 
 /* A command answers 0, or -errno (or -EINVAL for a usage error); the message has been printed. */

@@ -22,6 +22,7 @@ int io_open_image(IoSession *session, const ToolImage *image)
         g_set_error(&error, BDRV_ERROR, EACCES, "Block node is read-only");
     }
     if (session->blk) {
+        session->flags = image->flags;
         return 0;
     }
     ret = -bdrv_error_code(error);
@@ -100,12 +101,35 @@ int io_open(IoSession *session, int argc, char **argv)
     return io_open_image(session, &image);
 }
 
+/* What -c and -r/-w say is as good as an option: options given before do not win over it. */
+static bool switches_to_options(BdrvOptions *options, BdrvOpenFlags flags, bool cache_given, bool mode_given)
+{
+    static const char *const cache_keys[] = { "cache.writeback", "cache.direct", "cache.no-flush" };
+
+    for (unsigned i = 0; cache_given && i < G_N_ELEMENTS(cache_keys); i++) {
+        if (bdrv_options_has(options, cache_keys[i])) {
+            tool_error("Cannot set both -c and the cache options");
+            return false;
+        }
+    }
+    if (mode_given && bdrv_options_has(options, "read-only")) {
+        tool_error("Cannot set both -r/-w and 'read-only'");
+        return false;
+    }
+    if (cache_given) {
+        bdrv_options_set_bool(options, "cache.writeback", !(flags & BDRV_O_WRITETHROUGH));
+        bdrv_options_set_bool(options, "cache.direct", flags & BDRV_O_NOCACHE);
+        bdrv_options_set_bool(options, "cache.no-flush", flags & BDRV_O_NO_FLUSH);
+    }
+    return true;
+}
+
 int io_reopen(IoSession *session, int argc, char **argv)
 {
     const IoCommand *self = io_find_command("reopen");
-    BdrvOpenFlags flags = blk_is_read_only(session->blk) ? 0 : BDRV_O_RDWR;
+    BdrvOpenFlags flags = (session->flags & ~BDRV_O_RDWR) | (blk_is_read_only(session->blk) ? 0 : BDRV_O_RDWR);
     g_autoptr(BdrvOptions) extra = NULL;
-    bool mode_given = false;
+    bool mode_given = false, cache_given = false;
     GError *error = NULL;
     int option;
 
@@ -116,6 +140,7 @@ int io_reopen(IoSession *session, int argc, char **argv)
                 tool_error("Invalid cache option: %s", optarg);
                 return -EINVAL;
             }
+            cache_given = true;
             break;
         case 'o':
             if (!add_options(&extra, optarg)) {
@@ -138,12 +163,19 @@ int io_reopen(IoSession *session, int argc, char **argv)
     if (optind != argc) {
         return io_usage(self);
     }
+    if (!extra) {
+        extra = bdrv_options_new();
+    }
+    if (!switches_to_options(extra, flags, cache_given, mode_given)) {
+        return -EINVAL;
+    }
     if (!blk_reopen(session->blk, g_steal_pointer(&extra), flags, &error)) {
         int ret = -bdrv_error_code(error);
 
         tool_report(NULL, error);
         return ret;
     }
+    session->flags = flags;
     return 0;
 }
 

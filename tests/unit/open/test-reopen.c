@@ -68,6 +68,8 @@ static void run(const Case *cases, unsigned count)
 
 #define RW BDRV_O_RDWR
 #define DIRECT BDRV_O_NOCACHE
+#define NO_FLUSH BDRV_O_NO_FLUSH
+#define UNMAP BDRV_O_UNMAP
 
 static void test_flags(void)
 {
@@ -79,7 +81,6 @@ static void test_flags(void)
         { NULL, NULL, BDRV_O_NO_IO, DIRECT, 0, DIRECT | BDRV_O_NO_IO, DIRECT, 2 },
         { "read-only=on", NULL, RW, RW, 0, RW, RW, 2 },
         { "cache.direct=on", NULL, 0, RW | DIRECT, 0, RW | DIRECT, RW | DIRECT, 2 },
-        { "cache.direct=on", NULL, 0, RW, 0, RW, RW, 2 },
         { "file.cache.direct=on", NULL, 0, RW, 0, RW, RW | DIRECT, 2 },
     };
 
@@ -95,6 +96,13 @@ static void test_options(void)
         { NULL, "file.cache.direct=on", 0, 0, 0, 0, DIRECT, 1 },
         { NULL, "driver=t-fmt,weak=on", 0, 0, 0, 0, 0, 1 },
         { "node-name=n", "node-name=n,weak=on", 0, 0, 0, 0, 0, 1 },
+        { "cache.direct=on", NULL, 0, RW, 0, RW | DIRECT, RW | DIRECT, 2 },
+        { "cache.direct=off", NULL, 0, RW | DIRECT, 0, RW, RW, 2 },
+        { "cache.direct=on", "cache.direct=off", 0, RW, 0, RW, RW, 2 },
+        { "cache.direct=on,cache.no-flush=on,discard=unmap", NULL, RW, 0, 0, DIRECT | NO_FLUSH | UNMAP,
+          DIRECT | NO_FLUSH | UNMAP, 2 },
+        { "force-share=on", NULL, 0, DIRECT, 0, DIRECT | BDRV_O_FORCE_SHARE, DIRECT | BDRV_O_FORCE_SHARE, 2 },
+        { "force-share=on", NULL, 0, RW, 0, RW, RW, 2 },
     };
 
     run(cases, G_N_ELEMENTS(cases));
@@ -122,7 +130,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     stand_register();
-    g_test_add_func("/reopen/new flags reach the file and win over old options", test_flags);
+    g_test_add_func("/reopen/new flags reach the file", test_flags);
     g_test_add_func("/reopen/new options are added to those given at open", test_options);
     g_test_add_func("/reopen/what cannot be changed leaves all as it was", test_refused);
     return g_test_run();
