@@ -18,6 +18,8 @@ int qcow2_note_metadata(Qcow2Meta *meta, uint64_t host_offset, uint64_t bytes)
 
     pthread_mutex_lock(&meta->rc.lock);
     bool ok = qcow2_cluster_set_add(&meta->metadata, first, end - first);
+    /* They are about to be written: even if that fails the file may be longer and not all zeroes there. */
+    meta->high_water = MAX(meta->high_water, end);
     pthread_mutex_unlock(&meta->rc.lock);
     return ok ? 0 : -ENOMEM;
 }

@@ -394,6 +394,30 @@ static void run_script(gconstpointer data)
     test_run(search);
 }
 
+/* ---- what a failed growth leaves in the file ---- */
+
+static void coroutine_fn leftovers_never_show(void)
+{
+    /* A new L1 table that needs three refcount blocks; the third cannot be written. */
+    const RigImage image = { .disk = "d", .size = SIZE, .cluster_size = K, .refcount_bits = 64 };
+    g_autoptr(BdrvSimDisk) disk = rig_create(&image);
+    Rig rig = rig_open("d", "", NULL);
+    bdrv_simdisk_fail(disk, BDRV_SIM_WRITE, 3, 1, EIO);
+    g_assert_cmpint(qcow2_meta_grow_l1(rig.child->bs, 255 * K / 8), ==, -EIO);
+    bdrv_simdisk_fail_none(disk);
+    for (int64_t at = 0; at < SIZE; at += K) {
+        g_assert_cmpint(rig_write(&rig, at, 512, 5), ==, 0);
+        rig_assert_filled(&rig, at + 512, 512, 0);
+    }
+    g_assert_cmpint(rig_close(&rig), ==, 0);
+    assert_no_corruption("d");
+}
+
+static void add(const char *path, void (*body)(void))
+{
+    g_test_add_data_func(path, body, (GTestDataFunc)test_run);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -401,5 +425,6 @@ int main(int argc, char **argv)
         g_autofree char *path = g_strdup_printf("/qcow2/faults/any call may fail: %s", scripts[i].what);
         g_test_add_data_func(path, &scripts[i], run_script);
     }
+    add("/qcow2/faults/what a failed growth left never shows", leftovers_never_show);
     return g_test_run();
 }
