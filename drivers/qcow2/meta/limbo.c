@@ -216,23 +216,31 @@ static void free_cluster_locked(Qcow2Meta *meta, uint64_t cluster)
     meta->free_hint = MIN(meta->free_hint, cluster);
 }
 
-/* Free what has no reference left; what is to be punched stays busy and goes on the next list. */
+/*
+ * Free what has no reference left; what is to be punched stays busy and goes on the next list. Drops of
+ * compressed clusters overlap: the first one decides, the others leave the cluster alone.
+ */
 static void release_locked(Qcow2Meta *meta, Qcow2Limbo *limbo)
 {
-    bool any = false;
+    bool any = false, punch = false;
     for (uint64_t i = 0; i < limbo->count; i++) {
-        if (qcow2_cluster_set_has_any(&meta->busy, limbo->first + i, 1)) {
-            any = true;
-            if (!limbo->punch) {
-                free_cluster_locked(meta, limbo->first + i);
-            }
+        uint64_t cluster = limbo->first + i;
+        if (!qcow2_cluster_set_has_any(&meta->busy, cluster, 1) ||
+            qcow2_cluster_set_has_any(&meta->unpunched, cluster, 1)) {
+            continue;
+        }
+        any = true;
+        if (limbo->punch && qcow2_cluster_set_add(&meta->unpunched, cluster, 1)) {
+            punch = true;
+        } else {
+            free_cluster_locked(meta, cluster);
         }
     }
     if (any) {
         unsigned bits = meta->s->geometry.cluster_bits;
         qcow2_compressed_forget(meta->bs, limbo->first << bits, limbo->count << bits);
     }
-    if (any && limbo->punch) {
+    if (punch) {
         append(&meta->punching, limbo);
     } else {
         g_free(limbo);
@@ -248,13 +256,14 @@ void qcow2_limbo_release_locked(Qcow2Meta *meta, uint64_t commit)
 
 /* ---- punching ---- */
 
-/* Clusters from @first on that are still busy and have no reference: nobody can take them meanwhile. */
-static uint64_t punchable_locked(Qcow2Meta *meta, uint64_t first, uint64_t count)
+/* Clusters from @first on that are the caller's to punch now: busy, so that nobody can take them meanwhile. */
+static uint64_t claim_locked(Qcow2Meta *meta, uint64_t first, uint64_t count)
 {
     uint64_t n = 0;
-    while (n < count && qcow2_cluster_set_has_any(&meta->busy, first + n, 1)) {
+    while (n < count && qcow2_cluster_set_has_any(&meta->unpunched, first + n, 1)) {
         n++;
     }
+    qcow2_cluster_set_remove(&meta->unpunched, first, n);
     return n;
 }
 
@@ -263,7 +272,7 @@ static void coroutine_fn punch_one(Qcow2Meta *meta, Qcow2Limbo *limbo)
     unsigned bits = meta->s->geometry.cluster_bits;
     for (uint64_t at = 0; at < limbo->count;) {
         pthread_mutex_lock(&meta->rc.lock);
-        uint64_t n = punchable_locked(meta, limbo->first + at, limbo->count - at);
+        uint64_t n = claim_locked(meta, limbo->first + at, limbo->count - at);
         pthread_mutex_unlock(&meta->rc.lock);
         if (n == 0) {
             at++;

@@ -140,6 +140,7 @@ static void free_meta(Qcow2Meta *meta)
     qcow2_cache_destroy(&meta->rc);
     qcow2_cluster_set_destroy(&meta->metadata);
     qcow2_cluster_set_destroy(&meta->busy);
+    qcow2_cluster_set_destroy(&meta->unpunched);
     co_mutex_destroy(&meta->table_lock);
     co_mutex_destroy(&meta->grow_lock);
     co_mutex_destroy(&meta->commit_lock);
@@ -186,8 +187,8 @@ bool coroutine_fn qcow2_meta_open(BlockDriverState *bs, const Qcow2MetaConfig *c
     s->inflight = qcow2_inflight_new();
     meta->slots = aligned_alloc(64, AIO_CONTEXT_MAX * sizeof(*meta->slots));
     meta->header_sector = bdrv_try_blockalign(bs->file->bs, QCOW2_SECTOR);
-    bool ok = qcow2_cluster_set_init(&meta->metadata) && qcow2_cluster_set_init(&meta->busy) && s->inflight &&
-              meta->slots && meta->header_sector;
+    bool ok = qcow2_cluster_set_init(&meta->metadata) && qcow2_cluster_set_init(&meta->busy) &&
+              qcow2_cluster_set_init(&meta->unpunched) && s->inflight && meta->slots && meta->header_sector;
     if (!ok) {
         no_memory(errp, "the metadata");
     } else {

@@ -69,6 +69,7 @@ struct Qcow2Meta {
 
     Qcow2ClusterSet metadata; /* clusters with metadata; changed under rc.lock */
     Qcow2ClusterSet busy;     /* refcount 0 in memory but not yet to be allocated */
+    Qcow2ClusterSet unpunched; /* busy clusters on the punching list that nobody has begun to punch */
 
     Qcow2LimboList waiting, applied, punching;
     int limbo_error; /* why the last decrement could not be made; rc.lock */

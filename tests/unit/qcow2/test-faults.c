@@ -413,6 +413,68 @@ static void coroutine_fn leftovers_never_show(void)
     assert_no_corruption("d");
 }
 
+/* ---- compressed clusters that share a host cluster ---- */
+
+typedef struct Sharers {
+    BlockDriverState *bs;
+    uint64_t host_offset;
+    unsigned discards;
+} Sharers;
+
+static void count_discards(void *opaque, BdrvSimDisk *disk, const BdrvSimRequest *request)
+{
+    Sharers *sharers = opaque;
+    int64_t at = (int64_t)sharers->host_offset;
+    if (request->kind == BDRV_SIM_DISCARD && request->offset <= at && at < request->offset + request->bytes) {
+        sharers->discards++;
+    }
+}
+
+static void coroutine_fn commit_often(void *opaque)
+{
+    Sharers *sharers = opaque;
+    for (unsigned i = 0; i < 20; i++) {
+        g_assert_cmpint(qcow2_meta_commit(sharers->bs), ==, 0);
+    }
+}
+
+/* Guest clusters 1 and 2 in one host cluster, whose offset is returned. */
+static uint64_t coroutine_fn make_sharers(BdrvSimDisk *disk)
+{
+    enum { CLUSTER = 4096 };
+    Rig rig = rig_open("d", "", NULL);
+    g_assert_cmpint(rig_write(&rig, 0, CLUSTER, 1), ==, 0);
+    g_assert_cmpint(rig_close(&rig), ==, 0);
+    uint64_t host_offset = ((uint64_t)bdrv_simdisk_length(disk) + CLUSTER - 1) / CLUSTER * CLUSTER;
+    uint64_t table = peek_be(disk, peek_be(disk, 40, 8), 8) & OFFSET_MASK;
+    poke_be(disk, host_offset + CLUSTER - 8, 8, 1);
+    poke_be(disk, refcount_place(disk, host_offset, CLUSTER), 2, 2);
+    poke_be(disk, table + 8, 8, qcow2_compressed_descriptor(host_offset, 1000, 12));
+    poke_be(disk, table + 16, 8, qcow2_compressed_descriptor(host_offset + 1024, 1000, 12));
+    assert_no_corruption("d");
+    return host_offset;
+}
+
+static void coroutine_fn shared_host_cluster_is_punched_once(void)
+{
+    g_autoptr(BdrvSimDisk) disk = rig_create(&(RigImage){ .disk = "d", .size = SIZE, .cluster_size = 4096 });
+    Sharers sharers = { .host_offset = make_sharers(disk) };
+    Rig rig = rig_open("d", "", NULL);
+    sharers.bs = rig.child->bs;
+    bdrv_simdisk_set_hook(disk, count_discards, &sharers);
+    bdrv_simdisk_set_delay(disk, 0, 20000);
+    g_assert_cmpint(bdrv_co_pdiscard(rig.child, 4096, 4096), ==, 0);
+    g_assert_cmpint(bdrv_co_pdiscard(rig.child, 8192, 4096), ==, 0);
+    for (unsigned i = 0; i < 3; i++) {
+        test_start(commit_often, &sharers);
+    }
+    co_sleep_until(aio_clock_ns(aio_context_current()) + G_GINT64_CONSTANT(1000000000));
+    g_assert_cmpuint(sharers.discards, ==, 1);
+    bdrv_simdisk_set_hook(disk, NULL, NULL);
+    g_assert_cmpint(rig_close(&rig), ==, 0);
+    rig_assert_clean("d");
+}
+
 static void add(const char *path, void (*body)(void))
 {
     g_test_add_data_func(path, body, (GTestDataFunc)test_run);
@@ -426,5 +488,6 @@ int main(int argc, char **argv)
         g_test_add_data_func(path, &scripts[i], run_script);
     }
     add("/qcow2/faults/what a failed growth left never shows", leftovers_never_show);
+    add("/qcow2/faults/a host cluster that was shared is punched once", shared_host_cluster_is_punched_once);
     return g_test_run();
 }
