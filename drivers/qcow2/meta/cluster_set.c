@@ -142,7 +142,9 @@ bool qcow2_cluster_set_has_any(Qcow2ClusterSet *set, uint64_t first, uint64_t co
     uint64_t end = first + count;
     for (uint64_t key = first / 64 + 1; key <= (end - 1) / 64 + 1; key++) {
         Word *word = find(table, key);
-        if (atomic_load_explicit(&word->bits, memory_order_acquire) & word_mask(key, first, end)) {
+        /* A free word may be taken for another key at any moment: then its bits are not meant. */
+        if (atomic_load_explicit(&word->key, memory_order_acquire) == key &&
+            atomic_load_explicit(&word->bits, memory_order_acquire) & word_mask(key, first, end)) {
             return true;
         }
     }

@@ -475,6 +475,49 @@ static void coroutine_fn shared_host_cluster_is_punched_once(void)
     rig_assert_clean("d");
 }
 
+/* ---- the map of metadata, read while it grows ---- */
+
+#define SETS 4000u
+
+typedef struct Sets {
+    Qcow2ClusterSet sets[SETS];
+    _Atomic unsigned current;
+} Sets;
+
+static void *look_for_absent(void *opaque)
+{
+    Sets *sets = opaque;
+    unsigned at;
+    uintptr_t wrong = 0;
+    for (uint64_t i = 1; (at = atomic_load(&sets->current)) < SETS; i++) {
+        wrong += qcow2_cluster_set_has_any(&sets->sets[at], (i | UINT64_C(1) << 40) * 64, 64);
+    }
+    return (void *)wrong;
+}
+
+static void absent_is_not_found_while_others_are_added(void)
+{
+    g_autofree Sets *sets = g_new0(Sets, 1);
+    pthread_t thread;
+    void *wrong;
+    for (unsigned i = 0; i < SETS; i++) {
+        g_assert_true(qcow2_cluster_set_init(&sets->sets[i]));
+    }
+    pthread_create(&thread, NULL, look_for_absent, sets);
+    while (atomic_load(&sets->current) < SETS) {
+        unsigned at = atomic_load(&sets->current);
+        for (uint64_t i = 0; i < 30; i++) {
+            g_assert_true(qcow2_cluster_set_add(&sets->sets[at], (i * SETS + at) * 64, 64));
+        }
+        atomic_store(&sets->current, at + 1);
+    }
+    pthread_join(thread, &wrong);
+    g_assert_cmpuint((uintptr_t)wrong, ==, 0);
+    for (unsigned i = 0; i < SETS; i++) {
+        qcow2_cluster_set_destroy(&sets->sets[i]);
+    }
+}
+
 static void add(const char *path, void (*body)(void))
 {
     g_test_add_data_func(path, body, (GTestDataFunc)test_run);
@@ -489,5 +532,7 @@ int main(int argc, char **argv)
     }
     add("/qcow2/faults/what a failed growth left never shows", leftovers_never_show);
     add("/qcow2/faults/a host cluster that was shared is punched once", shared_host_cluster_is_punched_once);
+    g_test_add_func("/qcow2/faults/the metadata map does not find what is absent",
+                    absent_is_not_found_while_others_are_added);
     return g_test_run();
 }
