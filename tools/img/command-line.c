@@ -110,7 +110,10 @@ BlockBackend *img_open(BdrvGraph *graph, const ToolImage *image)
     BlockBackend *blk = tool_open(graph, image, &error);
 
     if (!blk) {
-        tool_error("Could not open '%s': %s", image->filename, error->message);
+        g_autofree char *prefix = g_strconcat(image->filename, ": ", NULL);
+        bool named = *image->filename && g_str_has_prefix(error->message, prefix);
+
+        tool_error("Could not open '%s': %s", image->filename, error->message + (named ? strlen(prefix) : 0));
         g_error_free(error);
     }
     return blk;

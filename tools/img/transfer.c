@@ -48,11 +48,11 @@ struct Copier {
     int ret;
 };
 
-static void report(Copier *copier, const char *what, int64_t offset, int ret)
+static void report(Copier *copier, BlockBackend *blk, const char *what, int64_t offset, int ret)
 {
     if (copier->ret == 0) {
         copier->ret = ret;
-        tool_error("error while %s at byte %" PRId64 ": %s", what, offset, strerror(-ret));
+        tool_error("%s: error while %s at byte %" PRId64 ": %s", blk_filename(blk), what, offset, strerror(-ret));
     }
 }
 
@@ -106,7 +106,7 @@ static bool coroutine_fn next_chunk(Copier *copier, Chunk *chunk)
         if (ret < 0 && transfer->salvage) {
             extent = (BlockExtent){ .kind = EXTENT_DATA, .bytes = MIN(left, SALVAGE_UNIT) };
         } else if (ret < 0) {
-            report(copier, "reading block status", offset, ret);
+            report(copier, transfer->sources[chunk->source], "reading block status", offset, ret);
             return false;
         }
         chunk->kind = classify(transfer, &extent, offset);
@@ -276,7 +276,7 @@ static void coroutine_fn copy_chunk(Copier *copier, Worker *worker, const Chunk 
         respect_rate(copier, chunk->bytes);
         ret = read_chunk(copier, worker, chunk);
         if (ret < 0) {
-            report(copier, "reading", chunk->offset, ret);
+            report(copier, transfer->sources[chunk->source], "reading", chunk->offset, ret);
         }
     }
     if (!transfer->out_of_order) {
@@ -291,11 +291,13 @@ static void coroutine_fn copy_chunk(Copier *copier, Worker *worker, const Chunk 
         ret = write_chunk(copier, worker, chunk);
     }
     if (ret < 0) {
-        report(copier, offloaded ? "copying" : "writing", chunk->offset, ret);
+        report(copier, transfer->target, offloaded ? "copying" : "writing", chunk->offset, ret);
     }
     copier->turn++;
-    copier->done += chunk->bytes;
-    img_progress_update(copier->done, transfer->length);
+    if (copier->ret == 0) {
+        copier->done += chunk->bytes;
+        img_progress_update(copier->done, transfer->length);
+    }
 }
 
 static void coroutine_fn run_worker(void *opaque)
