@@ -133,6 +133,23 @@ WRONG = [
     ["convert", "-S", "3", "base.qcow2", "x"], ["convert", "-m", "99", "base.qcow2", "x"],
     ["convert", "-t", "foo", "base.qcow2", "x"], ["convert", "-T", "foo", "base.qcow2", "x"],
     ["convert", "--target-is-zero", "base.qcow2", "x"], ["convert", "-O", "qcow2", "base.qcow2", "base.qcow2"],
+    ["convert", "-n", "-O", "qcow2", "-o", "cluster_size=4k", "base.qcow2", "over.qcow2"],
+    ["convert", "-C", "-S", "0", "base.qcow2", "x"], ["convert", "-C", "-S", "4k", "base.qcow2", "x"],
+    ["convert", "-O", "qcow2", "-o", "size=-1", "base.qcow2", "x"], ["convert", "-S", "-1", "base.qcow2", "x"],
+    ["convert", "-S", "1G", "base.qcow2", "x"], ["convert", "-S", "", "base.qcow2", "x"],
+    ["convert", "-m", "0", "base.qcow2", "x"], ["convert", "-m", "-1", "base.qcow2", "x"],
+    ["convert", "-m", "1.5", "base.qcow2", "x"], ["convert", "-m", "", "base.qcow2", "x"],
+    ["convert", "-r", "-1", "base.qcow2", "x"], ["convert", "-r", "x", "base.qcow2", "x"],
+    ["convert", "-r", "99999999999999999999", "base.qcow2", "x"], ["convert", "", "x"], ["convert", "base.qcow2", ""],
+    ["convert", "-O", "", "base.qcow2", "x"], ["convert", "-f", "", "base.qcow2", "x"],
+    ["convert", "base.qcow2", "nodir/x"], ["convert", "base.qcow2", "."], ["convert", ".", "x"],
+    ["convert", "base.qcow2", "/dev/null"], ["convert", "base.qcow2", "o:ut"], ["convert", "fo,o:x", "out"],
+    ["convert", "base.qcow2", "json:{}"], ["convert", "json:{", "out"], ["convert", "json:[]", "out"],
+    ["convert", "-O", "qcow2", "-B", "nope", "-F", "raw", "base.qcow2", "x"],
+    ["convert", "-O", "qcow2", "-B", "base.qcow2", "over.qcow2", "x"],
+    ["convert", "-O", "qcow2", "-o", "backing_file=base.qcow2", "over.qcow2", "x"],
+    ["convert", "-O", "raw", "-B", "base.qcow2", "-F", "qcow2", "over.qcow2", "x"],
+    ["convert", "--target-image-opts", "base.qcow2", "driver=qcow2,file.filename=over.qcow2"],
     ["bench"], ["bench", "-c", "x", "base.qcow2"], ["bench", "--flush-interval=1", "base.qcow2"],
     ["bench", "--flush-interval=1", "-w", "base.qcow2"], ["bench", "--pattern=300", "-w", "base.qcow2"],
     ["bench", "-c", "1", "-i", "foo", "base.qcow2"],
@@ -184,6 +201,36 @@ def test_convert_with_a_backing_file_further_down_copies_what_lies_between(twin)
     assert ours.returncode == 0, ours.stderr
     os.system(f"cd {twin.theirs} && qemu-img convert -O raw top.qcow2 flat && cp flat {twin.ours}/flat")
     assert os.system(f"cd {twin.ours} && qemu-img compare -q -f qcow2 -F raw x flat && qemu-img check -q x") == 0
+
+
+def test_convert_takes_a_backing_file_from_the_options(twin):
+    populate(twin)
+    twin.same("img", "convert", "-O", "qcow2", "-o", "backing_file=base.qcow2,backing_fmt=qcow2", "over.qcow2", "x")
+    twin.same("img", "map", "--output=json", "x")
+    twin.same_content("x", "qcow2")
+
+
+@pytest.mark.parametrize("options", [["-O", "raw"], ["-O", "qcow2"], ["-O", "raw", "-S", "0"], ["-O", "raw", "-t", "none", "-T", "none"],
+                                     ["-C", "-O", "raw"], ["-W", "-O", "qcow2"]], ids=" ".join)
+def test_convert_joins_inputs_that_are_no_whole_sectors(twin, options):
+    rng = random.Random(7)
+    for name, length in (("a", 1000), ("b", 70001), ("empty", 0), ("c", 3 << 20), ("d", 1)):
+        twin.write(name, rng.randbytes(length))
+    twin.same("img", "convert", "-f", "raw", *options, "a", "b", "empty", "a", "c", "d", "x")
+    twin.same_content("x", options[options.index("-O") + 1])
+
+
+@pytest.mark.parametrize("size", ["1M", "8M", "8388608"])
+@pytest.mark.parametrize("fmt", ["raw", "qcow2"])
+@pytest.mark.parametrize("options", [[], ["-S", "0"], ["-W"], ["--target-is-zero"]], ids=" ".join)
+def test_convert_over_old_content(twin, options, fmt, size):
+    twin.make("-f", "raw", "src", "4M")
+    twin.prepare("src", "write -P 7 4k 1M", "write -P 3 3M 512")
+    twin.make("-f", fmt, "x", size)
+    if "--target-is-zero" not in options:
+        twin.prepare("x", "write -P 0xff 0 " + size)
+    twin.same("img", "convert", "-n", *options, "-f", "raw", "-O", fmt, "src", "x")
+    twin.same_content("x", fmt)
 
 
 def test_convert_into_an_existing_target(twin):

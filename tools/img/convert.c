@@ -15,7 +15,7 @@ typedef struct Convert {
     char **source_names;
     unsigned source_count;
     const char *target_name;
-    bool skip_create, progress, target_is_zero, image_opts;
+    bool skip_create, progress, target_is_zero, sparse_given;
     ImgTransfer transfer;
 } Convert;
 
@@ -181,7 +181,9 @@ static int parse_option(Convert *convert, int option, char **argv, bool *help)
         *help |= img_wants_help(optarg);
         return *help || img_add_options(&convert->options, optarg) ? -1 : 1;
     case 'l': return img_not_built("reading an internal snapshot (-l)");
-    case 'S': return parse_sparse(optarg, &transfer->sparse_bytes) ? -1 : 1;
+    case 'S':
+        convert->sparse_given = true;
+        return parse_sparse(optarg, &transfer->sparse_bytes) ? -1 : 1;
     case 'p': convert->progress = true; break;
     case 'q': transfer->quiet = true; break;
     case 'n': convert->skip_create = true; break;
@@ -223,6 +225,22 @@ static int parse_option(Convert *convert, int option, char **argv, bool *help)
     return -1;
 }
 
+/* "-o backing_file=x" is as good as "-B x". */
+static bool take_options(Convert *convert)
+{
+    BdrvOptions *options = convert->options;
+    const char *size = options ? bdrv_options_get_string(options, "size", NULL) : NULL;
+    int64_t bytes;
+
+    if (options && !convert->backing) {
+        const char *backing = bdrv_options_get_string(options, "backing_file", NULL);
+
+        convert->backing = backing && *backing ? g_intern_string(backing) : NULL;
+    }
+    /* The sources decide; but what is no size is a mistake. */
+    return !size || img_parse_size(size, "image size", &bytes);
+}
+
 static int check_arguments(const Convert *convert)
 {
     if (convert->target_is_zero && !convert->skip_create) {
@@ -234,7 +252,12 @@ static int check_arguments(const Convert *convert)
         return 1;
     }
     if (convert->skip_create && convert->options) {
-        tool_warning("-o has no effect when skipping image creation");
+        tool_error("-o has no effect when skipping image creation (-n); leave one of the two out");
+        return 1;
+    }
+    if (convert->transfer.copy_range && convert->sparse_given) {
+        tool_error("Cannot enable copy offloading (-C) when -S is used");
+        return 1;
     }
     if (convert->transfer.copy_range && convert->transfer.salvage) {
         tool_error("Cannot use copy offloading in salvaging mode");
@@ -276,7 +299,7 @@ int img_convert(int argc, char **argv)
         convert.source_names = argv + optind;
         convert.source_count = (unsigned)(argc - 1 - optind);
         convert.target_name = argv[argc - 1];
-        status = check_arguments(&convert);
+        status = take_options(&convert) ? check_arguments(&convert) : 1;
     }
     if (status == 0 && convert.source_names) {
         status = convert_images(&convert);
