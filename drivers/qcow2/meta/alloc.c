@@ -119,9 +119,9 @@ int coroutine_fn qcow2_alloc_clusters(BlockDriverState *bs, uint64_t host_hint, 
         ret = take_from_locked(meta, host_hint >> bits, count, true, &first, &n);
     }
     if (ret >= 0 && n == 0) {
-        uint64_t from = meta->free_hint;
+        uint64_t from = meta->free_hint, frees = meta->frees;
         ret = take_from_locked(meta, from, count, false, &first, &n);
-        if (ret >= 0 && meta->free_hint == from) {
+        if (ret >= 0 && meta->free_hint == from && meta->frees == frees) {
             meta->free_hint = first + n;
         }
     }
@@ -219,6 +219,7 @@ void coroutine_fn qcow2_release_clusters(BlockDriverState *bs, uint64_t host_off
         qcow2_cache_dirty_locked(&meta->rc, slice);
         qcow2_cluster_set_remove(&meta->metadata, first + i, 1);
         meta->free_hint = MIN(meta->free_hint, first + i);
+        meta->frees++;
     }
     pthread_mutex_unlock(&meta->rc.lock);
     qcow2_background_stir(meta);

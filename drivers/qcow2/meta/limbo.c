@@ -214,6 +214,7 @@ static void free_cluster_locked(Qcow2Meta *meta, uint64_t cluster)
         qcow2_cache_forget_locked(&meta->rc, host_offset, cluster_size);
     }
     meta->free_hint = MIN(meta->free_hint, cluster);
+    meta->frees++;
 }
 
 /*

@@ -64,7 +64,8 @@ struct Qcow2Meta {
     Qcow2Cache rc; /* its lock: the allocator lock */
     Qcow2Table reftable;
     CoMutex grow_lock; /* making refcount blocks and tables */
-    uint64_t free_hint;  /* no free cluster before it but by luck */
+    uint64_t free_hint;  /* no free cluster before it */
+    uint64_t frees;      /* counts clusters that became free: a search that yielded may have passed by them */
     uint64_t high_water; /* clusters: the file never reached this far */
 
     Qcow2ClusterSet metadata; /* clusters with metadata; changed under rc.lock */

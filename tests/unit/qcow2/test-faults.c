@@ -518,6 +518,33 @@ static void absent_is_not_found_while_others_are_added(void)
     }
 }
 
+/* ---- a cluster freed behind a search that waits for a refcount block ---- */
+
+static void coroutine_fn release_later(void *opaque)
+{
+    BlockDriverState *bs = opaque;
+    co_sleep_until(aio_clock_ns(aio_context_current()) + 55000); /* while the search loads its sixth slice */
+    qcow2_release_clusters(bs, 20 * 512, 1);
+}
+
+static void coroutine_fn freed_behind_a_search_is_found(void)
+{
+    g_autoptr(BdrvSimDisk) disk = rig_create(&(RigImage){ .disk = "d", .size = SIZE, .cluster_size = 512,
+                                                          .refcount_bits = 64 });
+    Rig rig = rig_open("d", "", NULL);
+    g_assert_cmpint(rig_write(&rig, 0, SIZE, 1), ==, 0);
+    g_assert_cmpint(rig_close(&rig), ==, 0);
+    rig = rig_open("d", "l2-cache-entry-size=512", NULL);
+    bdrv_simdisk_set_delay(disk, 10000, 10000);
+    test_start(release_later, rig.child->bs);
+    Qcow2Allocation got;
+    g_assert_cmpint(qcow2_alloc_clusters(rig.child->bs, 0, 1, &got), ==, 0);
+    g_assert_cmpuint(got.host_offset, >, 512 * 512);
+    g_assert_cmpint(qcow2_alloc_clusters(rig.child->bs, 0, 1, &got), ==, 0);
+    g_assert_cmpuint(got.host_offset, ==, 20 * 512);
+    rig_close(&rig);
+}
+
 static void add(const char *path, void (*body)(void))
 {
     g_test_add_data_func(path, body, (GTestDataFunc)test_run);
@@ -534,5 +561,6 @@ int main(int argc, char **argv)
     add("/qcow2/faults/a host cluster that was shared is punched once", shared_host_cluster_is_punched_once);
     g_test_add_func("/qcow2/faults/the metadata map does not find what is absent",
                     absent_is_not_found_while_others_are_added);
+    add("/qcow2/faults/what is freed behind a search is found by the next", freed_behind_a_search_is_found);
     return g_test_run();
 }
