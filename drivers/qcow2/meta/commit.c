@@ -404,21 +404,24 @@ int coroutine_fn qcow2_meta_commit(BlockDriverState *bs)
 /* How long to wait before looking again whether requests that were inside have left. */
 #define SETTLE_POLL_NS (100 * 1000)
 
-static bool limbo_empty(Qcow2Meta *meta, int *error)
+static bool limbo_done(Qcow2Meta *meta, uint64_t drops, int *error)
 {
     pthread_mutex_lock(&meta->rc.lock);
-    bool empty = qcow2_limbo_empty_locked(meta);
+    bool done = qcow2_limbo_done_locked(meta, drops);
     *error = meta->limbo_error;
     pthread_mutex_unlock(&meta->rc.lock);
-    return empty;
+    return done;
 }
 
 int coroutine_fn qcow2_meta_settle(BlockDriverState *bs)
 {
     Qcow2Meta *meta = qcow2_meta(bs);
+    pthread_mutex_lock(&meta->rc.lock);
+    uint64_t drops = meta->drops; /* others may go on dropping */
+    pthread_mutex_unlock(&meta->rc.lock);
     int ret = qcow2_meta_commit(bs), error;
 
-    for (unsigned round = 0; ret >= 0 && meta->writable && !limbo_empty(meta, &error); round++) {
+    for (unsigned round = 0; ret >= 0 && meta->writable && !limbo_done(meta, drops, &error); round++) {
         if (error < 0) {
             return error;
         }

@@ -82,7 +82,14 @@ static Qcow2Limbo *take_first(Qcow2LimboList *list)
 
 bool qcow2_limbo_empty_locked(const Qcow2Meta *meta)
 {
-    return !meta->waiting.first && !meta->applied.first;
+    return !meta->waiting.first && !meta->applied.first && !meta->applying;
+}
+
+bool qcow2_limbo_done_locked(const Qcow2Meta *meta, uint64_t drops)
+{
+    const Qcow2Limbo *waiting = meta->waiting.first, *applied = meta->applied.first;
+    return (!waiting || waiting->serial > drops) && (!applied || applied->serial > drops) &&
+           (!meta->applying || meta->applying->serial > drops);
 }
 
 void qcow2_drop_clusters(BlockDriverState *bs, uint64_t host_offset, uint64_t count, bool punch)
@@ -100,7 +107,8 @@ void qcow2_drop_clusters(BlockDriverState *bs, uint64_t host_offset, uint64_t co
         Qcow2Limbo *limbo = g_try_new(Qcow2Limbo, 1);
         if (limbo) {
             *limbo = (Qcow2Limbo){
-                .first = first, .count = count, .commit = meta->open_commit, .epoch = epoch, .punch = punch,
+                .first = first, .count = count, .commit = meta->open_commit, .epoch = epoch,
+                .serial = ++meta->drops, .punch = punch,
             };
             append(&meta->waiting, limbo);
         }
@@ -188,7 +196,10 @@ void coroutine_fn qcow2_limbo_apply(Qcow2Meta *meta)
         /* Off the list while the lock may be given up: a drop could extend it. */
         Qcow2Limbo *limbo = take_first(&meta->waiting);
         uint64_t done;
-        if (!apply_locked(meta, limbo, &done, &bad)) {
+        meta->applying = limbo;
+        bool all = apply_locked(meta, limbo, &done, &bad);
+        meta->applying = NULL;
+        if (!all) {
             split_locked(meta, limbo, done);
             break;
         }

@@ -28,7 +28,7 @@ void qcow2_meta_set_writable(BlockDriverState *bs, bool writable);
 int coroutine_fn qcow2_meta_commit(BlockDriverState *bs);
 
 /**
- * qcow2_meta_settle() - commit until limbo is empty (structural operations, close, ENOSPC)
+ * qcow2_meta_settle() - commit until all that is in limbo now is free (structural operations, close, ENOSPC)
  * Waits for requests that were inside when clusters were dropped: the caller must not be inside an epoch.
  * Returns: 0 or -errno of a commit; limbo may then not be empty.
  */

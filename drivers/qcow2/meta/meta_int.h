@@ -37,6 +37,7 @@ typedef struct Qcow2Limbo {
     uint64_t first, count; /* clusters */
     uint64_t commit;       /* publishes the drop; once applied: the one whose A takes the decrement along */
     uint64_t epoch;        /* of the drop */
+    uint64_t serial;       /* of the drop */
     bool punch;
 } Qcow2Limbo;
 
@@ -72,7 +73,9 @@ struct Qcow2Meta {
     Qcow2ClusterSet busy;     /* refcount 0 in memory but not yet to be allocated */
     Qcow2ClusterSet unpunched; /* busy clusters on the punching list that nobody has begun to punch */
 
-    Qcow2LimboList waiting, applied, punching;
+    Qcow2LimboList waiting, applied, punching; /* each in order of the drops */
+    const Qcow2Limbo *applying; /* on its way from waiting to applied; NULL: none */
+    uint64_t drops; /* so many entries were made; rc.lock */
     int limbo_error; /* why the last decrement could not be made; rc.lock */
     _Atomic uint64_t epoch;
     Qcow2EpochSlot *slots;
@@ -139,6 +142,8 @@ void coroutine_fn qcow2_limbo_apply(Qcow2Meta *meta);
 /** qcow2_limbo_release_locked() - the decrements of @commit are durable: make the clusters free */
 void qcow2_limbo_release_locked(Qcow2Meta *meta, uint64_t commit);
 bool qcow2_limbo_empty_locked(const Qcow2Meta *meta);
+/** qcow2_limbo_done_locked() - whether the first @drops entries ever made are through */
+bool qcow2_limbo_done_locked(const Qcow2Meta *meta, uint64_t drops);
 void coroutine_fn qcow2_limbo_punch(Qcow2Meta *meta);
 void qcow2_limbo_free(Qcow2Meta *meta);
 

@@ -545,6 +545,43 @@ static void coroutine_fn freed_behind_a_search_is_found(void)
     rig_close(&rig);
 }
 
+/* ---- settling among others ---- */
+
+typedef struct Settler {
+    Rig *rig;
+    unsigned running;
+    bool settled;
+} Settler;
+
+static void coroutine_fn keep_dropping(void *opaque)
+{
+    Settler *settler = opaque;
+    for (unsigned i = 0; i < 3000 && !settler->settled; i++) {
+        g_assert_cmpint(rig_write(settler->rig, 0, 4096, 1), ==, 0);
+        g_assert_cmpint(bdrv_co_pdiscard(settler->rig->child, 0, 4096), ==, 0);
+    }
+    settler->running--;
+}
+
+static void coroutine_fn settling_ends_among_droppers(void)
+{
+    g_autoptr(BdrvSimDisk) disk = rig_create(&(RigImage){ .disk = "d", .size = SIZE, .cluster_size = 4096 });
+    Rig rig = rig_open("d", "", NULL);
+    Settler settler = { .rig = &rig, .running = 1 };
+    g_assert_cmpint(rig_write(&rig, 8192, 4096, 2), ==, 0);
+    g_assert_cmpint(bdrv_co_pdiscard(rig.child, 8192, 4096), ==, 0);
+    bdrv_simdisk_set_delay(disk, 1000, 20000);
+    test_start(keep_dropping, &settler);
+    g_assert_cmpint(qcow2_meta_settle(rig.child->bs), ==, 0);
+    g_assert_cmpuint(settler.running, ==, 1);
+    settler.settled = true;
+    while (settler.running) {
+        co_sleep_until(aio_clock_ns(aio_context_current()) + 100000);
+    }
+    g_assert_cmpint(rig_close(&rig), ==, 0);
+    rig_assert_clean("d");
+}
+
 static void add(const char *path, void (*body)(void))
 {
     g_test_add_data_func(path, body, (GTestDataFunc)test_run);
@@ -562,5 +599,6 @@ int main(int argc, char **argv)
     g_test_add_func("/qcow2/faults/the metadata map does not find what is absent",
                     absent_is_not_found_while_others_are_added);
     add("/qcow2/faults/what is freed behind a search is found by the next", freed_behind_a_search_is_found);
+    add("/qcow2/faults/settling ends though others go on dropping", settling_ends_among_droppers);
     return g_test_run();
 }
