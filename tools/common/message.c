@@ -1,14 +1,31 @@
 /* SPDX-License-Identifier: MIT */
 #include "tools/common/tool.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static const char *program = "bdrv";
+
+/* Started with a standard stream closed, an image would get its number, and messages go into it. */
+static void open_standard_streams(void)
+{
+    int fd;
+
+    do {
+        fd = open("/dev/null", O_RDWR);
+    } while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0) {
+        close(fd);
+    }
+}
 
 void tool_init(const char *argv0)
 {
     const char *slash = strrchr(argv0, '/');
+
+    open_standard_streams();
 
     program = slash ? slash + 1 : argv0;
 }

@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/** tool_init() - remember the name the program was called by, for messages; make stdout line buffered */
+/** tool_init() - remember the name the program was called by, for messages; see that the standard streams are open */
 void tool_init(const char *argv0);
 const char *tool_name(void);
 
