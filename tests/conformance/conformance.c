@@ -257,6 +257,7 @@ static const struct {
       { .mode = CONFORMANCE_THREADS,
         .contexts = 4,
         .concurrency = 24,
+        .idle = true,
         .overlap = true,
         .reopen_every = 20 } },
 };

@@ -74,7 +74,7 @@ static const struct {
     { "2 threads overlapping",
       { .mode = CONFORMANCE_THREADS, .contexts = 2, .concurrency = 16, .overlap = true, .reopen_every = 8 } },
     { "4 threads apart",
-      { .mode = CONFORMANCE_THREADS, .contexts = 4, .concurrency = 32, .reopen_every = 30 },
+      { .mode = CONFORMANCE_THREADS, .contexts = 4, .concurrency = 32, .idle = true, .reopen_every = 30 },
       .only_long = true },
     { "one at a time",
       { .mode = CONFORMANCE_THREADS, .contexts = 1, .concurrency = 1, .reopen_every = 10 },

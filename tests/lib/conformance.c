@@ -48,6 +48,7 @@ typedef struct Worker {
     unsigned first, last; /* operations of the round */
     unsigned left;        /* coroutines of this worker that still run; its own thread only */
     AioCall call;         /* to start a round, or to quit */
+    bool wanted; /* runner's lock; idle threads: start the round, or quit */
     bool quit;
 } Worker;
 
@@ -66,7 +67,7 @@ typedef struct Runner {
     AioSim *sim;
     Worker workers[MAX_CONTEXTS];
     pthread_mutex_t lock;
-    pthread_cond_t all_done;
+    pthread_cond_t all_done, start;
     unsigned busy; /* lock: workers whose round is not over */
     uint64_t *boundaries; /* scratch */
 } Runner;
@@ -309,15 +310,36 @@ static void quit_thread(void *opaque)
     ((Worker *)opaque)->quit = true;
 }
 
-/*
- * Between rounds the context goes on running, as an embedder's would: what a driver does in the
- * background of a thread is finished only there.
- */
+/* The context is run only while requests of its own are under way: others must not need it in between. */
+static void run_when_wanted(Worker *worker)
+{
+    Runner *r = worker->runner;
+
+    for (;;) {
+        pthread_mutex_lock(&r->lock);
+        while (!worker->wanted) {
+            pthread_cond_wait(&r->start, &r->lock);
+        }
+        worker->wanted = false;
+        pthread_mutex_unlock(&r->lock);
+        if (worker->quit) {
+            return;
+        }
+        start_ops(worker);
+        while (worker->left > 0) {
+            aio_context_run(worker->ctx, true);
+        }
+    }
+}
+
 static void *worker_thread(void *opaque)
 {
     Worker *worker = opaque;
 
     aio_context_enter(worker->ctx);
+    if (worker->runner->run->idle) {
+        run_when_wanted(worker);
+    }
     while (!worker->quit) {
         aio_context_run(worker->ctx, true);
     }
@@ -327,6 +349,16 @@ static void *worker_thread(void *opaque)
 
 static void call_worker(Worker *worker, void (*func)(void *opaque))
 {
+    Runner *r = worker->runner;
+
+    if (r->run->idle) {
+        pthread_mutex_lock(&r->lock);
+        worker->quit = func == quit_thread;
+        worker->wanted = true;
+        pthread_cond_broadcast(&r->start);
+        pthread_mutex_unlock(&r->lock);
+        return;
+    }
     worker->call = (AioCall){ .func = func, .opaque = worker };
     aio_call(worker->ctx, &worker->call);
 }
@@ -695,6 +727,7 @@ static void make_contexts(Runner *r)
     } else {
         pthread_mutex_init(&r->lock, NULL);
         pthread_cond_init(&r->all_done, NULL);
+        pthread_cond_init(&r->start, NULL);
     }
     for (unsigned i = 0; i < r->run->contexts; i++) {
         Worker *worker = &r->workers[i];
@@ -727,6 +760,7 @@ static void free_contexts(Runner *r)
         aio_sim_free(r->sim);
     } else {
         pthread_cond_destroy(&r->all_done);
+        pthread_cond_destroy(&r->start);
         pthread_mutex_destroy(&r->lock);
     }
 }

@@ -50,6 +50,7 @@ typedef struct ConformanceRun {
     ConformanceMode mode;
     unsigned contexts;    /* 1 .. 8 */
     unsigned concurrency; /* requests of a round, 1 .. 64 */
+    bool idle;            /* threads: contexts are not run between rounds; else they are, as an embedder's loop */
     bool overlap;         /* requests of a round may overlap */
     unsigned rounds;
     unsigned reopen_every; /* rounds between closing and opening again, on average; 0: never */
