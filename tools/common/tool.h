@@ -28,6 +28,12 @@ bool tool_discard_mode(const char *name, BdrvOpenFlags *flags);
 /** tool_size_text() - bytes as bdrv-io prints them: "64 KiB", "1.500 KiB", "40 bytes"; caller frees */
 char *tool_size_text(double bytes);
 
+/** tool_parse_prealloc() - "off", "metadata", "falloc" or "full"; prints what is wrong and answers false */
+bool tool_parse_prealloc(const char *name, BdrvPrealloc *prealloc);
+
+/** tool_print_specific_info() - "Format specific information:" and a line each, nothing if there is none */
+void tool_print_specific_info(const BdrvOptions *info);
+
 /** tool_graph() - a graph that opens plain local files which images name */
 BdrvGraph *tool_graph(void);
 

@@ -74,20 +74,6 @@ bool img_parse_integer(const char *text, const char *what, int64_t min, int64_t 
     return true;
 }
 
-bool img_parse_prealloc(const char *text, BdrvPrealloc *prealloc)
-{
-    static const char *const names[] = { "off", "metadata", "falloc", "full" };
-
-    for (unsigned i = 0; i < G_N_ELEMENTS(names); i++) {
-        if (strcmp(text, names[i]) == 0) {
-            *prealloc = i;
-            return true;
-        }
-    }
-    tool_error("Invalid preallocation mode '%s'", text);
-    return false;
-}
-
 bool img_add_options(BdrvOptions **options, const char *text)
 {
     GError *error = NULL;

@@ -60,8 +60,6 @@ bool img_parse_output(const char *text, ImgOutput *output);
 bool img_parse_size(const char *text, const char *what, int64_t *bytes);
 /** img_parse_integer() - a plain number @min .. @max; "Invalid @what specified" otherwise */
 bool img_parse_integer(const char *text, const char *what, int64_t min, int64_t max, int64_t *value);
-/** img_parse_prealloc() */
-bool img_parse_prealloc(const char *text, BdrvPrealloc *prealloc);
 
 /** img_add_options() - one -o argument into *@options (made when NULL); message on error */
 bool img_add_options(BdrvOptions **options, const char *text);

@@ -43,27 +43,6 @@ static void print_snapshots(const Layer *layer)
     }
 }
 
-static void print_specific(const BdrvOptions *specific)
-{
-    bool any = false;
-
-    for (unsigned i = 0; i < bdrv_options_count(specific); i++) {
-        g_autofree char *text = NULL, *label = NULL;
-        const char *key;
-
-        bdrv_options_nth(specific, i, &key, NULL, &text);
-        if (!g_str_has_prefix(key, "data.")) {
-            continue;
-        }
-        if (!any) {
-            printf("Format specific information:\n");
-            any = true;
-        }
-        label = g_strdelimit(g_strdup(key + strlen("data.")), "-", ' ');
-        printf("    %s: %s\n", label, text);
-    }
-}
-
 static void print_human(const Layer *layer)
 {
     const BdrvLayer *of = &layer->of;
@@ -98,7 +77,7 @@ static void print_human(const Layer *layer)
         print_snapshots(layer);
     }
     if (layer->specific) {
-        print_specific(layer->specific);
+        tool_print_specific_info(layer->specific);
     }
 }
 

@@ -90,7 +90,7 @@ int img_resize(int argc, char **argv)
         case IMG_OPTION_OBJECT: return img_not_built("--object");
         case IMG_OPTION_IMAGE_OPTS: image.image_opts = true; break;
         case IMG_OPTION_PREALLOCATION:
-            if (!img_parse_prealloc(optarg, &prealloc)) {
+            if (!tool_parse_prealloc(optarg, &prealloc)) {
                 return 1;
             }
             break;

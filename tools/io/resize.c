@@ -8,25 +8,6 @@
 #include <string.h>
 #include <unistd.h>
 
-static bool parse_preallocation(const char *name, BdrvPrealloc *prealloc)
-{
-    static const char *const names[] = {
-        [BDRV_PREALLOC_OFF] = "off",
-        [BDRV_PREALLOC_METADATA] = "metadata",
-        [BDRV_PREALLOC_FALLOC] = "falloc",
-        [BDRV_PREALLOC_FULL] = "full",
-    };
-
-    for (unsigned i = 0; i < G_N_ELEMENTS(names); i++) {
-        if (strcmp(name, names[i]) == 0) {
-            *prealloc = i;
-            return true;
-        }
-    }
-    tool_error("Invalid preallocation mode '%s'", name);
-    return false;
-}
-
 int io_truncate(IoSession *session, int argc, char **argv)
 {
     const IoCommand *self = io_find_command("truncate");
@@ -38,7 +19,7 @@ int io_truncate(IoSession *session, int argc, char **argv)
     while ((option = getopt(argc, argv, "m:")) != -1) {
         switch (option) {
         case 'm':
-            if (!parse_preallocation(optarg, &prealloc)) {
+            if (!tool_parse_prealloc(optarg, &prealloc)) {
                 return -EINVAL;
             }
             break;
@@ -68,29 +49,6 @@ int io_length(IoSession *session, int argc, char **argv)
     return 0;
 }
 
-/* "refcount-bits" as people read it */
-static void print_specific_info(const BdrvOptions *info)
-{
-    static const char prefix[] = "data.";
-    bool any = false;
-
-    for (unsigned i = 0; i < bdrv_options_count(info); i++) {
-        g_autofree char *text = NULL, *label = NULL;
-        const char *key;
-
-        bdrv_options_nth(info, i, &key, NULL, &text);
-        if (!g_str_has_prefix(key, prefix)) {
-            continue;
-        }
-        if (!any) {
-            printf("Format specific information:\n");
-            any = true;
-        }
-        label = g_strdelimit(g_strdup(key + strlen(prefix)), "-", ' ');
-        printf("    %s: %s\n", label, text);
-    }
-}
-
 int io_info(IoSession *session, int argc, char **argv)
 {
     g_autoptr(BdrvOptions) specific = NULL;
@@ -107,7 +65,7 @@ int io_info(IoSession *session, int argc, char **argv)
     printf("cluster size: %s\nvm state offset: %s\n", cluster_size, vm_state_offset);
     specific = blk_get_specific_info(session->blk);
     if (specific) {
-        print_specific_info(specific);
+        tool_print_specific_info(specific);
     }
     return 0;
 }
