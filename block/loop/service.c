@@ -9,6 +9,7 @@
  */
 
 #include <pthread.h>
+#include <signal.h>
 
 #include "block/loop/context.h"
 
@@ -27,6 +28,7 @@ static void start_service(void)
 {
     AioContext *ctx = aio_context_new(NULL);
     pthread_attr_t attributes;
+    sigset_t all, old;
     pthread_t thread;
 
     if (!ctx) {
@@ -35,10 +37,14 @@ static void start_service(void)
     service = ctx;
     pthread_attr_init(&attributes);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    /* Signals are the embedder's, as in the workers. */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
     if (pthread_create(&thread, &attributes, service_main, NULL) != 0) {
         aio_context_unref(ctx);
         service = NULL;
     }
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
     pthread_attr_destroy(&attributes);
 }
 

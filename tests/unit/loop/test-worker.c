@@ -2,6 +2,8 @@
 /* The worker pool: bounds, separate kinds, what happens when no thread can be started. */
 
 #include "block/loop/loop.h"
+#include <semaphore.h>
+#include <signal.h>
 #include <unistd.h>
 
 /* The linker sends the library's pthread_create() here. */
@@ -211,6 +213,41 @@ static void test_lower_limit_ends_idle(void)
     }
 }
 
+/* ---- the service thread ---- */
+
+typedef struct MaskQuestion {
+    AioCall call;
+    sem_t answered;
+    bool masked;
+} MaskQuestion;
+
+static void tell_mask(void *opaque)
+{
+    MaskQuestion *question = opaque;
+    sigset_t mask;
+
+    pthread_sigmask(SIG_SETMASK, NULL, &mask);
+    question->masked = sigismember(&mask, SIGINT) == 1 && sigismember(&mask, SIGALRM) == 1 &&
+                       sigismember(&mask, SIGTERM) == 1 && sigismember(&mask, SIGUSR1) == 1;
+    sem_post(&question->answered);
+}
+
+static void test_service_takes_no_signals(void)
+{
+    MaskQuestion question = { .call = { .func = tell_mask, .opaque = &question } };
+    AioContext *service = aio_service_context();
+    sigset_t mask;
+
+    g_assert_true(service != aio_context_current());
+    sem_init(&question.answered, 0, 0);
+    aio_call(service, &question.call);
+    sem_wait(&question.answered);
+    sem_destroy(&question.answered);
+    g_assert_true(question.masked);
+    pthread_sigmask(SIG_SETMASK, NULL, &mask);
+    g_assert_cmpint(sigismember(&mask, SIGINT), ==, 0);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -221,5 +258,6 @@ int main(int argc, char **argv)
     g_test_add_func("/worker/jobs that sleep get a thread each", test_a_thread_each);
     g_test_add_func("/worker/no job is forgotten while limits change", test_changing_limits);
     g_test_add_func("/worker/a lower limit ends idle threads", test_lower_limit_ends_idle);
+    g_test_add_func("/worker/the service thread takes none of the embedder's signals", test_service_takes_no_signals);
     return g_test_run();
 }
