@@ -320,3 +320,55 @@ def test_convert_refuses_a_source_that_is_being_written(twin):
         assert run([OURS["img"], "convert", "-U", "-f", "raw", "a.raw", "x"], twin.ours).returncode == 0
     finally:
         writer.communicate(b"quit\n")
+
+
+OPTION_VALUES = [
+    "", ",", "size=1M,", ",size=1M", "size=1M", "size=1M,size=2M", "size", "size=", "size=-1", "size=x", "size=1.5M", "size=513",
+    "foo", "foo=1", "=", "cluster_size", "cluster_size=", "cluster_size=0", "cluster_size=-1", "cluster_size=1", "cluster_size=600",
+    "cluster_size=4M", "cluster_size=64K,cluster_size=4k", "compat=v3", "compat=2", "compat=", "preallocation=foo",
+    "lazy_refcounts=maybe", "refcount_bits=3", "refcount_bits=0", "refcount_bits=128", "refcount_bits=-1",
+    "compat=0.10,refcount_bits=8", "backing_file=", "backing_fmt=raw", "backing_file=a.raw",
+    "backing_file=a.raw,backing_fmt=foo", "backing_file=a.raw,backing_fmt=raw", "backing_file=nope,backing_fmt=raw",
+    "extended_l2=x", "compression_type=foo", "nocow=on",
+]
+
+
+@pytest.mark.parametrize("size", [[], ["1M"]], ids=" ".join)
+@pytest.mark.parametrize("options", OPTION_VALUES)
+def test_create_takes_and_refuses_the_same_option_values(twin, options, size):
+    twin.make("-f", "raw", "a.raw", "1M")
+    twin.same("img", "create", "-q", "-f", "qcow2", "-o", options, "x", *size)
+    if (twin.ours / "x").exists() and (twin.theirs / "x").exists():
+        twin.same("img", "info", "--output=json", "x", json_output=True, ignore=["actual-size"])
+
+
+SIZES = ["0", "1", "511", "513", "1k", "1.5k", "1b", "1K", "1KB", "-1", "+1", "", "x", "1e3", "0x1000", "0x", "9223372036854775807",
+         "9223372036854775808", "18446744073709551615", "7E", "8E", "1T", " 5", "5 ", "nan", "inf", ".5k", "1.k", "077", "1,5k"]
+
+
+@pytest.mark.parametrize("fmt", ["raw", "qcow2"])
+@pytest.mark.parametrize("size", SIZES)
+def test_create_reads_sizes_alike(twin, size, fmt):
+    twin.same("img", "create", "-f", fmt, "x", size)
+
+
+@pytest.mark.parametrize("size", ["4M", "+0", "-0", "0", "-4M", "-5M", "1", "4194305", "+1", "x", "", "+", "-", "+x", "-x", "8E",
+                                  "+8E", "9223372036854775807", "-1", "+ 1", "5000000"])
+def test_resize_reads_sizes_alike(twin, size):
+    twin.make("-f", "raw", "x", "4M")
+    twin.prepare("x", "write -P 7 4k 1M")
+    twin.same("img", "resize", "-f", "raw", "--shrink", "x", size)
+    twin.same_content("x", "raw")
+
+
+@pytest.mark.parametrize("operands", [
+    "bs=-1", "bs=1x", "bs=", "bs=2G", "count=-1", "count=x", "count=", "count=0", "skip=-1", "skip=0", "skip=x", "skip=1000000",
+    "skip=99999999999999999999", "count=9223372036854775807", "skip=9223372036854775807",
+    "bs=1M count=9223372036854775807 skip=1", "conv=x", "bs=513 count=3", "bs=1000 skip=1", "if=", "of=",
+])
+def test_dd_reads_operands_alike(twin, operands):
+    twin.make("-f", "raw", "a.raw", "4M")
+    twin.prepare("a.raw", "write -P 7 4k 1M")
+    twin.same("img", "dd", "-f", "raw", "if=a.raw", "of=x", *operands.split())
+    if (twin.theirs / "x").exists():
+        twin.same_content("x", "raw")

@@ -74,11 +74,27 @@ bool img_parse_integer(const char *text, const char *what, int64_t min, int64_t 
     return true;
 }
 
+/* "a=b,c=d": a comma in front or behind is half of a list; ",," is a comma in a value. */
+static bool is_option_list(const char *text)
+{
+    size_t length = strlen(text), commas = 0;
+
+    while (commas < length && text[length - 1 - commas] == ',') {
+        commas++;
+    }
+    return *text && *text != ',' && commas % 2 == 0;
+}
+
 bool img_add_options(BdrvOptions **options, const char *text)
 {
     GError *error = NULL;
-    g_autoptr(BdrvOptions) more = bdrv_options_parse(text, NULL, &error);
+    g_autoptr(BdrvOptions) more = NULL;
 
+    if (!is_option_list(text)) {
+        tool_error("Invalid option list: %s", text);
+        return false;
+    }
+    more = bdrv_options_parse(text, NULL, &error);
     if (!more) {
         tool_report(NULL, error);
         return false;

@@ -142,7 +142,11 @@ bool img_create_image(BdrvGraph *graph, const char *format, const char *filename
             return false;
         }
     }
-    if (backing && *backing) {
+    if (backing && !*backing) {
+        tool_error("%s: Expected backing file name, got empty string", filename);
+        return false;
+    }
+    if (backing) {
         if (!bdrv_driver_supports_backing(format)) {
             tool_error("%s: Backing file not supported for file format '%s'", filename, format);
             return false;
@@ -232,6 +236,10 @@ int img_create(int argc, char **argv)
     }
     if (!options) {
         options = bdrv_options_new();
+    }
+    if (size >= 0 && bdrv_options_has(options, "size")) {
+        tool_error("%s: The image size must be specified only once", filename);
+        return 1;
     }
     if (backing) {
         bdrv_options_set_string(options, "backing_file", backing);
