@@ -72,6 +72,7 @@ typedef struct Run {
     BdrvSimDisk *disk;
     Rig rig;
     Model model;
+    uint64_t cuts;
 } Run;
 
 typedef struct Fault {
@@ -183,11 +184,9 @@ static void coroutine_fn assert_view(Run *run)
     }
 }
 
-/* What a power loss leaves, at the least. */
-static void coroutine_fn assert_cut(Run *run)
+static void coroutine_fn assert_left(Run *run, BdrvSimCut *cut, const BdrvSimChoice *choices)
 {
-    g_autoptr(BdrvSimCut) cut = bdrv_simdisk_cut(run->disk);
-    g_autoptr(BdrvSimDisk) left = bdrv_simcut_disk(cut, NULL, "left");
+    g_autoptr(BdrvSimDisk) left = bdrv_simcut_disk(cut, choices, "left");
     g_autofree uint8_t *buf = g_malloc(GROWN);
 
     assert_no_corruption("left");
@@ -195,6 +194,17 @@ static void coroutine_fn assert_cut(Run *run)
     Rig rig = rig_open("left", "", backing);
     assert_one_of(&rig, run->model.medium, MIN(rig.child->bs->length, run->model.size), buf);
     g_assert_cmpint(rig_close(&rig), ==, 0);
+}
+
+/* What a power loss leaves: at the least, and one of all the ways that are possible. */
+static void coroutine_fn assert_cut(Run *run)
+{
+    g_autoptr(BdrvSimCut) cut = bdrv_simdisk_cut(run->disk);
+    g_autofree BdrvSimChoice *choices = g_new0(BdrvSimChoice, bdrv_simcut_count(cut) + 1);
+
+    assert_left(run, cut, NULL);
+    bdrv_simcut_random(cut, run->cuts++, choices);
+    assert_left(run, cut, choices);
 }
 
 /* ---- steps ---- */
@@ -363,6 +373,24 @@ static const Fault faults[] = {
     { BDRV_SIM_READ, EIO, 1, .below = true },
 };
 
+/* A body that waits for ever would leave the deterministic run without a sound. */
+static void (*body_to_end)(void);
+static bool ended;
+
+static void coroutine_fn go_to_end(void)
+{
+    body_to_end();
+    ended = true;
+}
+
+static void run_to_end(gconstpointer body)
+{
+    body_to_end = (void (*)(void))body;
+    ended = false;
+    test_run(go_to_end);
+    g_assert_true(ended);
+}
+
 static const Script *current;
 
 static void coroutine_fn search(void)
@@ -391,7 +419,7 @@ static void coroutine_fn search(void)
 static void run_script(gconstpointer data)
 {
     current = data;
-    test_run(search);
+    run_to_end(search);
 }
 
 /* ---- what a failed growth leaves in the file ---- */
@@ -582,9 +610,124 @@ static void coroutine_fn settling_ends_among_droppers(void)
     rig_assert_clean("d");
 }
 
+/* ---- faults at random, many at once ---- */
+
+#define GUESTS 5
+#define STRIPE 1000 /* of each guest in turn, up to SIZE / 2: they share clusters */
+
+/* Each guest has bytes of its own: stripes in the lower half of the disk, and a run of the upper half. */
+typedef struct Guest {
+    Run *run;
+    unsigned number;
+    uint64_t random;
+    unsigned *running;
+} Guest;
+
+static void before_change(Model *model, int64_t offset, int64_t bytes, uint8_t fill)
+{
+    model_fill(model, offset, bytes, fill, false);
+}
+
+static void coroutine_fn guest_change(Guest *guest)
+{
+    Run *run = guest->run;
+    unsigned what = (unsigned)test_random_below(&guest->random, 6);
+    int64_t begin, bytes;
+    if (what < 3) {
+        int64_t stripes = SIZE / 2 / (STRIPE * GUESTS);
+        begin = (test_random_below(&guest->random, stripes) * GUESTS + guest->number) * STRIPE;
+        bytes = STRIPE;
+    } else {
+        int64_t own = SIZE / 2 / GUESTS;
+        begin = SIZE / 2 + own * guest->number + test_random_below(&guest->random, own - 1);
+        bytes = 1 + test_random_below(&guest->random, SIZE / 2 + own * (guest->number + 1) - begin);
+    }
+    Step step = { what < 4 ? WRITE : what == 4 ? (test_random_below(&guest->random, 2) ? ZERO : ZERO_UNMAP) : DISCARD,
+                  begin, bytes, (uint8_t)(what < 4 ? 1 + test_random_below(&guest->random, 6) : 0) };
+    before_change(&run->model, begin, bytes, step.fill);
+    if (step.kind == DISCARD) { /* a hint: whole clusters only */
+        bdrv_co_pdiscard(run->rig.child, begin, bytes);
+    } else {
+        take_step(run, &step);
+    }
+}
+
+static void coroutine_fn guest_flush(Guest *guest)
+{
+    Model *model = &guest->run->model;
+    if (bdrv_co_flush(guest->run->rig.child) < 0) {
+        return;
+    }
+    int64_t own = SIZE / 2 / GUESTS, begin = SIZE / 2 + own * guest->number;
+    memcpy(model->medium + begin, model->now + begin, (size_t)own);
+    for (int64_t at = guest->number * STRIPE; at + STRIPE <= SIZE / 2; at += GUESTS * STRIPE) {
+        memcpy(model->medium + at, model->now + at, STRIPE);
+    }
+}
+
+static void coroutine_fn guest_entry(void *opaque)
+{
+    Guest *guest = opaque;
+    for (unsigned i = 0; i < 60; i++) {
+        if (test_random_below(&guest->random, 8) == 0) {
+            guest_flush(guest);
+        } else {
+            guest_change(guest);
+        }
+    }
+    --*guest->running;
+}
+
+static void coroutine_fn run_guests(Run *run, uint64_t seed)
+{
+    static const unsigned kinds[] = { BDRV_SIM_WRITE, BDRV_SIM_READ, BDRV_SIM_FLUSH, BDRV_SIM_DISCARD, BDRV_SIM_ANY };
+    Guest guests[GUESTS];
+    unsigned running = GUESTS;
+    uint64_t random = seed;
+
+    for (unsigned i = 0; i < GUESTS; i++) {
+        guests[i] = (Guest){ .run = run, .number = i, .random = seed * GUESTS + i, .running = &running };
+        test_start(guest_entry, &guests[i]);
+    }
+    while (running) {
+        bdrv_simdisk_fail_none(run->disk);
+        bdrv_simdisk_fail(run->disk, kinds[test_random_below(&random, G_N_ELEMENTS(kinds))],
+                          1 + (unsigned)test_random_below(&random, 40), 1 + (int)test_random_below(&random, 3),
+                          test_random_below(&random, 3) ? EIO : ENOSPC);
+        co_sleep_until(aio_clock_ns(aio_context_current()) + test_random_below(&random, 1000000));
+        assert_cut(run);
+    }
+    bdrv_simdisk_fail_none(run->disk);
+}
+
+static void coroutine_fn random_faults(void)
+{
+    static const Script plans[] = {
+        { "512", 512 }, { "4096", 4096 }, { "shared", 4096, .shared = true }, { "backing", 4096, .backing = true },
+    };
+    uint64_t seed = test_seed();
+    for (unsigned i = 0; i < 12; i++) {
+        g_autofree Run *run = g_new0(Run, 1);
+        run->script = &plans[i % G_N_ELEMENTS(plans)];
+        run->options = i & 1 ? "" : "l2-cache-size=1k,refcount-cache-size=1k,l2-cache-entry-size=512";
+        start(run);
+        bdrv_simdisk_set_delay(run->disk, 0, 20000);
+        run_guests(run, seed + i);
+        bdrv_simdisk_set_delay(run->disk, 0, 0);
+        assert_view(run);
+        must_flush(run);
+        g_assert_cmpint(rig_close(&run->rig), ==, 0);
+        assert_no_corruption("d");
+        run->rig = rig_open("d", "", open_backing(run->script));
+        assert_view(run);
+        g_assert_cmpint(rig_close(&run->rig), ==, 0);
+        bdrv_simdisk_unref(run->disk);
+    }
+}
+
 static void add(const char *path, void (*body)(void))
 {
-    g_test_add_data_func(path, body, (GTestDataFunc)test_run);
+    g_test_add_data_func(path, body, run_to_end);
 }
 
 int main(int argc, char **argv)
@@ -600,5 +743,6 @@ int main(int argc, char **argv)
                     absent_is_not_found_while_others_are_added);
     add("/qcow2/faults/what is freed behind a search is found by the next", freed_behind_a_search_is_found);
     add("/qcow2/faults/settling ends though others go on dropping", settling_ends_among_droppers);
+    add("/qcow2/faults/faults at random among concurrent requests", random_faults);
     return g_test_run();
 }
