@@ -372,3 +372,19 @@ def test_dd_reads_operands_alike(twin, operands):
     twin.same("img", "dd", "-f", "raw", "if=a.raw", "of=x", *operands.split())
     if (twin.theirs / "x").exists():
         twin.same_content("x", "raw")
+
+
+@pytest.mark.parametrize("backing", ["./self", "other/../self", "link", "next", "nope", "nbd:localhost:1", "a:b"])
+def test_info_of_a_broken_chain_prints_nothing_but_the_error(twin, backing):
+    """The real tool never comes to an end with some of them."""
+    for name, below in (("self", backing), ("next", "self")):
+        run(["qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b", below, "-F", "qcow2", name, "1M"],
+            twin.ours).check_returncode()
+    (twin.ours / "other").mkdir()
+    os.symlink("self", twin.ours / "link")
+    for output in ("human", "json"):
+        result = run([OURS["img"], "info", f"--output={output}", "--backing-chain", "self"], twin.ours, timeout=10)
+        assert result.returncode == 1 and result.stderr and not result.stdout
+        assert run([OURS["img"], "info", f"--output={output}", "self"], twin.ours, timeout=10).returncode == 0
+    for command in (["check", "self"], ["map", "self"], ["convert", "self", "x"]):
+        run([OURS["img"], *command], twin.ours, timeout=10)

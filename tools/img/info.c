@@ -2,6 +2,7 @@
 /* info: what an image is. Opens nothing that the image names unless --backing-chain asks for it. */
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -183,9 +184,22 @@ static void free_layer(Layer *layer)
     }
 }
 
-/* Each image of the chain is opened by itself, so that a chain that names itself is found out. */
-static int print_images(BdrvGraph *graph, ToolImage *image, bool chain, ImgOutput output)
+/* A file by any name: "x", "./x" and a link to it; "nbd:…" and the like as they are. */
+static char *identity(const char *filename)
 {
+    char *real = realpath(filename, NULL), *name = g_strdup(real ? real : filename);
+
+    free(real);
+    return name;
+}
+
+/*
+ * Each image of the chain is opened by itself, so that a chain that names itself is found out. What
+ * is wrong in a chain should be known before half of it is printed: @print only if all is well.
+ */
+static int walk_images(BdrvGraph *graph, const ToolImage *first, bool chain, ImgOutput output, bool print)
+{
+    ToolImage copy = *first, *image = &copy;
     g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     g_autofree char *next = NULL, *next_format = NULL;
 
@@ -193,7 +207,7 @@ static int print_images(BdrvGraph *graph, ToolImage *image, bool chain, ImgOutpu
         BlockBackend *blk;
         Layer layer;
 
-        if (!g_hash_table_add(seen, g_strdup(image->filename))) {
+        if (!g_hash_table_add(seen, identity(image->filename))) {
             tool_error("Backing file '%s' creates an infinite loop.", image->filename);
             return 1;
         }
@@ -202,10 +216,12 @@ static int print_images(BdrvGraph *graph, ToolImage *image, bool chain, ImgOutpu
             return 1;
         }
         load_layer(blk, &layer);
-        if (depth == 0 && chain && output == IMG_OUTPUT_JSON) {
+        if (print && depth == 0 && chain && output == IMG_OUTPUT_JSON) {
             printf("[\n");
         }
-        print_layer(&layer, depth, chain, output);
+        if (print) {
+            print_layer(&layer, depth, chain, output);
+        }
         g_free(next);
         g_free(next_format);
         next = g_strdup(layer.of.full_backing_filename);
@@ -219,10 +235,17 @@ static int print_images(BdrvGraph *graph, ToolImage *image, bool chain, ImgOutpu
         image->format = next_format;
         image->image_opts = false;
     }
-    if (chain && output == IMG_OUTPUT_JSON) {
+    if (print && chain && output == IMG_OUTPUT_JSON) {
         printf("\n]\n");
     }
     return 0;
+}
+
+static int print_images(BdrvGraph *graph, const ToolImage *first, bool chain, ImgOutput output)
+{
+    int status = chain ? walk_images(graph, first, chain, output, false) : 0;
+
+    return status ? status : walk_images(graph, first, chain, output, true);
 }
 
 int img_info(int argc, char **argv)
