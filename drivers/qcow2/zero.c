@@ -55,6 +55,7 @@ int coroutine_fn qcow2_remap(BlockDriverState *bs, int64_t offset, int64_t bytes
     Qcow2State *s = qcow2_state(bs);
     uint64_t mask = s->geometry.cluster_size - 1;
     uint64_t begin = (uint64_t)offset, end = begin + (uint64_t)bytes;
+    bool settled = false;
     int ret = 0;
 
     if (!s->meta || atomic_load_explicit(&s->corrupt, memory_order_relaxed)) {
@@ -70,6 +71,14 @@ int coroutine_fn qcow2_remap(BlockDriverState *bs, int64_t offset, int64_t bytes
         }
         ret = remap_run(bs, begin, end, at, (unsigned)((run_end - at) >> s->geometry.cluster_bits), flags, remapper);
         qcow2_inflight_end(bs, &range);
+        if (G_UNLIKELY(ret == -ENOSPC) && !settled) {
+            /* A new L2 table found no space; clusters may wait in limbo. */
+            qcow2_epoch_leave(s->meta, epoch);
+            ret = qcow2_meta_settle(bs) < 0 ? -ENOSPC : 0;
+            epoch = qcow2_epoch_enter(s->meta);
+            settled = true;
+            continue;
+        }
         at = run_end;
     }
     qcow2_epoch_leave(s->meta, epoch);

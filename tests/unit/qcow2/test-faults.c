@@ -653,6 +653,23 @@ static void coroutine_fn settling_ends_among_droppers(void)
     rig_assert_clean("d");
 }
 
+/* ---- a full host file ---- */
+
+static void coroutine_fn zeroes_use_what_was_freed(void)
+{
+    const RigImage image = { .disk = "d", .size = 4096 * K, .cluster_size = 4096 };
+    g_autoptr(BdrvSimDisk) disk = rig_create(&image);
+    Rig rig = rig_open("d", "", NULL);
+    g_assert_cmpint(rig_write(&rig, 0, 64 * K, 1), ==, 0);
+    g_assert_cmpint(bdrv_co_flush(rig.child), ==, 0);
+    bdrv_simdisk_set_capacity(disk, bdrv_simdisk_allocated(disk));
+    g_assert_cmpint(bdrv_co_pdiscard(rig.child, 0, 64 * K), ==, 0);
+    /* Another L2 table. */
+    g_assert_cmpint(bdrv_co_pwrite_zeroes(rig.child, 3072 * K, 64 * K, BDRV_REQ_NO_FALLBACK), ==, 0);
+    g_assert_cmpint(rig_close(&rig), ==, 0);
+    rig_assert_clean("d");
+}
+
 /* ---- faults at random, many at once ---- */
 
 #define GUESTS 5
@@ -787,6 +804,7 @@ int main(int argc, char **argv)
                     absent_is_not_found_while_others_are_added);
     add("/qcow2/faults/what is freed behind a search is found by the next", freed_behind_a_search_is_found);
     add("/qcow2/faults/settling ends though others go on dropping", settling_ends_among_droppers);
+    add("/qcow2/faults/write zeroes on a full host file uses what was freed", zeroes_use_what_was_freed);
     add("/qcow2/faults/faults at random among concurrent requests", random_faults);
     return g_test_run();
 }
