@@ -140,12 +140,14 @@ static void share_everything(BdrvSimDisk *disk, int64_t cluster_size)
 /* The first 16 clusters, all 1, become compressed ones behind the end of the file. Cluster size 4096. */
 static void compress_all(BdrvSimDisk *disk)
 {
-    static const uint8_t stream[] = { /* 4096 bytes of 1, deflated */
-        0xed, 0xc1, 0x01, 0x0d, 0x00, 0x00, 0x00, 0xc2, 0xa0, 0xbd, 0x7f, 0x69, 0x7b, 0x38, 0xa0, 0x00, 0x00, 0x00,
-        0x80, 0x77, 0x03,
+    static const uint8_t stream[] = {
+        /* 4096 bytes of 1, deflated */
+        0xed, 0xc1, 0x01, 0x0d, 0x00, 0x00, 0x00, 0xc2, 0xa0, 0xbd, 0x7f,
+        0x69, 0x7b, 0x38, 0xa0, 0x00, 0x00, 0x00, 0x80, 0x77, 0x03,
     };
     uint64_t table = peek_be(disk, peek_be(disk, 40, 8), 8) & OFFSET_MASK;
-    uint64_t begin = ((uint64_t)bdrv_simdisk_length(disk) + PACKED_CLUSTER - 1) / PACKED_CLUSTER * PACKED_CLUSTER;
+    uint64_t begin =
+        ((uint64_t)bdrv_simdisk_length(disk) + PACKED_CLUSTER - 1) / PACKED_CLUSTER * PACKED_CLUSTER;
     for (uint64_t i = 0; i < 64 * K / PACKED_CLUSTER; i++) {
         uint64_t at = begin + i * PACKED_STEP, last = (at | 511) / PACKED_CLUSTER;
         uint64_t data = peek_be(disk, table + i * 8, 8) & OFFSET_MASK;
@@ -219,8 +221,8 @@ static void coroutine_fn assert_view(Run *run)
     }
 }
 
-static void coroutine_fn assert_left(Run *run, BdrvSimCut *cut, const BdrvSimChoice *choices, const uint8_t *masks,
-                                     int64_t size)
+static void coroutine_fn assert_left(Run *run, BdrvSimCut *cut, const BdrvSimChoice *choices,
+                                     const uint8_t *masks, int64_t size)
 {
     g_autoptr(BdrvSimDisk) left = bdrv_simcut_disk(cut, choices, "left");
     g_autofree uint8_t *buf = g_malloc(GROWN);
@@ -278,7 +280,8 @@ static int coroutine_fn take_step(Run *run, const Step *step)
         break;
     case ZERO:
     case ZERO_UNMAP:
-        ret = bdrv_co_pwrite_zeroes(child, step->offset, step->bytes, step->kind == ZERO ? 0 : BDRV_REQ_MAY_UNMAP);
+        ret = bdrv_co_pwrite_zeroes(child, step->offset, step->bytes,
+                                    step->kind == ZERO ? 0 : BDRV_REQ_MAY_UNMAP);
         model_fill(&run->model, step->offset, step->bytes, 0, ret >= 0);
         break;
     case DISCARD:
@@ -374,26 +377,53 @@ static bool coroutine_fn fail_nth(const Script *script, const char *options, con
 
 static const Script scripts[] = {
     { "allocating write", 512, .steps = { { WRITE, 64 * K, 40 * K, 2 }, { FLUSH } } },
-    { "allocating write of large clusters", 4096, .steps = { { WRITE, 64 * K + 300, 40 * K, 2 }, { FLUSH } } },
+    { "allocating write of large clusters", 4096,
+      .steps = { { WRITE, 64 * K + 300, 40 * K, 2 }, { FLUSH } } },
     { "overwrite", 512, .steps = { { WRITE, 3 * K, 20 * K, 2 }, { FLUSH } } },
     { "unaligned write over a backing file", 4096, .backing = true,
       .steps = { { WRITE, 100 * K + 100, 9000, 2 }, { WRITE, 148 * K + 1, 5000, 3 }, { FLUSH } } },
     { "write over shared clusters", 4096, .shared = true,
-      .steps = { { WRITE, 3 * K + 100, 20 * K, 2 }, { FLUSH }, { WRITE, 3 * K, 20 * K, 3 }, { FLUSH }, { FLUSH } } },
+      .steps = { { WRITE, 3 * K + 100, 20 * K, 2 },
+                 { FLUSH },
+                 { WRITE, 3 * K, 20 * K, 3 },
+                 { FLUSH },
+                 { FLUSH } } },
     { "write over shared small clusters", 512, .shared = true,
-      .steps = { { WRITE, 3 * K + 100, 20 * K, 2 }, { FLUSH }, { DISCARD, 0, 60 * K }, { FLUSH }, { FLUSH } } },
+      .steps = { { WRITE, 3 * K + 100, 20 * K, 2 },
+                 { FLUSH },
+                 { DISCARD, 0, 60 * K },
+                 { FLUSH },
+                 { FLUSH } } },
     { "write zeroes", 512,
       .steps = { { ZERO, 3 * K, 20 * K }, { FLUSH }, { WRITE, 3 * K + 7, 700, 2 }, { FLUSH }, { FLUSH } } },
     { "write zeroes and unmap", 4096, .backing = true,
-      .steps = { { ZERO_UNMAP, 3 * K, 120 * K }, { FLUSH }, { WRITE, 70 * K + 7, 700, 2 }, { FLUSH }, { FLUSH } } },
+      .steps = { { ZERO_UNMAP, 3 * K, 120 * K },
+                 { FLUSH },
+                 { WRITE, 70 * K + 7, 700, 2 },
+                 { FLUSH },
+                 { FLUSH } } },
     { "discard", 4096,
-      .steps = { { DISCARD, 4 * K, 32 * K }, { FLUSH }, { WRITE, 100 * K, 32 * K, 2 }, { FLUSH }, { FLUSH } } },
+      .steps = { { DISCARD, 4 * K, 32 * K },
+                 { FLUSH },
+                 { WRITE, 100 * K, 32 * K, 2 },
+                 { FLUSH },
+                 { FLUSH } } },
     { "discard and use again", 512,
-      .steps = { { DISCARD, 0, 64 * K }, { FLUSH }, { FLUSH }, { WRITE, 100 * K, 60 * K, 2 }, { FLUSH },
-                 { DISCARD, 100 * K, 30 * K }, { WRITE, 10 * K, 30 * K, 3 } } },
+      .steps = { { DISCARD, 0, 64 * K },
+                 { FLUSH },
+                 { FLUSH },
+                 { WRITE, 100 * K, 60 * K, 2 },
+                 { FLUSH },
+                 { DISCARD, 100 * K, 30 * K },
+                 { WRITE, 10 * K, 30 * K, 3 } } },
     { "write over compressed clusters", 4096, .compressed = true,
-      .steps = { { WRITE, 3 * K + 100, 20 * K, 2 }, { FLUSH }, { FLUSH }, { DISCARD, 0, 64 * K }, { FLUSH },
-                 { FLUSH }, { WRITE, 100 * K, 30 * K, 3 } } },
+      .steps = { { WRITE, 3 * K + 100, 20 * K, 2 },
+                 { FLUSH },
+                 { FLUSH },
+                 { DISCARD, 0, 64 * K },
+                 { FLUSH },
+                 { FLUSH },
+                 { WRITE, 100 * K, 30 * K, 3 } } },
     { "resize", 512, .steps = { { WRITE, 64 * K, 8 * K, 2 }, { RESIZE, 0, GROWN } } },
     { "resize over a backing file", 4096, .backing = true,
       .steps = { { WRITE, 64 * K, 8 * K, 2 }, { RESIZE, 0, GROWN } } },
@@ -438,7 +468,8 @@ static const Script *current;
 
 static void coroutine_fn search(void)
 {
-    static const char *const caches[] = { "", "l2-cache-size=1k,refcount-cache-size=1k,l2-cache-entry-size=512" };
+    static const char *const caches[] = { "",
+                                          "l2-cache-size=1k,refcount-cache-size=1k,l2-cache-entry-size=512" };
     unsigned places = 0;
     for (unsigned i = 0; i < G_N_ELEMENTS(faults) * G_N_ELEMENTS(caches); i++) {
         const Fault *fault = &faults[i / G_N_ELEMENTS(caches)];
@@ -600,8 +631,8 @@ static void coroutine_fn release_later(void *opaque)
 
 static void coroutine_fn freed_behind_a_search_is_found(void)
 {
-    g_autoptr(BdrvSimDisk) disk = rig_create(&(RigImage){ .disk = "d", .size = SIZE, .cluster_size = 512,
-                                                          .refcount_bits = 64 });
+    g_autoptr(BdrvSimDisk) disk =
+        rig_create(&(RigImage){ .disk = "d", .size = SIZE, .cluster_size = 512, .refcount_bits = 64 });
     Rig rig = rig_open("d", "", NULL);
     g_assert_cmpint(rig_write(&rig, 0, SIZE, 1), ==, 0);
     g_assert_cmpint(rig_close(&rig), ==, 0);
@@ -702,7 +733,9 @@ static void coroutine_fn guest_change(Guest *guest)
         begin = SIZE / 2 + own * guest->number + test_random_below(&guest->random, own - 1);
         bytes = 1 + test_random_below(&guest->random, SIZE / 2 + own * (guest->number + 1) - begin);
     }
-    Step step = { what < 4 ? WRITE : what == 4 ? (test_random_below(&guest->random, 2) ? ZERO : ZERO_UNMAP) : DISCARD,
+    Step step = { what < 4    ? WRITE
+                  : what == 4 ? (test_random_below(&guest->random, 2) ? ZERO : ZERO_UNMAP)
+                              : DISCARD,
                   begin, bytes, (uint8_t)(what < 4 ? 1 + test_random_below(&guest->random, 6) : 0) };
     before_change(&run->model, begin, bytes, step.fill);
     if (step.kind == DISCARD) { /* a hint: whole clusters only */
@@ -740,7 +773,8 @@ static void coroutine_fn guest_entry(void *opaque)
 
 static void coroutine_fn run_guests(Run *run, uint64_t seed)
 {
-    static const unsigned kinds[] = { BDRV_SIM_WRITE, BDRV_SIM_READ, BDRV_SIM_FLUSH, BDRV_SIM_DISCARD, BDRV_SIM_ANY };
+    static const unsigned kinds[] = { BDRV_SIM_WRITE, BDRV_SIM_READ, BDRV_SIM_FLUSH, BDRV_SIM_DISCARD,
+                                      BDRV_SIM_ANY };
     Guest guests[GUESTS];
     unsigned running = GUESTS;
     uint64_t random = seed;
@@ -752,7 +786,8 @@ static void coroutine_fn run_guests(Run *run, uint64_t seed)
     while (running) {
         bdrv_simdisk_fail_none(run->disk);
         bdrv_simdisk_fail(run->disk, kinds[test_random_below(&random, G_N_ELEMENTS(kinds))],
-                          1 + (unsigned)test_random_below(&random, 40), 1 + (int)test_random_below(&random, 3),
+                          1 + (unsigned)test_random_below(&random, 40),
+                          1 + (int)test_random_below(&random, 3),
                           test_random_below(&random, 3) ? EIO : ENOSPC);
         co_sleep_until(aio_clock_ns(aio_context_current()) + test_random_below(&random, 1000000));
         assert_cut(run);
@@ -763,8 +798,12 @@ static void coroutine_fn run_guests(Run *run, uint64_t seed)
 static void coroutine_fn random_faults(void)
 {
     static const Script plans[] = {
-        { "512", 512 }, { "4096", 4096 }, { "shared", 4096, .shared = true }, { "backing", 4096, .backing = true },
-        { "compressed", 4096, .compressed = true }, { "compressed, small caches", 4096, .compressed = true },
+        { "512", 512 },
+        { "4096", 4096 },
+        { "shared", 4096, .shared = true },
+        { "backing", 4096, .backing = true },
+        { "compressed", 4096, .compressed = true },
+        { "compressed, small caches", 4096, .compressed = true },
     };
     uint64_t seed = test_seed();
     for (unsigned i = 0; i < 12; i++) {
