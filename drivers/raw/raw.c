@@ -185,8 +185,10 @@ static int coroutine_fn raw_co_write_zeroes(BlockDriverState *bs, int64_t offset
 static int coroutine_fn raw_co_discard(BlockDriverState *bs, int64_t offset, int64_t bytes)
 {
     const RawState *s = bs->opaque;
+    int64_t inside = MIN(bytes, bdrv_co_getlength(bs->file) - s->offset - offset);
 
-    return bdrv_co_pdiscard(bs->file, s->offset + offset, bytes);
+    /* What only fills up the last sector is not in the file: nothing to discard there. */
+    return inside > 0 ? bdrv_co_pdiscard(bs->file, s->offset + offset, inside) : 0;
 }
 
 static int coroutine_fn raw_co_copy_range(BlockDriverState *bs, BlockDriverState *src, int64_t src_offset,

@@ -171,3 +171,36 @@ def test_a_write_after_a_reopen_is_as_durable_as_before(twin, opened):
     assert run(["strace", "-f", "-qq", "-o", "trace", "-e", "trace=fdatasync", OURS["io"], *commands, *opened],
                twin.ours).returncode == 0
     assert (twin.ours / "trace").read_text().count("fdatasync(") >= 5
+
+
+VALUES = ["0", "1", "512", "1k", "1.5k", "-1", "+1", "x", "0x200", "1e3", "1M", "1048575", "1048576", "1048577", "2G", "2147483136",
+          "2147483647", "8E", "9223372036854775807", "18446744073709551615"]
+TAKING_A_VALUE = ["read {} 512", "read 0 {}", "read -P 7 0 {}", "readv 0 {} 512", "write -q {} 512", "write -z {} 1", "write -z 0 {}",
+                  "write -z -u 0 {}", "discard {} 512", "discard 0 {}", "alloc {}", "alloc 0 {}", "aio_read {} 512", "aio_flush",
+                  "aio_write -z {} 512", "aio_flush", "aio_write -z 0 {}", "aio_flush", "read -P {} 0 512", "write -P {} 0 512",
+                  "read -P 7 -s {} 0 1k", "read -P 7 -l {} 0 1k", "sleep -{}"]
+
+
+@pytest.mark.parametrize("fmt", ["raw", "qcow2"])
+@pytest.mark.parametrize("value", VALUES)
+def test_every_command_reads_numbers_alike(twin, value, fmt):
+    twin.make("-f", fmt, "disk", "1M")
+    twin.prepare("disk", "write -P 7 4k 1020k")
+    twin.same("io", "-f", fmt, *[word for command in TAKING_A_VALUE for word in ("-c", command.format(value))], "disk")
+    twin.same_content("disk", fmt)
+
+
+TAIL = ["read 0 1000", "read 0 1024", "read 1000 24", "read 1001 1", "read 0 1025", "write 1000 24", "write 1023 1", "write 0 1025",
+        "write -z 1000 24", "write -z 512 512", "discard 0 1024", "aio_write 1000 24;aio_flush", "aio_write -z 0 1024;aio_flush", "readv 512 256 256",
+        "map", "truncate 1000", "truncate 1001", "write -f 1000 24", "write -z -f -u 0 1024"]
+
+
+@pytest.mark.parametrize("options", ["", "-n", "-t directsync", "-t unsafe", "-n -k", "-r", "-i threads"])
+@pytest.mark.parametrize("command", TAIL)
+def test_a_file_that_ends_inside_a_sector(twin, command, options):
+    if "discard" in command and ("-n" in options or "direct" in options):
+        pytest.skip("what is no whole block of direct I/O stays; a discard is a hint")
+    twin.write("disk", b"\7" * 1000)
+    commands = [*command.split(";"), "length", "read -v 990 20"]
+    twin.same("io", "-f", "raw", *options.split(), *[word for each in commands for word in ("-c", each)], "disk")
+    twin.same_content("disk", "raw")
