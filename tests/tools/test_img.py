@@ -388,3 +388,10 @@ def test_info_of_a_broken_chain_prints_nothing_but_the_error(twin, backing):
         assert run([OURS["img"], "info", f"--output={output}", "self"], twin.ours, timeout=10).returncode == 0
     for command in (["check", "self"], ["map", "self"], ["convert", "self", "x"]):
         run([OURS["img"], *command], twin.ours, timeout=10)
+
+
+def test_convert_refuses_inputs_that_are_too_long_together(twin):
+    huge = "driver=null-co,size=7E,read-zeroes=on"
+    result = run([OURS["img"], "convert", "--image-opts", huge, huge, "x"], twin.ours, timeout=10)
+    assert result.returncode == 1 and "in all" in result.stderr
+    assert not (twin.ours / "x").exists()

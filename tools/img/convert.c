@@ -33,7 +33,10 @@ static bool open_sources(Convert *convert, BdrvGraph *graph)
             return false;
         }
         transfer->source_count++;
-        transfer->length += blk_length(transfer->sources[i]);
+        if (__builtin_add_overflow(transfer->length, blk_length(transfer->sources[i]), &transfer->length)) {
+            tool_error("%s: the inputs are more than %" PRId64 " bytes in all", image.filename, INT64_MAX);
+            return false;
+        }
     }
     return true;
 }
