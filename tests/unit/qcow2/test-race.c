@@ -125,8 +125,8 @@ static void run(const ConformanceStack *stack, ConformanceMode mode, unsigned co
 static void plant_is_found(void)
 {
     if (g_test_subprocess()) {
-        for (uint64_t seed = 1; seed <= 20; seed++) {
-            run(&stacks[seed % 5], CONFORMANCE_SIM, 2, seed, 3000);
+        for (uint64_t seed = 1; seed <= 500; seed++) {
+            run(&stacks[seed % 5], CONFORMANCE_SIM, 2 + seed % 2, seed, 6000);
         }
         return;
     }
