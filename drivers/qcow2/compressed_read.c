@@ -184,7 +184,7 @@ static int decode_zstd(void *opaque)
 
 static int coroutine_fn decode(const Qcow2State *s, DecodeJob *job)
 {
-    if (s->header.compression_type == 0) {
+    if (s->geometry.compression_type == 0) {
         return co_run_in_worker(AIO_WORK_CPU, decode_deflate, job);
     }
 #ifdef CONFIG_LIBZSTD

@@ -227,6 +227,7 @@ void qcow2_geometry_init(Qcow2Geometry *geometry, const Qcow2Header *header)
         .refcount_bits = 1u << header->refcount_order,
         .refblock_bits = header->cluster_bits + 3 - header->refcount_order,
         .refcount_max = qcow2_refcount_limit(header->refcount_order),
+        .compression_type = header->compression_type,
     };
     g.l2_entries = UINT32_C(1) << g.l2_bits;
     *geometry = g;

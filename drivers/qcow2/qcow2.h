@@ -24,6 +24,7 @@ typedef struct Qcow2Geometry {
     uint32_t cluster_size;    /* bytes */
     uint32_t l2_entries;      /* a table */
     uint64_t refcount_max;    /* largest count */
+    uint8_t compression_type; /* 0 deflate, 1 zstd */
 } Qcow2Geometry;
 
 typedef struct Qcow2Meta Qcow2Meta;         /* meta/meta.h */
