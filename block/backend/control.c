@@ -140,9 +140,9 @@ bool blk_check(BlockBackend *blk, BdrvCheckResult *result, BdrvCheckFix fix, GEr
 
 /* ---- reopen ---- */
 
-bool coroutine_fn blk_co_reopen(BlockBackend *blk, BdrvOptions *options_taken, BdrvOpenFlags flags, GError **errp)
+/* @options: taken. Between begin_reopen and end_reopen. */
+static bool coroutine_fn reopen(BlockBackend *blk, BdrvOptions *options, BdrvOpenFlags flags, GError **errp)
 {
-    BdrvOptions *options = options_taken ? options_taken : bdrv_options_new();
     bool given = false;
 
     if (blk->writethrough_given) {
@@ -159,6 +159,23 @@ bool coroutine_fn blk_co_reopen(BlockBackend *blk, BdrvOptions *options_taken, B
     blk_set_writethrough(blk, flags & BDRV_O_WRITETHROUGH);
     blk->writethrough_given |= given;
     return true;
+}
+
+bool coroutine_fn blk_co_reopen(BlockBackend *blk, BdrvOptions *options_taken, BdrvOpenFlags flags, GError **errp)
+{
+    BdrvGraph *graph = blk_graph(blk);
+    BdrvOptions *options = options_taken ? options_taken : bdrv_options_new();
+    bool ok;
+
+    if (bdrv_graph_begin_reopen(graph) < 0) {
+        bdrv_options_free(options);
+        g_set_error(errp, BDRV_ERROR, EDEADLK, "'%s' cannot be changed from inside one of its requests",
+                    blk_filename(blk));
+        return false;
+    }
+    ok = reopen(blk, options, flags, errp);
+    bdrv_graph_end_reopen(graph);
+    return ok;
 }
 
 typedef struct ReopenCall {

@@ -15,6 +15,7 @@ BdrvGraph *bdrv_graph_new(void)
 
     atomic_init(&graph->refs, 1);
     co_mutex_init(&graph->edit_lock);
+    co_mutex_init(&graph->reopen_lock);
     pthread_mutex_init(&graph->lock, NULL);
     graph->by_name = g_hash_table_new(g_str_hash, g_str_equal);
     graph->nodes = g_ptr_array_new();
@@ -40,6 +41,7 @@ void bdrv_graph_unref(BdrvGraph *graph)
     g_hash_table_unref(graph->by_name);
     pthread_mutex_destroy(&graph->lock);
     co_mutex_destroy(&graph->edit_lock);
+    co_mutex_destroy(&graph->reopen_lock);
     g_free(graph);
 }
 
@@ -70,4 +72,18 @@ bool bdrv_graph_ask_gate(BdrvGraph *graph, const BlockDriverState *parent, const
         return false;
     }
     return gate(opaque, parent->node_name, filename, format, guess, errp);
+}
+
+int coroutine_fn bdrv_graph_begin_reopen(BdrvGraph *graph)
+{
+    if (co_get_request()) {
+        return -EDEADLK; /* the reopen that runs may be waiting for this request */
+    }
+    co_mutex_lock(&graph->reopen_lock);
+    return 0;
+}
+
+void coroutine_fn bdrv_graph_end_reopen(BdrvGraph *graph)
+{
+    co_mutex_unlock(&graph->reopen_lock);
 }
