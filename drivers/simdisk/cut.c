@@ -41,8 +41,19 @@ void sim_entry_unref(SimEntry *entry)
     }
 }
 
-/* The bytes [from, to) of the entry take effect. */
-static void apply_part(const SimEntry *entry, int64_t from, int64_t to, SimImage *image, int64_t *length)
+SimEntry *sim_entry_copy(const SimEntry *entry)
+{
+    size_t bytes = entry->request.kind == BDRV_SIM_WRITE ? entry->request.bytes : 0;
+    SimEntry *copy = g_malloc(sizeof(*copy) + bytes);
+
+    atomic_init(&copy->refs, 1);
+    copy->request = entry->request;
+    memcpy(copy->data, entry->data, bytes);
+    return copy;
+}
+
+/* The bytes [from, to) of the entry take effect; *@end: where the disk must reach then. */
+static void apply_part(const SimEntry *entry, int64_t from, int64_t to, SimImage *image, int64_t *end)
 {
     int64_t offset = entry->request.offset + from;
 
@@ -54,19 +65,36 @@ static void apply_part(const SimEntry *entry, int64_t from, int64_t to, SimImage
     } else {
         sim_image_zero(image, offset, to - from);
     }
-    *length = MAX(*length, entry->request.offset + to);
+    *end = MAX(*end, entry->request.offset + to);
+}
+
+/* Bytes past the end go with it, also those that came without their size. */
+static void apply_truncate(int64_t new_length, SimImage *image, int64_t *length)
+{
+    sim_image_zero(image, new_length, SIM_LENGTH_MAX - new_length);
+    *length = new_length;
+}
+
+BdrvSimChoice sim_effective_choice(const BdrvSimRequest *request, BdrvSimChoice choice)
+{
+    if (request->durable) {
+        choice.fate = BDRV_SIM_KEPT;
+    } else if (request->dropped && choice.fate != BDRV_SIM_LOST) {
+        choice.fate = choice.fate == BDRV_SIM_DATA_ONLY ? BDRV_SIM_LOST : BDRV_SIM_SIZE_ONLY;
+    }
+    return choice;
 }
 
 void sim_entry_apply(const SimEntry *entry, const BdrvSimChoice *choice, SimImage *image, int64_t *length)
 {
-    int64_t bytes = entry->request.bytes, from, to;
+    int64_t bytes = entry->request.bytes, end = *length, from, to;
 
+    if (choice->fate == BDRV_SIM_LOST) {
+        return;
+    }
     if (entry->request.kind == BDRV_SIM_TRUNCATE) {
-        if (choice->fate != BDRV_SIM_LOST) {
-            if (entry->request.offset < *length) {
-                sim_image_zero(image, entry->request.offset, *length - entry->request.offset);
-            }
-            *length = entry->request.offset;
+        if (choice->fate != BDRV_SIM_DATA_ONLY) {
+            apply_truncate(entry->request.offset, image, length);
         }
         return;
     }
@@ -76,15 +104,25 @@ void sim_entry_apply(const SimEntry *entry, const BdrvSimChoice *choice, SimImag
     case BDRV_SIM_LOST:
         break;
     case BDRV_SIM_KEPT:
-        apply_part(entry, 0, bytes, image, length);
+        apply_part(entry, 0, bytes, image, &end);
         break;
     case BDRV_SIM_TORN_INSIDE:
-        apply_part(entry, from, to, image, length);
+        apply_part(entry, from, to, image, &end);
         break;
     case BDRV_SIM_TORN_OUTSIDE:
-        apply_part(entry, 0, from, image, length);
-        apply_part(entry, to, bytes, image, length);
+        apply_part(entry, 0, from, image, &end);
+        apply_part(entry, to, bytes, image, &end);
         break;
+    case BDRV_SIM_DATA_ONLY:
+        apply_part(entry, 0, bytes, image, &end);
+        end = *length;
+        break;
+    case BDRV_SIM_SIZE_ONLY:
+        end = MAX(end, entry->request.offset + bytes);
+        break;
+    }
+    if (entry->request.kind != BDRV_SIM_DISCARD) { /* a hole makes no file longer */
+        *length = end;
     }
 }
 
@@ -125,21 +163,47 @@ BdrvSimRequest bdrv_simcut_nth(const BdrvSimCut *cut, unsigned n)
     return g_array_index(cut->requests, BdrvSimRequest, n);
 }
 
+int64_t bdrv_simcut_length(const BdrvSimCut *cut)
+{
+    return cut->length;
+}
+
+const SimImage *sim_cut_image(const BdrvSimCut *cut)
+{
+    return &cut->image;
+}
+
+const SimEntry *sim_cut_entry(const BdrvSimCut *cut, unsigned n)
+{
+    return g_ptr_array_index(cut->entries, n);
+}
+
 BdrvSimDisk *bdrv_simcut_disk(const BdrvSimCut *cut, const BdrvSimChoice *choices, const char *name)
 {
-    static const BdrvSimChoice kept = { .fate = BDRV_SIM_KEPT }, lost = { .fate = BDRV_SIM_LOST };
+    static const BdrvSimChoice lost = { .fate = BDRV_SIM_LOST };
     SimImage image = sim_image_copy(&cut->image);
     int64_t length = cut->length;
+    bool loose = false; /* bytes without their size */
 
     for (unsigned i = 0; i < cut->entries->len; i++) {
-        const BdrvSimChoice *choice = choices ? &choices[i] : &lost;
+        BdrvSimChoice choice = sim_effective_choice(&g_array_index(cut->requests, BdrvSimRequest, i),
+                                                    choices ? choices[i] : lost);
 
-        if (g_array_index(cut->requests, BdrvSimRequest, i).durable) {
-            choice = &kept;
-        }
-        sim_entry_apply(g_ptr_array_index(cut->entries, i), choice, &image, &length);
+        sim_entry_apply(g_ptr_array_index(cut->entries, i), &choice, &image, &length);
+        loose = loose || choice.fate == BDRV_SIM_DATA_ONLY;
+    }
+    if (loose) {
+        apply_truncate(length, &image, &length);
     }
     return sim_disk_from_image(name, image, length);
+}
+
+/* Of one that goes past the durable end. */
+static BdrvSimFate random_size_fate(uint64_t *state, BdrvSimFate fate)
+{
+    static const BdrvSimFate alone[] = { BDRV_SIM_DATA_ONLY, BDRV_SIM_SIZE_ONLY };
+
+    return sim_random(state) % 3 ? fate : alone[sim_random(state) % 2];
 }
 
 void bdrv_simcut_random(const BdrvSimCut *cut, uint64_t seed, BdrvSimChoice *choices)
@@ -149,7 +213,12 @@ void bdrv_simcut_random(const BdrvSimCut *cut, uint64_t seed, BdrvSimChoice *cho
     int64_t sectors;
 
     for (unsigned i = 0; i < count; i++) {
+        BdrvSimRequest request = bdrv_simcut_nth(cut, i);
+
         choices[i] = (BdrvSimChoice){ .fate = sim_random(&state) % 2 ? BDRV_SIM_KEPT : BDRV_SIM_LOST };
+        if (request.kind != BDRV_SIM_TRUNCATE && request.offset + request.bytes > cut->length) {
+            choices[i].fate = random_size_fate(&state, choices[i].fate);
+        }
     }
     if (count == 0 || sim_random(&state) % 2) {
         return;

@@ -9,39 +9,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "drivers/simdisk/log.h"
-
-#define KINDS 7
-
-typedef struct FailRule {
-    unsigned kinds, skip; /* @skip more calls pass */
-    int count, error;     /* then @count fail, -1: all */
-} FailRule;
-
-struct BdrvSimDisk {
-    char *name;
-    unsigned refs; /* table_lock */
-    bool owned;    /* table_lock: the table itself holds a reference */
-
-    pthread_mutex_t lock; /* all that follows */
-    SimImage current, stable;
-    int64_t length, stable_length;
-    GQueue log; /* SimEntry * */
-    uint64_t last_number;
-    uint64_t random;
-    uint64_t calls[KINDS];
-    GArray *rules; /* FailRule */
-    BdrvLimits limits;
-    unsigned unsupported;
-    bool is_volatile, fua;
-    int64_t capacity, min_delay_ns, max_delay_ns;
-    BdrvSimHook *hook;
-    void *hook_opaque;
-};
+#include "drivers/simdisk/disk_int.h"
 
 /* Disks by name: a test hands a disk to the driver through this table. */
 static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -61,7 +32,7 @@ static BdrvSimDisk *make_locked(const char *name, SimImage image, int64_t length
     disk->stable = sim_image_copy(&image);
     disk->length = disk->stable_length = length;
     g_queue_init(&disk->log);
-    disk->rules = g_array_new(FALSE, FALSE, sizeof(FailRule));
+    sim_faults_init(&disk->faults);
     disk->limits.request_alignment = 1;
     disk->is_volatile = disk->fua = true;
     disk->capacity = -1;
@@ -146,7 +117,7 @@ void bdrv_simdisk_unref(BdrvSimDisk *disk)
         g_queue_clear_full(&disk->log, (GDestroyNotify)sim_entry_unref);
         sim_image_clear(&disk->current);
         sim_image_clear(&disk->stable);
-        g_array_unref(disk->rules);
+        sim_faults_destroy(&disk->faults);
         pthread_mutex_destroy(&disk->lock);
         g_free(disk->name);
         g_free(disk);
@@ -183,27 +154,25 @@ static int kind_index(BdrvSimKind kind)
     return __builtin_ctz(kind);
 }
 
-int sim_disk_admit(BdrvSimDisk *disk, BdrvSimKind kind)
+int sim_disk_admit(BdrvSimDisk *disk, BdrvSimKind kind, int64_t bytes, int64_t *part)
 {
-    int error = 0;
+    int ret;
 
     pthread_mutex_lock(&disk->lock);
     disk->calls[kind_index(kind)]++;
-    for (unsigned i = 0; i < disk->rules->len; i++) {
-        FailRule *rule = &g_array_index(disk->rules, FailRule, i);
-
-        if (!(rule->kinds & kind)) {
-            continue;
-        }
-        if (rule->skip > 0) {
-            rule->skip--;
-        } else if (rule->count != 0) {
-            rule->count -= rule->count > 0;
-            error = error ? error : rule->error;
-        }
-    }
+    ret = sim_faults_judge(&disk->faults, kind, bytes, part);
     pthread_mutex_unlock(&disk->lock);
-    return -error;
+    return ret;
+}
+
+int sim_disk_find_bad(BdrvSimDisk *disk, int64_t offset, int64_t bytes, int64_t *part)
+{
+    int ret;
+
+    pthread_mutex_lock(&disk->lock);
+    ret = sim_faults_find_bad(&disk->faults, offset, bytes, part);
+    pthread_mutex_unlock(&disk->lock);
+    return ret;
 }
 
 void sim_disk_draw_delay(BdrvSimDisk *disk, int64_t *before_ns, int64_t *after_ns)
@@ -291,6 +260,9 @@ int sim_disk_change(BdrvSimDisk *disk, BdrvSimKind kind, int64_t offset, int64_t
     if (ret == 0) {
         request->number = made->request.number = ++disk->last_number;
         sim_entry_apply(made, &kept, &disk->current, &disk->length);
+        if (kind == BDRV_SIM_WRITE || kind == BDRV_SIM_ZERO) {
+            sim_faults_rewritten(&disk->faults, offset, bytes);
+        }
         if (disk->is_volatile) {
             g_queue_push_tail(&disk->log, sim_entry_ref(made));
         }
@@ -345,12 +317,41 @@ GPtrArray *sim_disk_flush_begin(BdrvSimDisk *disk)
     for (GList *l = disk->log.head; l; l = l->next) {
         SimEntry *entry = l->data;
 
-        if (entry->request.completed && !entry->request.durable) {
+        if (entry->request.completed && !entry->request.durable && !entry->request.forgotten) {
             g_ptr_array_add(entries, sim_entry_ref(entry));
         }
     }
     pthread_mutex_unlock(&disk->lock);
     return entries;
+}
+
+/* Called with the lock held: what the flush should have made durable is clean now, and is not. */
+static void forget_locked(BdrvSimDisk *disk, const GPtrArray *entries)
+{
+    for (unsigned i = 0; i < entries->len; i++) {
+        BdrvSimRequest *request = &((SimEntry *)g_ptr_array_index(entries, i))->request;
+
+        if (request->kind != BDRV_SIM_TRUNCATE && !request->durable) {
+            request->forgotten = true;
+            request->dropped = disk->flush_failure == BDRV_SIM_FLUSH_DROPS;
+        }
+    }
+}
+
+/* Called with the lock held: what a reader sees when dropped bytes are gone. */
+static void look_again_locked(BdrvSimDisk *disk)
+{
+    static const BdrvSimChoice kept = { .fate = BDRV_SIM_KEPT };
+
+    sim_image_clear(&disk->current);
+    disk->current = sim_image_copy(&disk->stable);
+    disk->length = disk->stable_length;
+    for (GList *l = disk->log.head; l; l = l->next) {
+        const SimEntry *entry = l->data;
+        BdrvSimChoice choice = sim_effective_choice(&entry->request, kept);
+
+        sim_entry_apply(entry, &choice, &disk->current, &disk->length);
+    }
 }
 
 void sim_disk_flush_end(BdrvSimDisk *disk, GPtrArray *entries, bool ok)
@@ -361,6 +362,11 @@ void sim_disk_flush_end(BdrvSimDisk *disk, GPtrArray *entries, bool ok)
     }
     if (ok) {
         settle_locked(disk);
+    } else if (disk->flush_failure != BDRV_SIM_FLUSH_KEEPS) {
+        forget_locked(disk, entries);
+        if (disk->flush_failure == BDRV_SIM_FLUSH_DROPS) {
+            look_again_locked(disk);
+        }
     }
     pthread_mutex_unlock(&disk->lock);
     g_ptr_array_unref(entries);
@@ -465,14 +471,28 @@ void bdrv_simdisk_set_delay(BdrvSimDisk *disk, int64_t min_ns, int64_t max_ns)
 
 void bdrv_simdisk_fail(BdrvSimDisk *disk, unsigned kinds, unsigned nth, int count, int error)
 {
-    FailRule rule = { .kinds = kinds, .skip = nth > 0 ? nth - 1 : 0, .count = count, .error = error };
+    bdrv_simdisk_fail_partly(disk, kinds, nth, count, error, 0);
+}
 
-    WITH_LOCK(disk, g_array_append_val(disk->rules, rule));
+void bdrv_simdisk_fail_partly(BdrvSimDisk *disk, unsigned kinds, unsigned nth, int count, int error,
+                              int64_t bytes)
+{
+    WITH_LOCK(disk, sim_faults_add_rule(&disk->faults, kinds, nth, count, error, bytes));
 }
 
 void bdrv_simdisk_fail_none(BdrvSimDisk *disk)
 {
-    WITH_LOCK(disk, g_array_set_size(disk->rules, 0));
+    WITH_LOCK(disk, g_array_set_size(disk->faults.rules, 0));
+}
+
+void bdrv_simdisk_set_bad(BdrvSimDisk *disk, int64_t offset, int64_t bytes, int error)
+{
+    WITH_LOCK(disk, sim_faults_add_bad(&disk->faults, offset, bytes, error));
+}
+
+void bdrv_simdisk_set_flush_failure(BdrvSimDisk *disk, BdrvSimFlushFailure mode)
+{
+    WITH_LOCK(disk, disk->flush_failure = mode);
 }
 
 void bdrv_simdisk_set_hook(BdrvSimDisk *disk, BdrvSimHook *hook, void *opaque)
@@ -485,7 +505,7 @@ uint64_t bdrv_simdisk_count(BdrvSimDisk *disk, unsigned kinds)
     uint64_t sum = 0;
 
     pthread_mutex_lock(&disk->lock);
-    for (unsigned i = 0; i < KINDS; i++) {
+    for (unsigned i = 0; i < SIM_KINDS; i++) {
         sum += kinds & (1u << i) ? disk->calls[i] : 0;
     }
     pthread_mutex_unlock(&disk->lock);

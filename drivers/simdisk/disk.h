@@ -14,8 +14,11 @@ const char *sim_disk_name(const BdrvSimDisk *disk);
 /* A disk that the table owns, for bdrv_create; an existing one is returned instead. */
 BdrvSimDisk *sim_disk_find_or_make(const char *name);
 
-/** sim_disk_admit() - count a call and answer what a rule lets it fail with: 0 or -errno */
-int sim_disk_admit(BdrvSimDisk *disk, BdrvSimKind kind);
+/** sim_disk_admit() - count a call and answer what a rule lets it fail with: 0, or -errno and in *@part how
+ * many of its @bytes take effect before */
+int sim_disk_admit(BdrvSimDisk *disk, BdrvSimKind kind, int64_t bytes, int64_t *part);
+/** sim_disk_find_bad() - of a read: 0, or -errno and in *@part the bytes before the first bad sector */
+int sim_disk_find_bad(BdrvSimDisk *disk, int64_t offset, int64_t bytes, int64_t *part);
 /** sim_disk_draw_delay() - nanoseconds before and after the effect */
 void sim_disk_draw_delay(BdrvSimDisk *disk, int64_t *before_ns, int64_t *after_ns);
 /** sim_disk_call_hook() - tell the test what took effect; nothing of the disk's is locked */

@@ -16,9 +16,17 @@ struct SimEntry {
 SimEntry *sim_entry_new(const BdrvSimRequest *request, const BdrvIov *iov, size_t iov_offset);
 SimEntry *sim_entry_ref(SimEntry *entry);
 void sim_entry_unref(SimEntry *entry);
+/* With the flags as they are; the disk's lock is held. */
+SimEntry *sim_entry_copy(const SimEntry *entry);
 
 /* Let the entry, or the part of it that @choice leaves, take effect on an image. */
 void sim_entry_apply(const SimEntry *entry, const BdrvSimChoice *choice, SimImage *image, int64_t *length);
+
+/* What a cut is made of; the searcher of tests/crash reads it without making a disk. */
+const SimImage *sim_cut_image(const BdrvSimCut *cut);
+const SimEntry *sim_cut_entry(const BdrvSimCut *cut, unsigned n);
+/* What the choice means for an entry with these flags. */
+BdrvSimChoice sim_effective_choice(const BdrvSimRequest *request, BdrvSimChoice choice);
 
 /* A new disk with this durable content (taken). */
 BdrvSimDisk *sim_disk_from_image(const char *name, SimImage image, int64_t length);

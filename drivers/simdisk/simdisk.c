@@ -132,14 +132,18 @@ static int coroutine_fn sim_co_readv(BlockDriverState *bs, int64_t offset, int64
 {
     BdrvSimDisk *disk = disk_of(bs);
     BdrvSimRequest request = { .kind = BDRV_SIM_READ, .offset = offset, .bytes = bytes };
-    int64_t before_ns, after_ns;
+    int64_t before_ns, after_ns, part, good;
     int ret;
 
     sim_disk_draw_delay(disk, &before_ns, &after_ns);
     pass_time(before_ns);
-    ret = sim_disk_admit(disk, BDRV_SIM_READ);
+    ret = sim_disk_admit(disk, BDRV_SIM_READ, bytes, &part);
     if (ret == 0) {
-        sim_disk_read(disk, offset, bytes, iov, iov_offset);
+        ret = sim_disk_find_bad(disk, offset, bytes, &part);
+    }
+    good = ret == 0 ? bytes : part;
+    sim_disk_read(disk, offset, good, iov, iov_offset);
+    if (ret == 0) {
         request.number = sim_disk_next_number(disk);
         sim_disk_call_hook(disk, &request);
     }
@@ -155,23 +159,24 @@ static int coroutine_fn sim_change(BlockDriverState *bs, BdrvSimKind counted, Bd
     BdrvSimDisk *disk = disk_of(bs);
     BdrvSimRequest request;
     SimEntry *entry = NULL;
-    int64_t before_ns, after_ns;
-    int ret;
+    int64_t before_ns, after_ns, part;
+    int ret, changed = 0;
 
     if (sim_disk_unsupported(disk) & counted) {
         return -ENOTSUP;
     }
     sim_disk_draw_delay(disk, &before_ns, &after_ns);
     pass_time(before_ns);
-    ret = sim_disk_admit(disk, counted);
-    if (ret == 0) {
-        ret = sim_disk_change(disk, kind, offset, bytes, iov, iov_offset, &entry, &request);
+    ret = sim_disk_admit(disk, counted, bytes, &part);
+    if (ret == 0 || part > 0) {
+        changed = sim_disk_change(disk, kind, offset, ret == 0 ? bytes : part, iov, iov_offset, &entry, &request);
     }
-    if (ret == 0) {
+    if (entry) {
         sim_disk_call_hook(disk, &request);
     }
     pass_time(after_ns);
-    sim_disk_complete(disk, entry, flags & BDRV_REQ_FUA);
+    ret = ret < 0 ? ret : changed;
+    sim_disk_complete(disk, entry, ret == 0 && (flags & BDRV_REQ_FUA));
     return ret;
 }
 
@@ -198,12 +203,18 @@ static int coroutine_fn sim_co_copy_range(BlockDriverState *bs, BlockDriverState
     struct iovec vec;
     BdrvIov iov;
     void *buf;
-    int ret = -ENOMEM;
+    int64_t good;
+    int ret;
 
     if (src->drv != bs->drv) {
         return -ENOTSUP;
     }
+    ret = sim_disk_find_bad(disk_of(src), src_offset, bytes, &good);
+    if (ret < 0) {
+        return ret;
+    }
     buf = g_try_malloc(bytes);
+    ret = -ENOMEM;
     if (buf) {
         iov = BDRV_IOV_BUF(vec, buf, bytes);
         sim_disk_read(disk_of(src), src_offset, bytes, &iov, 0);
@@ -218,12 +229,12 @@ static int coroutine_fn sim_co_flush_to_disk(BlockDriverState *bs)
     BdrvSimDisk *disk = disk_of(bs);
     BdrvSimRequest request = { .kind = BDRV_SIM_FLUSH, .completed = true, .durable = true };
     GPtrArray *entries = sim_disk_flush_begin(disk);
-    int64_t before_ns, after_ns;
+    int64_t before_ns, after_ns, part;
     int ret;
 
     sim_disk_draw_delay(disk, &before_ns, &after_ns);
     pass_time(before_ns + after_ns);
-    ret = sim_disk_admit(disk, BDRV_SIM_FLUSH);
+    ret = sim_disk_admit(disk, BDRV_SIM_FLUSH, 0, &part);
     sim_disk_flush_end(disk, entries, ret == 0);
     if (ret == 0) {
         request.number = sim_disk_next_number(disk);

@@ -10,6 +10,12 @@
  * leave: the durable image and the log, of which any subset may have reached the medium, each entry
  * maybe torn at 512 bytes. Images share pages (copy on write), so that a cut at every request is cheap.
  *
+ * Size and data are ordered independently, as by a file system that journals sizes and writes data back
+ * when it likes. A write past the end has two effects, its bytes and the longer size, and either may be
+ * lost alone: without its bytes the new range reads as zeroes (no stale data is shown); without its size
+ * the bytes are there only as far as another size change that survived reaches. So a resize may be lost
+ * and the write behind it kept (which then extends the disk itself), or the other way round.
+ *
  * A test owns the disk object; nodes find it by name in a table of the process. (This is the one
  * place outside the driver registry with such a table: it is a test device.) All functions may be
  * called from any thread, in or outside of coroutines; none does I/O or waits.
@@ -75,7 +81,32 @@ BDRV_API void bdrv_simdisk_set_delay(BdrvSimDisk *disk, int64_t min_ns, int64_t 
  * @error: errno value, positive
  */
 BDRV_API void bdrv_simdisk_fail(BdrvSimDisk *disk, unsigned kinds, unsigned nth, int count, int error);
+/**
+ * bdrv_simdisk_fail_partly() - bdrv_simdisk_fail() with calls that do a part of their work first
+ * @bytes: so many bytes from the call's first on take effect (READ: are in the buffer); no part of a FLUSH or
+ * TRUNCATE does
+ */
+BDRV_API void bdrv_simdisk_fail_partly(BdrvSimDisk *disk, unsigned kinds, unsigned nth, int count, int error,
+                                       int64_t bytes);
+/** bdrv_simdisk_fail_none() - forget all rules; latent errors stay */
 BDRV_API void bdrv_simdisk_fail_none(BdrvSimDisk *disk);
+/**
+ * bdrv_simdisk_set_bad() - latent error: reads that touch these sectors fail until the sectors are written whole
+ * @offset, @bytes: rounded outwards to sectors
+ * @error: errno value of reads, positive
+ *
+ * A cut does not take them along: its images are good media.
+ */
+BDRV_API void bdrv_simdisk_set_bad(BdrvSimDisk *disk, int64_t offset, int64_t bytes, int error);
+
+/* What becomes of the writes that a flush which fails should have made durable. */
+typedef enum BdrvSimFlushFailure {
+    BDRV_SIM_FLUSH_KEEPS,   /* they stay dirty, the next flush tries again (default) */
+    BDRV_SIM_FLUSH_FORGETS, /* read as before, but taken for clean: no later flush makes them durable */
+    BDRV_SIM_FLUSH_DROPS,   /* forgotten, and readers see what was there before; the size stays */
+} BdrvSimFlushFailure;
+/** bdrv_simdisk_set_flush_failure() - of flushes that fail from now on; resizes always stay dirty */
+BDRV_API void bdrv_simdisk_set_flush_failure(BdrvSimDisk *disk, BdrvSimFlushFailure mode);
 
 /** bdrv_simdisk_count() - calls of these kinds so far, failed ones included */
 BDRV_API uint64_t bdrv_simdisk_count(BdrvSimDisk *disk, unsigned kinds);
@@ -89,6 +120,17 @@ BDRV_API void bdrv_simdisk_poke(BdrvSimDisk *disk, int64_t offset, const void *b
 /** bdrv_simdisk_export() - write the content to a (sparse) file; 0 or -errno */
 BDRV_API int bdrv_simdisk_export(BdrvSimDisk *disk, const char *path);
 
+/* ---- saved states ---- */
+
+/** bdrv_simdisk_save() - content, size, log, latent errors and the seed's state at this moment */
+typedef struct BdrvSimSaved BdrvSimSaved;
+BDRV_API BdrvSimSaved *bdrv_simdisk_save(BdrvSimDisk *disk);
+/** bdrv_simdisk_restore() - go back to what was saved, of this disk or of another; any number of times
+ * Settings, rules and counts stay as they are. A request in flight at either moment is never known to be complete. */
+BDRV_API void bdrv_simdisk_restore(BdrvSimDisk *disk, const BdrvSimSaved *saved);
+BDRV_API void bdrv_simsaved_free(BdrvSimSaved *saved);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(BdrvSimSaved, bdrv_simsaved_free)
+
 /* ---- log, hook, cuts ---- */
 
 typedef struct BdrvSimRequest {
@@ -97,6 +139,8 @@ typedef struct BdrvSimRequest {
     int64_t offset, bytes; /* TRUNCATE: offset is the new length, bytes 0 */
     bool completed;        /* its caller knows */
     bool durable;          /* in every image of the cut */
+    bool forgotten;        /* a failed flush took it for clean: it never becomes durable */
+    bool dropped;          /* and its bytes are gone, KEPT means its size */
 } BdrvSimRequest;
 
 /*
@@ -114,12 +158,16 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(BdrvSimCut, bdrv_simcut_unref)
 /** bdrv_simcut_count() / _nth() - entries of the log at the cut, oldest first */
 BDRV_API unsigned bdrv_simcut_count(const BdrvSimCut *cut);
 BDRV_API BdrvSimRequest bdrv_simcut_nth(const BdrvSimCut *cut, unsigned n);
+/** bdrv_simcut_length() - of the durable image, without the log */
+BDRV_API int64_t bdrv_simcut_length(const BdrvSimCut *cut);
 
 typedef enum BdrvSimFate {
     BDRV_SIM_LOST,
     BDRV_SIM_KEPT,
     BDRV_SIM_TORN_INSIDE,  /* only the sectors [tear_from, tear_to) of the request reached the medium: */
     BDRV_SIM_TORN_OUTSIDE, /* or all but these. Prefix: INSIDE 0 .. n; suffix: OUTSIDE 0 .. n */
+    BDRV_SIM_DATA_ONLY,    /* of what went past the end: the bytes without the size, */
+    BDRV_SIM_SIZE_ONLY,    /* the size without the bytes */
 } BdrvSimFate;
 
 typedef struct BdrvSimChoice {
@@ -134,7 +182,8 @@ typedef struct BdrvSimChoice {
  */
 BDRV_API BdrvSimDisk *bdrv_simcut_disk(const BdrvSimCut *cut, const BdrvSimChoice *choices, const char *name);
 
-/** bdrv_simcut_random() - fill @choices (one for each entry) from a seed; at most one entry is torn */
+/** bdrv_simcut_random() - fill @choices (one for each entry) from a seed; at most one entry is torn
+ * What goes past the durable end may keep its bytes or its size alone. */
 BDRV_API void bdrv_simcut_random(const BdrvSimCut *cut, uint64_t seed, BdrvSimChoice *choices);
 
 G_END_DECLS

@@ -329,6 +329,214 @@ static void coroutine_fn delays_reorder(void)
     close_disk(child);
 }
 
+/* What a reader gets, as digits; -EIO in mid-way: what was read before. */
+static void coroutine_fn assert_read(BdrvChild *child, int sectors, int expected_ret, const char *expected)
+{
+    g_autofree uint8_t *buf = g_malloc0(sectors * SECTOR);
+
+    memset(buf, 'x' - '0', sectors * SECTOR);
+    g_assert_cmpint(bdrv_co_pread(child, 0, sectors * SECTOR, buf, 0), ==, expected_ret);
+    for (int i = 0; i < sectors; i++) {
+        g_assert_cmpint(buf[i * SECTOR] + '0', ==, expected[i]);
+    }
+}
+
+static void coroutine_fn size_apart_from_data(void)
+{
+    static const struct {
+        BdrvSimFate grow, write;
+        int64_t sectors; /* -1: as it was */
+        char at_100;     /* first sector of the write, if it is there */
+    } table[] = {
+        { BDRV_SIM_KEPT, BDRV_SIM_LOST, 200, '0' },
+        { BDRV_SIM_LOST, BDRV_SIM_KEPT, 104, '5' }, /* the write extends by itself */
+        { BDRV_SIM_LOST, BDRV_SIM_DATA_ONLY, -1, 0 },
+        { BDRV_SIM_LOST, BDRV_SIM_SIZE_ONLY, 104, '0' },
+        { BDRV_SIM_KEPT, BDRV_SIM_DATA_ONLY, 200, '5' },
+    };
+    BdrvChild *child = new_disk();
+    GError *error = NULL;
+
+    g_assert_true(bdrv_co_truncate(child, 100 * SECTOR, true, BDRV_PREALLOC_OFF, 0, &error));
+    g_assert_cmpint(bdrv_co_flush(child), ==, 0);
+    g_assert_true(bdrv_co_truncate(child, 200 * SECTOR, true, BDRV_PREALLOC_OFF, 0, &error));
+    write_sectors(child, 100, 5, 4);
+    g_autoptr(BdrvSimCut) cut = bdrv_simdisk_cut(disk);
+    g_assert_cmpint(bdrv_simcut_length(cut), ==, 100 * SECTOR);
+    for (unsigned i = 0; i < G_N_ELEMENTS(table); i++) {
+        BdrvSimChoice choices[2] = { { table[i].grow }, { table[i].write } };
+        g_autoptr(BdrvSimDisk) left = bdrv_simcut_disk(cut, choices, "left");
+        char byte;
+
+        g_assert_cmpint(bdrv_simdisk_length(left), ==, (table[i].sectors < 0 ? 100 : table[i].sectors) * SECTOR);
+        bdrv_simdisk_peek(left, 100 * SECTOR, &byte, 1);
+        g_assert_cmpint(byte + '0', ==, table[i].at_100 ? table[i].at_100 : '0');
+    }
+    close_disk(child);
+}
+
+static void coroutine_fn bytes_without_size_go_with_a_truncate(void)
+{
+    static const BdrvSimChoice choices[] = { { BDRV_SIM_DATA_ONLY }, { BDRV_SIM_KEPT }, { BDRV_SIM_KEPT } };
+    BdrvChild *child = new_disk();
+    GError *error = NULL;
+
+    g_assert_true(bdrv_co_truncate(child, 0, true, BDRV_PREALLOC_OFF, 0, &error));
+    g_assert_cmpint(bdrv_co_flush(child), ==, 0);
+    g_assert_true(bdrv_co_truncate(child, 4 * SECTOR, true, BDRV_PREALLOC_OFF, 0, &error));
+    g_assert_cmpint(bdrv_co_flush(child), ==, 0);
+    write_sectors(child, 4, 7, 4);
+    g_assert_true(bdrv_co_truncate(child, 5 * SECTOR, true, BDRV_PREALLOC_OFF, 0, &error));
+    g_assert_true(bdrv_co_truncate(child, 8 * SECTOR, true, BDRV_PREALLOC_OFF, 0, &error));
+    g_autoptr(BdrvSimCut) cut = bdrv_simdisk_cut(disk);
+    assert_cut(cut, choices, "00007000");
+    close_disk(child);
+}
+
+static void coroutine_fn a_hole_does_not_extend(void)
+{
+    static const BdrvSimChoice choices[] = { { BDRV_SIM_LOST }, { BDRV_SIM_KEPT } };
+    BdrvChild *child = new_disk();
+    GError *error = NULL;
+
+    g_assert_true(bdrv_co_truncate(child, 2 * DISK_BYTES, true, BDRV_PREALLOC_OFF, 0, &error));
+    g_assert_cmpint(bdrv_co_pdiscard(child, DISK_BYTES, DISK_BYTES), ==, 0);
+    g_autoptr(BdrvSimCut) cut = bdrv_simdisk_cut(disk);
+    g_autoptr(BdrvSimDisk) left = bdrv_simcut_disk(cut, choices, "left");
+    g_assert_cmpint(bdrv_simdisk_length(left), ==, DISK_BYTES);
+    close_disk(child);
+}
+
+static void coroutine_fn calls_fail_partly(void)
+{
+    uint8_t buf[4 * SECTOR];
+    BdrvChild *child = new_disk();
+
+    memset(buf, 4, sizeof(buf));
+    bdrv_simdisk_fail_partly(disk, BDRV_SIM_WRITE, 1, 1, ENOSPC, 2 * SECTOR);
+    g_assert_cmpint(bdrv_co_pwrite(child, 0, 4 * SECTOR, buf, 0), ==, -ENOSPC);
+    assert_sectors(disk, "4400");
+    {
+        g_autoptr(BdrvSimCut) cut = bdrv_simdisk_cut(disk);
+        g_assert_cmpuint(bdrv_simcut_count(cut), ==, 1);
+        g_assert_cmpint(bdrv_simcut_nth(cut, 0).bytes, ==, 2 * SECTOR);
+        assert_cut(cut, NULL, "0000");
+    }
+    bdrv_simdisk_fail_partly(disk, BDRV_SIM_WRITE, 1, 1, EIO, SECTOR);
+    g_assert_cmpint(bdrv_co_pwrite(child, 2 * SECTOR, SECTOR, buf, BDRV_REQ_FUA), ==, -EIO);
+    {
+        g_autoptr(BdrvSimCut) cut = bdrv_simdisk_cut(disk);
+        assert_cut(cut, NULL, "0000"); /* nobody was promised anything */
+    }
+    bdrv_simdisk_fail_partly(disk, BDRV_SIM_READ, 1, 1, EIO, SECTOR);
+    assert_read(child, 3, -EIO, "4xx");
+    assert_read(child, 3, 0, "444");
+    close_disk(child);
+}
+
+static void coroutine_fn latent_errors(void)
+{
+    BdrvChild *child = new_disk();
+
+    write_sectors(child, 0, 1, 6);
+    bdrv_simdisk_set_bad(disk, 2 * SECTOR + 5, SECTOR, EIO); /* sectors 2 and 3 */
+    bdrv_simdisk_set_bad(disk, 5 * SECTOR, 1, EILSEQ);
+    assert_read(child, 2, 0, "11");
+    assert_read(child, 6, -EIO, "11xxxx");
+    g_assert_cmpint(bdrv_co_pwrite(child, 2 * SECTOR, 1, "1", 0), ==, 0); /* a part heals nothing */
+    assert_read(child, 6, -EIO, "11xxxx");
+    write_sectors(child, 2, 2, 1);
+    assert_read(child, 6, -EIO, "112xxx");
+    g_assert_cmpint(bdrv_co_pwrite_zeroes(child, 3 * SECTOR, SECTOR, 0), ==, 0);
+    assert_read(child, 6, -EILSEQ, "11201x");
+    write_sectors(child, 4, 3, 2);
+    assert_read(child, 6, 0, "112033");
+    close_disk(child);
+}
+
+/* Write 1, then 2 with a flush that fails in between: what is there, and what a second flush makes durable. */
+static void coroutine_fn failed_flush(BdrvSimFlushFailure mode, const char *seen, const char *durable)
+{
+    BdrvChild *child = new_disk();
+
+    write_sectors(child, 0, 9, 2);
+    g_assert_cmpint(bdrv_co_flush(child), ==, 0);
+    write_sectors(child, 0, 1, 1);
+    bdrv_simdisk_set_flush_failure(disk, mode);
+    bdrv_simdisk_fail(disk, BDRV_SIM_FLUSH, 1, 1, EIO);
+    g_assert_cmpint(bdrv_co_flush(child), ==, -EIO);
+    write_sectors(child, 1, 2, 1);
+    assert_sectors(disk, seen);
+    g_assert_cmpint(bdrv_co_flush(child), ==, 0);
+    assert_sectors(disk, seen);
+    g_autoptr(BdrvSimCut) cut = bdrv_simdisk_cut(disk);
+    assert_cut(cut, NULL, durable);
+    close_disk(child);
+}
+
+static void coroutine_fn failed_flush_keeps(void)
+{
+    failed_flush(BDRV_SIM_FLUSH_KEEPS, "12", "12");
+}
+
+static void coroutine_fn failed_flush_forgets(void)
+{
+    failed_flush(BDRV_SIM_FLUSH_FORGETS, "12", "92");
+}
+
+static void coroutine_fn failed_flush_drops(void)
+{
+    failed_flush(BDRV_SIM_FLUSH_DROPS, "92", "92");
+}
+
+static void coroutine_fn dropped_bytes_leave_their_size(void)
+{
+    static const BdrvSimChoice kept[] = { { BDRV_SIM_KEPT } };
+    BdrvChild *child = new_disk();
+
+    bdrv_simdisk_set_flush_failure(disk, BDRV_SIM_FLUSH_DROPS);
+    bdrv_simdisk_fail(disk, BDRV_SIM_FLUSH, 1, 1, EIO);
+    write_sectors(child, DISK_BYTES / SECTOR, 1, 1);
+    g_assert_cmpint(bdrv_co_flush(child), ==, -EIO);
+    g_assert_cmpint(bdrv_simdisk_length(disk), ==, DISK_BYTES + SECTOR);
+    g_autoptr(BdrvSimCut) cut = bdrv_simdisk_cut(disk);
+    g_autoptr(BdrvSimDisk) with = bdrv_simcut_disk(cut, kept, "with");
+    g_autoptr(BdrvSimDisk) without = bdrv_simcut_disk(cut, NULL, "without");
+    char byte;
+    bdrv_simdisk_peek(with, DISK_BYTES, &byte, 1);
+    g_assert_cmpint(byte, ==, 0);
+    g_assert_cmpint(bdrv_simdisk_length(with), ==, DISK_BYTES + SECTOR);
+    g_assert_cmpint(bdrv_simdisk_length(without), ==, DISK_BYTES);
+    close_disk(child);
+}
+
+static void coroutine_fn states_are_saved(void)
+{
+    BdrvChild *child = new_disk();
+
+    write_sectors(child, 0, 1, 1);
+    g_assert_cmpint(bdrv_co_flush(child), ==, 0);
+    write_sectors(child, 1, 2, 1);
+    bdrv_simdisk_set_bad(disk, 3 * SECTOR, 1, EIO);
+    g_autoptr(BdrvSimSaved) saved = bdrv_simdisk_save(disk);
+    for (unsigned round = 0; round < 2; round++) {
+        write_sectors(child, 0, 5, 4);
+        g_assert_cmpint(bdrv_co_flush(child), ==, 0);
+        g_assert_cmpint(bdrv_co_pwrite(child, DISK_BYTES, 1, "x", 0), ==, 0);
+        bdrv_simdisk_restore(disk, saved);
+        assert_sectors(disk, "1200");
+        g_assert_cmpint(bdrv_simdisk_length(disk), ==, DISK_BYTES);
+        assert_read(child, 4, -EIO, "120x");
+        g_autoptr(BdrvSimCut) cut = bdrv_simdisk_cut(disk);
+        g_assert_cmpuint(bdrv_simcut_count(cut), ==, 1); /* the second write is not durable again */
+        assert_cut(cut, NULL, "1000");
+    }
+    g_assert_cmpint(bdrv_co_flush(child), ==, 0);
+    g_autoptr(BdrvSimCut) cut = bdrv_simdisk_cut(disk);
+    assert_cut(cut, NULL, "1200");
+    close_disk(child);
+}
+
 static void coroutine_fn sparse_and_exported(void)
 {
     g_autofree char *path = g_strdup_printf("%s/simdisk-%d", g_get_tmp_dir(), (int)getpid());
@@ -389,6 +597,16 @@ static const struct {
     { "/simdisk/the hook takes a cut at every request", hook_takes_cuts },
     { "/simdisk/random losses leave old or new in each sector", random_losses },
     { "/simdisk/delays reorder requests", delays_reorder },
+    { "/simdisk/a resize and the data behind it survive apart", size_apart_from_data },
+    { "/simdisk/bytes without their size go with a truncate", bytes_without_size_go_with_a_truncate },
+    { "/simdisk/a hole past the end does not extend", a_hole_does_not_extend },
+    { "/simdisk/a call does part of its work and fails", calls_fail_partly },
+    { "/simdisk/latent errors last until the sector is rewritten", latent_errors },
+    { "/simdisk/a failed flush keeps pages dirty", failed_flush_keeps },
+    { "/simdisk/a failed flush forgets pages", failed_flush_forgets },
+    { "/simdisk/a failed flush drops pages", failed_flush_drops },
+    { "/simdisk/dropped bytes leave their size", dropped_bytes_leave_their_size },
+    { "/simdisk/a state is saved and gone back to", states_are_saved },
     { "/simdisk/a large disk with little data costs little and is exported", sparse_and_exported },
     { "/simdisk/names are found and unique", names },
 };
