@@ -123,9 +123,11 @@ static void run_case(gconstpointer data)
     conformance_run(&test->stack, &run);
 }
 
+static GPtrArray *cases; /* as long as the program; GLib drops its own list before leaks are looked for */
+
 static void add_case(unsigned image, unsigned engine, unsigned mode, unsigned run)
 {
-    Case *test = g_new(Case, 1); /* as long as the program */
+    Case *test = g_new(Case, 1);
     g_autofree char *path = g_strdup_printf("/engines/%s/%s, %s, %s", images[image].name,
                                             engines[engine].name, modes[mode].name, runs[run].name);
 
@@ -147,6 +149,7 @@ static void add_case(unsigned image, unsigned engine, unsigned mode, unsigned ru
             .data = &images[image].file,
         },
     };
+    g_ptr_array_add(cases, test);
     g_test_add_data_func(path, test, run_case);
 }
 
@@ -155,6 +158,7 @@ int main(int argc, char **argv)
     bool all = g_getenv("BDRV_TEST_LONG") != NULL;
 
     g_test_init(&argc, &argv, NULL);
+    cases = g_ptr_array_new();
     for (unsigned i = 0; i < G_N_ELEMENTS(images); i++) {
         for (unsigned e = 0; e < G_N_ELEMENTS(engines); e++) {
             for (unsigned m = 0; m < G_N_ELEMENTS(modes); m++) {
