@@ -134,7 +134,10 @@ bool coroutine_fn blk_co_close(BlockBackend *blk, GError **errp)
     filename = g_strdup(blk_bs(blk)->filename);
     bdrv_gate_shut(blk->gate);
     if (blk->root->used & BDRV_RIGHT_WRITE) {
+        /* Not beside a check or a resize by another handle: those count on being alone. */
+        bdrv_graph_begin_change(blk->graph);
         set_close_error(bdrv_co_flush(&blk->root->child), "flushing", filename, &error);
+        bdrv_graph_end_change(blk->graph);
     }
     set_close_error(bdrv_co_root_detach(blk->root), "closing", filename, &error);
     blk_free(blk);

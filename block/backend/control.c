@@ -39,16 +39,24 @@ void blk_drain_end(BlockBackend *blk)
     blk_run_blocking(blk, run_drain_end, NULL);
 }
 
-/* Inside a request a drain would wait for itself. */
-static bool coroutine_fn drain_or_fail(BlockBackend *blk, GError **errp)
+/* Alone with the image: no request inside, and no other change under way. Inside a request that would wait for itself. */
+static bool coroutine_fn begin_change(BlockBackend *blk, GError **errp)
 {
-    int ret = blk_co_drain_begin(blk);
+    int ret = bdrv_graph_begin_change(blk_graph(blk));
 
     if (ret < 0) {
         g_set_error(errp, BDRV_ERROR, -ret, "'%s' cannot be changed from inside one of its requests",
                     blk_filename(blk));
+        return false;
     }
-    return ret == 0;
+    blk_co_drain_begin(blk);
+    return true;
+}
+
+static void coroutine_fn end_change(BlockBackend *blk)
+{
+    blk_co_drain_end(blk);
+    bdrv_graph_end_change(blk_graph(blk));
 }
 
 /* ---- truncate ---- */
@@ -65,23 +73,23 @@ typedef struct TruncateCall {
 static int coroutine_fn run_truncate(BlockBackend *blk, void *opaque)
 {
     TruncateCall *call = opaque;
-    unsigned used = blk->root->used, shared = blk->root->shared;
+    unsigned used, shared;
 
+    if (!begin_change(blk, call->errp)) {
+        return 0;
+    }
+    used = blk->root->used;
+    shared = blk->root->shared;
     if (blk_is_read_only(blk)) {
         g_set_error(call->errp, BDRV_ERROR, EACCES, "'%s' is read-only; open it read-write to resize it",
                     blk_filename(blk));
-        return 0;
-    }
-    if (!drain_or_fail(blk, call->errp)) {
-        return 0;
-    }
-    /* The right to resize is held by who opened for it, others take it for the moment. */
-    if (bdrv_co_root_set_rights(blk->root, used | BDRV_RIGHT_RESIZE, shared, call->errp)) {
+    } else if (bdrv_co_root_set_rights(blk->root, used | BDRV_RIGHT_RESIZE, shared, call->errp)) {
+        /* The right to resize is held by who opened for it, others take it for the moment. */
         call->ok = bdrv_co_truncate(&blk->root->child, call->length, call->exact, call->prealloc, call->flags,
                                     call->errp);
         bdrv_co_root_set_rights(blk->root, used, shared, NULL);
     }
-    blk_co_drain_end(blk);
+    end_change(blk);
     return 0;
 }
 
@@ -113,7 +121,7 @@ static int coroutine_fn run_check(BlockBackend *blk, void *opaque)
     GError *error = NULL;
     int ret;
 
-    if (!drain_or_fail(blk, call->errp)) {
+    if (!begin_change(blk, call->errp)) {
         return 0;
     }
     ret = bdrv_co_check(blk_bs(blk), call->result, call->fix, &error);
@@ -124,7 +132,7 @@ static int coroutine_fn run_check(BlockBackend *blk, void *opaque)
     if (error) {
         g_propagate_error(call->errp, error);
     }
-    blk_co_drain_end(blk);
+    end_change(blk);
     return 0;
 }
 
@@ -140,7 +148,7 @@ bool blk_check(BlockBackend *blk, BdrvCheckResult *result, BdrvCheckFix fix, GEr
 
 /* ---- reopen ---- */
 
-/* @options: taken. Between begin_reopen and end_reopen. */
+/* @options: taken. Between bdrv_graph_begin_change() and bdrv_graph_end_change(). */
 static bool coroutine_fn reopen(BlockBackend *blk, BdrvOptions *options, BdrvOpenFlags flags, GError **errp)
 {
     bool given = false;
@@ -167,14 +175,14 @@ bool coroutine_fn blk_co_reopen(BlockBackend *blk, BdrvOptions *options_taken, B
     BdrvOptions *options = options_taken ? options_taken : bdrv_options_new();
     bool ok;
 
-    if (bdrv_graph_begin_reopen(graph) < 0) {
+    if (bdrv_graph_begin_change(graph) < 0) {
         bdrv_options_free(options);
         g_set_error(errp, BDRV_ERROR, EDEADLK, "'%s' cannot be changed from inside one of its requests",
                     blk_filename(blk));
         return false;
     }
     ok = reopen(blk, options, flags, errp);
-    bdrv_graph_end_reopen(graph);
+    bdrv_graph_end_change(graph);
     return ok;
 }
 

@@ -15,7 +15,7 @@ BdrvGraph *bdrv_graph_new(void)
 
     atomic_init(&graph->refs, 1);
     co_mutex_init(&graph->edit_lock);
-    co_mutex_init(&graph->reopen_lock);
+    co_mutex_init(&graph->change_lock);
     pthread_mutex_init(&graph->lock, NULL);
     graph->by_name = g_hash_table_new(g_str_hash, g_str_equal);
     graph->nodes = g_ptr_array_new();
@@ -41,7 +41,7 @@ void bdrv_graph_unref(BdrvGraph *graph)
     g_hash_table_unref(graph->by_name);
     pthread_mutex_destroy(&graph->lock);
     co_mutex_destroy(&graph->edit_lock);
-    co_mutex_destroy(&graph->reopen_lock);
+    co_mutex_destroy(&graph->change_lock);
     g_free(graph);
 }
 
@@ -74,16 +74,16 @@ bool bdrv_graph_ask_gate(BdrvGraph *graph, const BlockDriverState *parent, const
     return gate(opaque, parent->node_name, filename, format, guess, errp);
 }
 
-int coroutine_fn bdrv_graph_begin_reopen(BdrvGraph *graph)
+int coroutine_fn bdrv_graph_begin_change(BdrvGraph *graph)
 {
     if (co_get_request()) {
-        return -EDEADLK; /* the reopen that runs may be waiting for this request */
+        return -EDEADLK; /* the change that is made may be waiting for this request */
     }
-    co_mutex_lock(&graph->reopen_lock);
+    co_mutex_lock(&graph->change_lock);
     return 0;
 }
 
-void coroutine_fn bdrv_graph_end_reopen(BdrvGraph *graph)
+void coroutine_fn bdrv_graph_end_change(BdrvGraph *graph)
 {
-    co_mutex_unlock(&graph->reopen_lock);
+    co_mutex_unlock(&graph->change_lock);
 }

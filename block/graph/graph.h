@@ -116,9 +116,13 @@ int coroutine_fn bdrv_co_root_detach(BdrvEdge *edge);
 /** bdrv_co_root_set_rights() - ask for other rights; EBUSY. Giving up rights never fails. */
 bool coroutine_fn bdrv_co_root_set_rights(BdrvEdge *edge, unsigned used, unsigned shared, GError **errp);
 
-/** bdrv_graph_begin_reopen() / _end_reopen() - one reopen at a time; -EDEADLK inside a request */
-int coroutine_fn bdrv_graph_begin_reopen(BdrvGraph *graph);
-void coroutine_fn bdrv_graph_end_reopen(BdrvGraph *graph);
+/**
+ * bdrv_graph_begin_change() / _end_change() - around what changes an image as a whole, before it drains
+ * One reopen, resize or check at a time: a drain keeps requests out, but not others who drained too.
+ * Returns: -EDEADLK inside a request.
+ */
+int coroutine_fn bdrv_graph_begin_change(BdrvGraph *graph);
+void coroutine_fn bdrv_graph_end_change(BdrvGraph *graph);
 
 /* ---- gate (gate.c) ---- */
 

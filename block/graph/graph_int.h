@@ -7,12 +7,12 @@
 #include "block/graph/graph.h"
 
 /*
- * Lock order: reopen_lock, edit_lock (both over I/O), then a gate's lock or lock (both short, never together).
+ * Lock order: change_lock, edit_lock (both over I/O), then a gate's lock or lock (both short, never together).
  */
 struct BdrvGraph {
     _Atomic unsigned refs;
     CoMutex edit_lock;    /* serialises edits, drains' bookkeeping and closing of nodes */
-    CoMutex reopen_lock;  /* one reopen at a time, from reading the old options to setting the new */
+    CoMutex change_lock;  /* one reopen, resize or check at a time: a drain keeps out requests, not other drainers */
     pthread_mutex_t lock; /* the short lock; writers of the structure hold both */
     GHashTable *by_name;  /* lock: node_name -> BlockDriverState *, published nodes */
     GPtrArray *nodes;     /* lock: BdrvNode *, private ones too, in order of making */

@@ -76,12 +76,23 @@ static int coroutine_fn slow_co_flush(BlockDriverState *bs)
     return slow->flush_result;
 }
 
+/* What changes the image as a whole is alone with it. */
+static void coroutine_fn change(SlowState *slow)
+{
+    g_assert_cmpint(slow->changes++, ==, 0);
+    for (unsigned i = atomic_load(&slow->reschedules); i > 0; i--) {
+        co_reschedule();
+    }
+    slow->changes--;
+}
+
 static bool coroutine_fn slow_co_truncate(BlockDriverState *bs, int64_t length, bool exact, BdrvPrealloc prealloc,
                                           BdrvRequestFlags flags, GError **errp)
 {
     SlowState *slow = bs->opaque;
 
     g_assert_cmpint(slow->drained, ==, 1);
+    change(slow);
     slow->used_in_truncate = slow->used;
     bdrv_set_length(bs, length);
     return true;
@@ -116,6 +127,7 @@ static bool coroutine_fn slow_co_reopen_prepare(BlockDriverState *bs, const Bdrv
     SlowState *slow = bs->opaque;
 
     g_assert_cmpint(slow->busy, ==, 0);
+    change(slow);
     if (slow->refuse_reopen) {
         g_set_error(errp, BDRV_ERROR, EPERM, "not now");
         return false;

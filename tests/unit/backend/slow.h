@@ -27,6 +27,7 @@ typedef struct SlowState {
     bool drain_in_read;       /* a read tries to drain its own node ... */
     int drain_result;         /* ... with this result */
     unsigned prepared, committed, aborted;
+    int changes;              /* resizes and reopens under way: never more than one */
     bool refuse_reopen;
     bool last_reopen_wrote;
 } SlowState;

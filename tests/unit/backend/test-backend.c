@@ -502,6 +502,46 @@ static void test_queue_bounds(void)
     must_close(blk);
 }
 
+static void coroutine_fn reopen_often(void *opaque)
+{
+    for (unsigned i = 0; i < 8; i++) {
+        GError *error = NULL;
+
+        blk_co_reopen(opaque, NULL, BDRV_O_RDWR | (i % 2 ? BDRV_O_UNMAP : 0), &error);
+        g_assert_no_error(error);
+        co_reschedule();
+    }
+}
+
+/* A drain keeps requests out, but not who drained as well. */
+static void test_one_change_at_a_time(void)
+{
+    for (uint64_t seed = 1; seed <= 10; seed++) {
+        AioSim *sim = aio_sim_new(seed);
+        AioContext *ctx[] = { aio_sim_context_new(sim), aio_sim_context_new(sim) };
+        GError *error = NULL;
+
+        aio_context_enter(ctx[0]);
+        BdrvGraph *graph = bdrv_graph_new();
+        BlockBackend *blk = slow_open(graph, "driver=slow,node-name=disk", BDRV_O_RDWR);
+        slow_state(graph, "disk")->reschedules = 3;
+        co_start(ctx[1], co_new(reopen_often, blk));
+        for (int64_t i = 1; i <= 8; i++) {
+            blk_truncate(blk, i * 4096, true, BDRV_PREALLOC_OFF, 0, &error);
+            g_assert_no_error(error);
+        }
+        while (aio_context_run(ctx[0], true)) {
+        }
+        g_assert_cmpuint(slow_state(graph, "disk")->committed, >, 0);
+        g_assert_true(blk_close(blk, NULL));
+        bdrv_graph_unref(graph);
+        aio_context_leave(ctx[0]);
+        aio_context_unref(ctx[0]);
+        aio_context_unref(ctx[1]);
+        aio_sim_free(sim);
+    }
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -518,6 +558,7 @@ int main(int argc, char **argv)
     g_test_add_func("/backend/layers are what images are made of", test_layers);
     g_test_add_func("/backend/a copy is a request on both handles", test_copy);
     g_test_add_func("/backend/truncate has the right to resize for the moment", test_truncate_rights);
+    g_test_add_func("/backend/a resize and a reopen are not made at the same time", test_one_change_at_a_time);
     g_test_add_func("/queue/order and depth", test_queue_order_and_depth);
     g_test_add_func("/queue/a long ring leaves the loop its turn", test_queue_long);
     g_test_add_func("/queue/the eventfd tells of completions", test_queue_eventfd);
