@@ -12,6 +12,7 @@
 
 struct AioSim {
     uint64_t state[4];
+    uint64_t trace; /* of all draws: what there was to choose from, and what was chosen */
     int64_t now_ns;
     unsigned yield_percent;
     AioContext *contexts; /* in the order they were made */
@@ -39,6 +40,16 @@ static uint64_t rotl(uint64_t x, int k)
     return (x << k) | (x >> (64 - k));
 }
 
+static void note(AioSim *sim, uint64_t what)
+{
+    sim->trace = (rotl(sim->trace, 23) ^ what) * 0x9e3779b97f4a7c15ULL;
+}
+
+uint64_t aio_sim_trace(const AioSim *sim)
+{
+    return sim->trace;
+}
+
 /* xoshiro256** of Blackman and Vigna (public domain algorithm) */
 uint64_t aio_sim_random(AioSim *sim)
 {
@@ -52,12 +63,14 @@ uint64_t aio_sim_random(AioSim *sim)
     s[0] ^= s[3];
     s[2] ^= t;
     s[3] = rotl(s[3], 45);
+    note(sim, result);
     return result;
 }
 
 /* 0 .. n - 1; the bias of the multiplication is below n / 2^32 */
 static unsigned draw(AioSim *sim, unsigned n)
 {
+    note(sim, n);
     return (unsigned)(((aio_sim_random(sim) >> 32) * n) >> 32);
 }
 
@@ -339,6 +352,7 @@ static bool jump_to_timer(AioSim *sim)
         return false;
     }
     sim->now_ns = MAX(sim->now_ns, first);
+    note(sim, (uint64_t)sim->now_ns);
     return true;
 }
 

@@ -5,6 +5,7 @@
  * with much to read could keep the loop from its other work: every 64th gives way.
  */
 
+#include "block/loop/context.h"
 #include "drivers/file-posix/engine.h"
 
 #include <errno.h>
@@ -18,6 +19,9 @@ int coroutine_fn file_nowait_read(FileIo *io)
     FileState *s = io->s;
     int ret;
 
+    if (G_UNLIKELY(aio_context_sim(aio_context_current()) != NULL)) {
+        return -EAGAIN; /* no seed determines what the page cache has */
+    }
     do {
         file_io_step(io);
         ssize_t done = s->calls->preadv2(s->h.fd, io->vec, io->count, io->offset + io->done, RWF_NOWAIT);

@@ -187,6 +187,9 @@ BDRV_API void aio_sim_free(AioSim *sim); /* all its contexts must be gone */
 BDRV_API uint64_t aio_sim_random(AioSim *sim); /* a draw from the run's generator */
 BDRV_API AioContext *aio_sim_context_new(AioSim *sim); /* NULL beyond AIO_CONTEXT_MAX */
 
+/** aio_sim_trace() - a hash of all that was drawn so far and of what there was to choose from: equal for equal runs */
+BDRV_API uint64_t aio_sim_trace(const AioSim *sim);
+
 /** aio_sim_step() - let one context do one thing; false if nothing is ready and no timer is armed */
 BDRV_API bool blocking_fn aio_sim_step(AioSim *sim);
 
