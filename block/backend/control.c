@@ -39,7 +39,7 @@ void blk_drain_end(BlockBackend *blk)
     blk_run_blocking(blk, run_drain_end, NULL);
 }
 
-/* Alone with the image: no request inside, and no other change under way. Inside a request that would wait for itself. */
+/* Alone with the image: no request inside, no other change under way. Inside a request that would wait for itself. */
 static bool coroutine_fn begin_change(BlockBackend *blk, GError **errp)
 {
     int ret = bdrv_graph_begin_change(blk_graph(blk));

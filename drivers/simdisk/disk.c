@@ -186,6 +186,9 @@ void sim_disk_draw_delay(BdrvSimDisk *disk, int64_t *before_ns, int64_t *after_n
         *before_ns = (int64_t)(sim_random(&disk->random) % (uint64_t)(total + 1));
         *after_ns = total - *before_ns;
     }
+    if (disk->stall_one_in && sim_random(&disk->random) % disk->stall_one_in == 0) {
+        *before_ns += (int64_t)(sim_random(&disk->random) % (uint64_t)(disk->max_stall_ns + 1));
+    }
     pthread_mutex_unlock(&disk->lock);
 }
 
@@ -467,6 +470,11 @@ void bdrv_simdisk_set_capacity(BdrvSimDisk *disk, int64_t bytes)
 void bdrv_simdisk_set_delay(BdrvSimDisk *disk, int64_t min_ns, int64_t max_ns)
 {
     WITH_LOCK(disk, (disk->min_delay_ns = MIN(min_ns, max_ns), disk->max_delay_ns = max_ns));
+}
+
+void bdrv_simdisk_set_stall(BdrvSimDisk *disk, unsigned one_in, int64_t max_ns)
+{
+    WITH_LOCK(disk, (disk->stall_one_in = one_in, disk->max_stall_ns = MAX(max_ns, 0)));
 }
 
 void bdrv_simdisk_fail(BdrvSimDisk *disk, unsigned kinds, unsigned nth, int count, int error)

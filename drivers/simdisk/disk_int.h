@@ -28,7 +28,8 @@ struct BdrvSimDisk {
     BdrvLimits limits;
     unsigned unsupported;
     bool is_volatile, fua;
-    int64_t capacity, min_delay_ns, max_delay_ns;
+    int64_t capacity, min_delay_ns, max_delay_ns, max_stall_ns;
+    unsigned stall_one_in;
     BdrvSimHook *hook;
     void *hook_opaque;
 };

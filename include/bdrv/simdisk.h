@@ -72,6 +72,11 @@ BDRV_API void bdrv_simdisk_set_capacity(BdrvSimDisk *disk, int64_t bytes);
  * reordered. In a deterministic run the clock is virtual. 0, 0: none.
  */
 BDRV_API void bdrv_simdisk_set_delay(BdrvSimDisk *disk, int64_t min_ns, int64_t max_ns);
+/**
+ * bdrv_simdisk_set_stall() - about one call in @one_in (0: none) takes up to @max_ns longer before its effect
+ * While it is stuck others go on for long: what it found out before may be true no more.
+ */
+BDRV_API void bdrv_simdisk_set_stall(BdrvSimDisk *disk, unsigned one_in, int64_t max_ns);
 
 /**
  * bdrv_simdisk_fail() - let calls fail

@@ -96,10 +96,15 @@ void conformance_file_teardown(const ConformanceStack *stack, const char *id, co
     g_unlink(base);
 }
 
+static void report(void *opaque, bool is_corruption, const char *text)
+{
+    g_printerr("check: %s\n", text);
+}
+
 void conformance_check_image(const ConformanceStack *stack, BdrvGraph *graph, const char *id, const char *dir)
 {
     g_autofree char *text = conformance_expand(stack->options, id, dir);
-    BdrvCheckResult result = { 0 };
+    BdrvCheckResult result = { .report = report };
     GError *error = NULL;
     BlockBackend *blk = blk_open(graph, NULL, bdrv_options_parse(text, NULL, NULL),
                                  BDRV_O_CHECK | (stack->flags & BDRV_O_NOCACHE), &error);

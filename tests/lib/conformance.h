@@ -8,10 +8,15 @@
  * A run goes in rounds. In a round some requests (read, write, write-zeroes, discard, flush, status,
  * copy) run at once, spread over the contexts; then the model learns what they did. Between rounds
  * the image may be reopened, resized, or compared as a whole. Where requests of one round overlap,
- * either order is right, for each part of a sector by itself.
+ * either order is right unless one had ended before the other began, for each part of a sector by itself.
+ *
+ * What a run does is drawn first (history.h) and then carried out, so that it can be replayed and reduced.
  */
 
 #include <bdrv/bdrv.h>
+
+#define CONFORMANCE_MAX_CONTEXTS 8
+#define CONFORMANCE_MAX_REQUESTS 256
 
 typedef enum ConformanceMode {
     CONFORMANCE_THREADS, /* each context has its thread */
@@ -19,6 +24,9 @@ typedef enum ConformanceMode {
 } ConformanceMode;
 
 typedef struct ConformanceStack ConformanceStack;
+typedef struct ConformanceRun ConformanceRun;
+typedef struct History History;
+
 struct ConformanceStack {
     const char *name;
     const char
@@ -30,6 +38,7 @@ struct ConformanceStack {
     bool resize;         /* blk_truncate() works */
     int64_t room;        /* it cannot shrink, but grows up to so many bytes; instead of resize */
     bool torn_reads;     /* a read beside a write may mix both anywhere: the page cache promises no sector */
+    bool crowded;        /* small requests that free and allocate: much happens in few clusters */
     bool no_discard;     /* leave discards out */
     bool no_reopen;      /* blk_reopen() does not work */
     bool volatile_names; /* the disk is gone when it is closed: never reopen */
@@ -46,19 +55,35 @@ struct ConformanceStack {
     const void *data; /* of setup and inspect */
 };
 
-typedef struct ConformanceRun {
+struct ConformanceRun {
     ConformanceMode mode;
-    unsigned contexts;    /* 1 .. 8 */
-    unsigned concurrency; /* requests of a round, 1 .. 64 */
+    unsigned contexts;    /* 1 .. CONFORMANCE_MAX_CONTEXTS */
+    unsigned concurrency; /* requests of a round, 1 .. CONFORMANCE_MAX_REQUESTS - 1 */
+    unsigned lanes;       /* so many of them at a time; 0: all */
     bool idle;            /* threads: contexts are not run between rounds; else they are, as an embedder's loop */
     bool overlap;         /* requests of a round may overlap */
+    bool races;           /* beside them: drains, reopens, other handles, growth, cancelled requests */
     unsigned rounds;
     unsigned reopen_every; /* rounds between closing and opening again, on average; 0: never */
+    int yield; /* deterministic: how often coroutines yield where they need not, percent; 0: 20, -1: never */
     uint64_t seed;
-} ConformanceRun;
+};
 
-/** conformance_run() - fails the test (g_assert) with seed and place at the first difference */
-void blocking_fn conformance_run(const ConformanceStack *stack, const ConformanceRun *run);
+typedef struct ConformanceResult {
+    uint64_t trace; /* of a deterministic run: a hash of all decisions and all results */
+    uint64_t requests;
+} ConformanceResult;
+
+/** conformance_run() - fails the test (g_error) with seed and place at the first difference */
+ConformanceResult blocking_fn conformance_run(const ConformanceStack *stack, const ConformanceRun *run);
+
+/** conformance_play() - the same with a history that fits the stack */
+ConformanceResult blocking_fn conformance_play(const ConformanceStack *stack, const History *history);
+
+static inline bool conformance_can_resize(const ConformanceStack *stack)
+{
+    return stack->resize || stack->room;
+}
 
 /** conformance_expand() - "%ID%" and "%DIR%" in a text; caller frees */
 char *conformance_expand(const char *text, const char *id, const char *dir);

@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The stacks that histories run on. To add one: a row, with a setup function if something has to be made first.
+ * Those of conformance_stacks[] are run in every way by the conformance test, those of race_stacks[] are made
+ * for races: few clusters of 512 bytes, caches of two slices, a disk that reorders and stalls.
+ */
+
+#include "stacks.h"
+
+#include <bdrv/simdisk.h>
+#include <string.h>
+
+#include "files.h"
+
+#define MIB (1024 * 1024)
+
+/* ---- simdisk ---- */
+
+typedef struct SimSetup {
+    BdrvLimits limits;
+    unsigned unsupported;
+    bool no_fua, slow;
+    int64_t extra; /* bytes that the disk is longer than the image */
+} SimSetup;
+
+static void sim_setup(const ConformanceStack *stack, BdrvGraph *graph, const char *id, const char *dir,
+                      uint8_t *content)
+{
+    const SimSetup *setup = stack->data;
+    BdrvSimDisk *disk = bdrv_simdisk_new(id, stack->length + (setup ? setup->extra : 0));
+
+    g_assert_nonnull(disk);
+    if (setup) {
+        bdrv_simdisk_set_limits(disk, &setup->limits);
+        bdrv_simdisk_set_unsupported(disk, setup->unsupported);
+        bdrv_simdisk_set_fua(disk, !setup->no_fua);
+        bdrv_simdisk_set_delay(disk, 0, setup->slow ? 20000 : 0);
+    }
+}
+
+/* Whoever sets a disk up keeps it with one reference; all nodes are closed. */
+static void forget_disk(const char *name)
+{
+    BdrvSimDisk *disk = bdrv_simdisk_find(name);
+
+    g_assert_nonnull(disk);
+    bdrv_simdisk_unref(disk);
+    bdrv_simdisk_unref(disk);
+    g_assert_null(bdrv_simdisk_find(name));
+}
+
+static void sim_teardown(const ConformanceStack *stack, const char *id, const char *dir)
+{
+    forget_disk(id);
+}
+
+static const ConformanceFile window = { .format = "raw", .extra = 100 };
+
+static const ConformanceFile qcow2 = { .format = "qcow2" };
+static const ConformanceFile qcow2_small = { .format = "qcow2", .options = "cluster_size=512" };
+static const ConformanceFile qcow2_v2 = { .format = "qcow2", .options = "compat=0.10,cluster_size=4k" };
+static const ConformanceFile qcow2_bits = { .format = "qcow2", .options = "cluster_size=1k,refcount_bits=1" };
+static const ConformanceFile qcow2_large = { .format = "qcow2", .options = "cluster_size=2M,refcount_bits=64" };
+static const ConformanceFile qcow2_over_raw = { .format = "qcow2", .options = "cluster_size=4k", .backing = "raw" };
+static const ConformanceFile qcow2_over_qcow2 = { .format = "qcow2", .backing = "qcow2" };
+static const ConformanceFile qcow2_v2_over_raw = { .format = "qcow2", .options = "compat=0.10", .backing = "raw" };
+
+static const SimSetup blocks = {
+    .limits = { .request_alignment = 4096, .mem_alignment = 512, .max_transfer = 65536 }
+};
+static const SimSetup picky = { .limits = { .request_alignment = 512,
+                                            .max_iov = 2,
+                                            .max_transfer = 9000,
+                                            .pwrite_zeroes_alignment = 4096,
+                                            .max_pwrite_zeroes = 20000,
+                                            .pdiscard_alignment = 4096,
+                                            .max_pdiscard = 20000 } };
+static const SimSetup poor = { .limits = { .request_alignment = 1 },
+                               .unsupported = BDRV_SIM_ZERO | BDRV_SIM_DISCARD | BDRV_SIM_COPY,
+                               .no_fua = true };
+static const SimSetup slow = { .limits = { .request_alignment = 512 }, .slow = true };
+static const SimSetup longer = { .limits = { .request_alignment = 512 }, .extra = 5000 };
+
+/* ---- qcow2 on simdisk, for races ---- */
+
+typedef struct RaceSetup {
+    const char *create; /* options */
+    bool backing;
+} RaceSetup;
+
+#define RACE_DELAY_NS 20000
+#define RACE_STALL_NS 2000000
+#define RACE_STALL_ONE_IN 24
+
+static void make_slow(BdrvSimDisk *disk)
+{
+    bdrv_simdisk_set_delay(disk, 0, RACE_DELAY_NS);
+    bdrv_simdisk_set_stall(disk, RACE_STALL_ONE_IN, RACE_STALL_NS);
+}
+
+static BdrvSimDisk *add_disk(const char *name, int64_t bytes)
+{
+    BdrvSimDisk *disk = bdrv_simdisk_new(name, bytes);
+
+    g_assert_nonnull(disk);
+    bdrv_simdisk_set_volatile(disk, false); /* no power is cut here: keep no log */
+    return disk;
+}
+
+static void race_setup(const ConformanceStack *stack, BdrvGraph *graph, const char *id, const char *dir,
+                       uint8_t *content)
+{
+    const RaceSetup *how = stack->data;
+    BdrvSimDisk *disk = add_disk(id, how ? 0 : stack->length);
+    g_autofree char *filename = g_strdup_printf("simdisk:%s", id);
+    GError *error = NULL;
+
+    if (how) {
+        BdrvOptions *options = bdrv_options_parse(how->create, NULL, &error);
+
+        g_assert_no_error(error);
+        bdrv_options_set_int(options, "size", stack->length);
+        bdrv_create_image(graph, "qcow2", filename, options, &error);
+        g_assert_no_error(error);
+    }
+    make_slow(disk);
+    if (how && how->backing) {
+        g_autofree char *name = g_strdup_printf("%s-backing", id);
+        int64_t length = stack->length * 3 / 4 + 100;
+        BdrvSimDisk *backing = add_disk(name, length);
+
+        memset(content, 0x5a, (size_t)length);
+        bdrv_simdisk_poke(backing, 0, content, (size_t)length);
+        make_slow(backing);
+    }
+}
+
+static void race_teardown(const ConformanceStack *stack, const char *id, const char *dir)
+{
+    const RaceSetup *how = stack->data;
+    g_autofree char *backing = g_strdup_printf("%s-backing", id);
+
+    forget_disk(id);
+    if (how && how->backing) {
+        forget_disk(backing);
+    }
+}
+
+#define SMALL "driver=qcow2,discard=unmap,l2-cache-size=1k,refcount-cache-size=1k,l2-cache-entry-size=512,"
+#define ON_DISK "file.driver=simdisk,file.disk=%ID%,file.discard=unmap"
+#define ON_FILE "file.driver=file,file.filename=%DIR%/disk,file.discard=unmap"
+
+static const RaceSetup plain = { .create = "cluster_size=512" };
+static const RaceSetup v2 = { .create = "cluster_size=512,compat=0.10" };
+static const RaceSetup wide = { .create = "cluster_size=512,refcount_bits=64" };
+static const RaceSetup overlay = { .create = "cluster_size=512,refcount_bits=1", .backing = true };
+static const RaceSetup normal = { .create = "cluster_size=4096" };
+
+#define RACE_QCOW2 .unit = 512, .crowded = true, .setup = race_setup, .teardown = race_teardown, \
+    .inspect = conformance_check_image
+
+const ConformanceStack race_stacks[] = {
+    { .name = "plain", .options = SMALL ON_DISK, .length = 24 * 1024, .room = 24 * 1024, .data = &plain, RACE_QCOW2 },
+    { .name = "version 2", .options = SMALL ON_DISK, .length = 24 * 1024, .data = &v2, RACE_QCOW2 },
+    { .name = "64-bit refcounts", .options = SMALL ON_DISK, .length = 128 * 1024, .data = &wide, RACE_QCOW2 },
+    { .name = "backing file", .options = SMALL ON_DISK ",backing.driver=simdisk,backing.disk=%ID%-backing",
+      .length = 48 * 1024, .data = &overlay, RACE_QCOW2 },
+    { .name = "default caches", .options = "driver=qcow2," ON_DISK, .length = 256 * 1024, .data = &normal,
+      RACE_QCOW2 },
+    { .name = "raw", .options = "driver=raw," ON_DISK, .length = 64 * 1024, .crowded = true, .resize = true,
+      .setup = race_setup, .teardown = race_teardown },
+    { .name = "raw file", .options = "driver=raw," ON_FILE, .length = 64 * 1024, .crowded = true, .resize = true,
+      .torn_reads = true, .setup = conformance_file_setup, .teardown = conformance_file_teardown },
+    { .name = "qcow2 file", .options = SMALL ON_FILE, .length = 48 * 1024, .crowded = true, .room = 48 * 1024,
+      .torn_reads = true, .setup = conformance_file_setup, .teardown = conformance_file_teardown,
+      .inspect = conformance_check_image, .data = &qcow2_small },
+    { .name = NULL },
+};
+
+/* ---- all others ---- */
+
+const ConformanceStack conformance_stacks[] = {
+    { .name = "simdisk",
+      .options = "driver=simdisk,disk=%ID%",
+      .length = MIB,
+      .resize = true,
+      .setup = sim_setup,
+      .teardown = sim_teardown },
+    { .name = "raw on simdisk",
+      .options = "driver=raw,file.driver=simdisk,file.disk=%ID%",
+      .length = MIB,
+      .resize = true,
+      .setup = sim_setup,
+      .teardown = sim_teardown },
+    { .name = "raw window on blocks",
+      .options = "driver=raw,offset=1000,size=1M,file.driver=simdisk,file.disk=%ID%",
+      .length = MIB,
+      .skew = 1000 % 512,
+      .setup = sim_setup,
+      .teardown = sim_teardown,
+      .data = &longer },
+    { .name = "blocks of 4096",
+      .options = "driver=raw,file.driver=simdisk,file.disk=%ID%",
+      .length = MIB,
+      .setup = sim_setup,
+      .teardown = sim_teardown,
+      .data = &blocks },
+    { .name = "limits everywhere",
+      .options = "driver=raw,file.driver=simdisk,file.disk=%ID%",
+      .length = MIB,
+      .setup = sim_setup,
+      .teardown = sim_teardown,
+      .data = &picky },
+    { .name = "nothing but reads and writes",
+      .options = "driver=raw,file.driver=simdisk,file.disk=%ID%",
+      .length = MIB,
+      .setup = sim_setup,
+      .teardown = sim_teardown,
+      .data = &poor },
+    { .name = "slow blocks of 512",
+      .options = "driver=raw,file.driver=simdisk,file.disk=%ID%",
+      .length = MIB,
+      .setup = sim_setup,
+      .teardown = sim_teardown,
+      .data = &slow },
+    { .name = "file",
+      .options = "driver=raw,file.driver=file,file.filename=%DIR%/disk",
+      .length = MIB,
+      .resize = true,
+      .torn_reads = true,
+      .setup = conformance_file_setup,
+      .teardown = conformance_file_teardown },
+    { .name = "file, threads",
+      .options = "driver=raw,file.driver=file,file.filename=%DIR%/disk,file.aio=threads",
+      .length = MIB,
+      .torn_reads = true,
+      .setup = conformance_file_setup,
+      .teardown = conformance_file_teardown },
+    { .name = "file, direct",
+      .length = MIB,
+      .flags = BDRV_O_NOCACHE,
+      .torn_reads = true,
+      .setup = conformance_file_setup,
+      .teardown = conformance_file_teardown,
+      .options = "driver=raw,file.driver=file,file.filename=%DIR%/disk" },
+    { .name = "file, direct, native",
+      .length = MIB,
+      .flags = BDRV_O_NOCACHE,
+      .torn_reads = true,
+      .setup = conformance_file_setup,
+      .teardown = conformance_file_teardown,
+      .options = "driver=raw,file.driver=file,file.filename=%DIR%/disk,file.aio=native" },
+    { .name = "file window, direct",
+      .length = MIB,
+      .flags = BDRV_O_NOCACHE,
+      .skew = 100,
+      .torn_reads = true,
+      .setup = conformance_file_setup,
+      .teardown = conformance_file_teardown,
+      .data = &window,
+      .options = "driver=raw,offset=100,file.driver=file,file.filename=%DIR%/disk" },
+    { .name = "qcow2",
+      .length = MIB,
+      .torn_reads = true,
+      .setup = conformance_file_setup,
+      .teardown = conformance_file_teardown,
+      .inspect = conformance_check_image,
+      .options = "driver=qcow2,file.driver=file,file.filename=%DIR%/disk",
+      .data = &qcow2 },
+    { .name = "qcow2, 512-byte clusters",
+      .length = MIB,
+      .torn_reads = true,
+      .setup = conformance_file_setup,
+      .teardown = conformance_file_teardown,
+      .inspect = conformance_check_image,
+      .options = "driver=qcow2,file.driver=file,file.filename=%DIR%/disk",
+      .data = &qcow2_small },
+    { .name = "qcow2 v2",
+      .length = MIB,
+      .torn_reads = true,
+      .setup = conformance_file_setup,
+      .teardown = conformance_file_teardown,
+      .inspect = conformance_check_image,
+      .options = "driver=qcow2,file.driver=file,file.filename=%DIR%/disk",
+      .data = &qcow2_v2 },
+    { .name = "qcow2, 1-bit refcounts",
+      .length = MIB,
+      .torn_reads = true,
+      .setup = conformance_file_setup,
+      .teardown = conformance_file_teardown,
+      .inspect = conformance_check_image,
+      .options = "driver=qcow2,file.driver=file,file.filename=%DIR%/disk",
+      .data = &qcow2_bits },
+    { .name = "qcow2, 2 MiB clusters",
+      .length = MIB,
+      .torn_reads = true,
+      .setup = conformance_file_setup,
+      .teardown = conformance_file_teardown,
+      .inspect = conformance_check_image,
+      .options = "driver=qcow2,file.driver=file,file.filename=%DIR%/disk",
+      .data = &qcow2_large },
+    { .name = "qcow2 over raw",
+      .length = MIB,
+      .torn_reads = true,
+      .setup = conformance_file_setup,
+      .teardown = conformance_file_teardown,
+      .inspect = conformance_check_image,
+      .options = "driver=qcow2,file.driver=file,file.filename=%DIR%/disk",
+      .data = &qcow2_over_raw },
+    { .name = "qcow2 over qcow2",
+      .length = MIB,
+      .torn_reads = true,
+      .setup = conformance_file_setup,
+      .teardown = conformance_file_teardown,
+      .inspect = conformance_check_image,
+      .options = "driver=qcow2,file.driver=file,file.filename=%DIR%/disk",
+      .data = &qcow2_over_qcow2 },
+    { .name = "qcow2 v2 over raw",
+      .length = MIB,
+      .torn_reads = true,
+      .setup = conformance_file_setup,
+      .teardown = conformance_file_teardown,
+      .inspect = conformance_check_image,
+      .options = "driver=qcow2,file.driver=file,file.filename=%DIR%/disk",
+      .data = &qcow2_v2_over_raw },
+    { .name = "qcow2, direct",
+      .length = MIB,
+      .flags = BDRV_O_NOCACHE,
+      .torn_reads = true,
+      .setup = conformance_file_setup,
+      .teardown = conformance_file_teardown,
+      .inspect = conformance_check_image,
+      .options = "driver=qcow2,file.driver=file,file.filename=%DIR%/disk",
+      .data = &qcow2 },
+    { .name = "qcow2, smallest caches",
+      .length = MIB,
+      .torn_reads = true,
+      .setup = conformance_file_setup,
+      .teardown = conformance_file_teardown,
+      .inspect = conformance_check_image,
+      .options =
+          "driver=qcow2,file.driver=file,file.filename=%DIR%/disk,l2-cache-size=1k,refcount-cache-size=1k",
+      .data = &qcow2_small },
+    { .name = NULL },
+};
+
+const ConformanceStack *conformance_find_stack(const char *name)
+{
+    const ConformanceStack *const tables[] = { race_stacks, conformance_stacks };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(tables); i++) {
+        for (const ConformanceStack *stack = tables[i]; stack->name; stack++) {
+            if (g_str_equal(stack->name, name)) {
+                return stack;
+            }
+        }
+    }
+    return NULL;
+}

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef BDRV_TEST_HISTORY_H
+#define BDRV_TEST_HISTORY_H
+
+/*
+ * What a conformance run does, drawn before it is done: so it can be written down, replayed from a file,
+ * and made smaller as long as it still fails.
+ *
+ * A history is a list of rounds. The requests of a round run at once, in lanes: those of one lane one
+ * after the other. A round of one of the last kinds stands alone and is done by the thread of the run.
+ */
+
+#include <bdrv/types.h>
+
+typedef struct ConformanceStack ConformanceStack;
+typedef struct ConformanceRun ConformanceRun;
+
+typedef enum HistoryKind {
+    HISTORY_READ,
+    HISTORY_WRITE,
+    HISTORY_ZERO,
+    HISTORY_DISCARD,
+    HISTORY_FLUSH,
+    HISTORY_STATUS,
+    HISTORY_COPY,
+    /* beside requests */
+    HISTORY_DRAIN,  /* for @turns */
+    HISTORY_REOPEN, /* read-only (even seed) or with other options (odd), for @turns; then as before */
+    HISTORY_HANDLE, /* open another handle, read with callbacks, close it at once */
+    HISTORY_GROW,   /* to the length @offset, while the requests run */
+    /* alone */
+    HISTORY_CLOSE,        /* and open again */
+    HISTORY_REOPEN_ALONE, /* with the same flags */
+    HISTORY_RESIZE,       /* to the length @offset */
+    HISTORY_COMPARE,      /* all of the content and of the block status */
+    HISTORY_KINDS,
+} HistoryKind;
+
+typedef struct HistoryOp {
+    HistoryKind kind;
+    unsigned lane;
+    int64_t offset, bytes;
+    int64_t source; /* COPY */
+    BdrvRequestFlags flags;
+    uint64_t seed; /* of the data and of how it is scattered */
+    unsigned turns;
+    bool cancel; /* made with a callback, and cancelled after @turns */
+} HistoryOp;
+
+typedef struct HistoryRound {
+    GArray *ops; /* HistoryOp */
+} HistoryRound;
+
+typedef struct History {
+    char *stack;       /* its name */
+    unsigned contexts; /* 1 .. 8; a lane runs in the context lane % contexts */
+    bool threads;      /* each context has its thread, else a deterministic run */
+    bool idle;         /* threads: contexts run only while they have requests */
+    unsigned yield;    /* deterministic: percent */
+    uint64_t schedule; /* deterministic: seed of the scheduler */
+    char *origin;      /* arguments of scripts/history that give it again; NULL: unknown */
+    GPtrArray *rounds; /* HistoryRound */
+} History;
+
+const char *history_kind_name(HistoryKind kind);
+static inline bool history_is_alone(HistoryKind kind)
+{
+    return kind >= HISTORY_CLOSE;
+}
+static inline bool history_changes(HistoryKind kind)
+{
+    return kind == HISTORY_WRITE || kind == HISTORY_ZERO || kind == HISTORY_DISCARD || kind == HISTORY_COPY;
+}
+/** history_has_range() - kinds for which offset and bytes are a range of the disk */
+static inline bool history_has_range(HistoryKind kind)
+{
+    return kind != HISTORY_FLUSH && kind != HISTORY_DRAIN && kind != HISTORY_REOPEN && kind < HISTORY_GROW;
+}
+
+History *history_new(const char *stack);
+History *history_copy(const History *history);
+void history_free(History *history);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(History, history_free)
+HistoryRound *history_add_round(History *history);
+unsigned history_count_ops(const History *history);
+
+/** history_draw() - from the run's seed; @run is not changed and nothing is done */
+History *history_draw(const ConformanceStack *stack, const ConformanceRun *run);
+/** history_fits() - whether every range lies on the disk as long as it is then, and keeps to the rules of a round */
+bool history_fits(const History *history, const ConformanceStack *stack);
+
+/** history_print() - as text, for history_parse(); caller frees */
+char *history_print(const History *history);
+History *history_parse(const char *text, GError **errp);
+
+/**
+ * history_reduce() - a smaller history that still fails
+ * @fails: tries a candidate; may change its schedule to the seed that failed
+ * @progress: told of each smaller one; may be NULL
+ */
+typedef bool HistoryFails(void *opaque, History *candidate);
+typedef void HistoryProgress(void *opaque, const History *smaller);
+History *history_reduce(const History *history, const ConformanceStack *stack, HistoryFails *fails,
+                        HistoryProgress *progress, void *opaque);
+
+#endif

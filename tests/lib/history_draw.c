@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: MIT */
+/* Drawing a history from a seed. */
+
+#include <inttypes.h>
+
+#include "tests/lib/conformance.h"
+#include "tests/lib/history.h"
+#include "tests/lib/test-node.h"
+
+#define YIELD_DEFAULT 20
+
+typedef struct Draw {
+    const ConformanceStack *stack;
+    const ConformanceRun *run;
+    uint64_t random;
+    int64_t length; /* of the disk, as it will be */
+    unsigned unit;
+    GArray *ops; /* of the round */
+} Draw;
+
+static int64_t below(Draw *d, int64_t limit)
+{
+    return test_random_below(&d->random, limit);
+}
+
+/* Most requests are small and near each other; some are on nice boundaries, some are long. */
+static void pick_range(Draw *d, int64_t *offset, int64_t *bytes)
+{
+    static const int64_t grains[] = { 1, 1, 512, 4096, 65536 };
+    int64_t grain = MAX(grains[below(d, G_N_ELEMENTS(grains))], (int64_t)d->unit);
+    int64_t most = below(d, 8) ? 20000 : 300000;
+
+    if (d->stack->crowded) {
+        most = below(d, 8) ? 4000 : 20000;
+    }
+    *offset = below(d, d->length);
+    *bytes = 1 + below(d, most);
+    *offset -= *offset % grain;
+    *bytes += (grain - *bytes % grain) % grain;
+    *bytes = MIN(*bytes, d->length - *offset);
+}
+
+static bool overlaps(int64_t a, int64_t a_bytes, int64_t b, int64_t b_bytes)
+{
+    return a < b + b_bytes && b < a + a_bytes;
+}
+
+/* Whether @op and @other meet anywhere; what both only read counts too. */
+static bool meet(const HistoryOp *op, const HistoryOp *other)
+{
+    const HistoryOp *pair[2] = { op, other };
+    int64_t at[2][2];
+
+    if (!history_has_range(op->kind) || !history_has_range(other->kind)) {
+        return false;
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        at[i][0] = pair[i]->offset;
+        at[i][1] = pair[i]->kind == HISTORY_COPY ? pair[i]->source : pair[i]->offset;
+    }
+    for (unsigned i = 0; i < 4; i++) {
+        if (overlaps(at[0][i & 1], op->bytes, at[1][i >> 1], other->bytes)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What a concurrent write does to the source of a copy is nobody's promise: copies are always apart. */
+static bool may_join(const Draw *d, const HistoryOp *op)
+{
+    if (op->kind == HISTORY_COPY && overlaps(op->source, op->bytes, op->offset, op->bytes)) {
+        return false;
+    }
+    for (unsigned i = 0; i < d->ops->len; i++) {
+        const HistoryOp *other = &g_array_index(d->ops, HistoryOp, i);
+        bool apart = !d->run->overlap || op->kind == HISTORY_COPY || other->kind == HISTORY_COPY;
+
+        if (apart && meet(op, other)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static HistoryKind pick_kind(Draw *d)
+{
+    static const HistoryKind kinds[] = {
+        HISTORY_READ,  HISTORY_READ,  HISTORY_READ, HISTORY_WRITE,   HISTORY_WRITE, HISTORY_WRITE,  HISTORY_WRITE,
+        HISTORY_ZERO,  HISTORY_ZERO,  HISTORY_DISCARD, HISTORY_FLUSH, HISTORY_STATUS, HISTORY_COPY,
+    };
+    /* Clusters come and go all the time. */
+    static const HistoryKind crowded[] = {
+        HISTORY_READ,    HISTORY_READ,    HISTORY_READ,  HISTORY_WRITE, HISTORY_WRITE,  HISTORY_WRITE,
+        HISTORY_DISCARD, HISTORY_DISCARD, HISTORY_ZERO,  HISTORY_FLUSH, HISTORY_STATUS, HISTORY_COPY,
+    };
+    static const HistoryKind races[] = { HISTORY_DRAIN, HISTORY_REOPEN, HISTORY_HANDLE };
+    HistoryKind kind;
+
+    if (d->run->races && below(d, 12) == 0) {
+        kind = races[below(d, G_N_ELEMENTS(races))];
+        return kind == HISTORY_REOPEN && d->stack->no_reopen ? HISTORY_DRAIN : kind;
+    }
+    kind = d->stack->crowded ? crowded[below(d, G_N_ELEMENTS(crowded))] : kinds[below(d, G_N_ELEMENTS(kinds))];
+    return kind == HISTORY_DISCARD && d->stack->no_discard ? HISTORY_ZERO : kind;
+}
+
+static void pick_flags(Draw *d, HistoryOp *op)
+{
+    if (op->kind == HISTORY_WRITE || op->kind == HISTORY_ZERO || op->kind == HISTORY_COPY) {
+        op->flags |= below(d, 8) ? 0 : BDRV_REQ_FUA;
+    }
+    if (op->kind == HISTORY_ZERO) {
+        op->flags |= below(d, 2) ? BDRV_REQ_MAY_UNMAP : 0;
+        op->flags |= below(d, 6) ? 0 : BDRV_REQ_NO_FALLBACK;
+    }
+}
+
+static bool pick_op(Draw *d, HistoryOp *op)
+{
+    *op = (HistoryOp){ .kind = pick_kind(d) };
+    if (history_has_range(op->kind)) {
+        pick_range(d, &op->offset, &op->bytes);
+    }
+    if (op->kind == HISTORY_COPY) {
+        int64_t ignored;
+
+        pick_range(d, &op->source, &ignored);
+        op->bytes = MIN(op->bytes, d->length - op->source);
+    }
+    if (!may_join(d, op)) {
+        return false;
+    }
+    pick_flags(d, op);
+    op->seed = test_random(&d->random);
+    op->lane = d->run->lanes ? (unsigned)below(d, d->run->lanes) : d->ops->len;
+    if (op->kind == HISTORY_DRAIN || op->kind == HISTORY_REOPEN) {
+        op->turns = (unsigned)below(d, 6);
+    } else if (d->run->races && op->kind <= HISTORY_FLUSH && below(d, 10) == 0) {
+        op->cancel = true;
+        op->turns = (unsigned)below(d, 4);
+    }
+    return true;
+}
+
+/* A length to change to, or 0. */
+static int64_t pick_length(Draw *d, bool may_shrink)
+{
+    int64_t most = d->stack->length + d->stack->room, length;
+
+    if (may_shrink && !d->stack->room) {
+        length = d->stack->length / 2 + below(d, d->stack->length / 2);
+    } else {
+        length = d->length + below(d, MIN(most - d->length, 100000));
+    }
+    length -= length % MAX(d->unit, 512);
+    return length <= d->length && (d->stack->room || !may_shrink) ? 0 : length;
+}
+
+static void draw_requests(Draw *d, History *history)
+{
+    unsigned wanted = 1 + (unsigned)below(d, d->run->concurrency);
+    HistoryOp op;
+
+    d->ops = history_add_round(history)->ops;
+    for (unsigned tries = 0; d->ops->len < wanted && tries < 4 * wanted; tries++) {
+        if (pick_op(d, &op)) {
+            g_array_append_val(d->ops, op);
+        }
+    }
+    if (d->run->races && conformance_can_resize(d->stack) && below(d, 10) == 0) {
+        op = (HistoryOp){ .kind = HISTORY_GROW, .offset = pick_length(d, false) };
+        if (op.offset) {
+            g_array_append_val(d->ops, op);
+            d->length = op.offset;
+        }
+    }
+}
+
+static void draw_alone(History *history, HistoryKind kind, int64_t length)
+{
+    HistoryOp op = { .kind = kind, .offset = length };
+
+    g_array_append_val(history_add_round(history)->ops, op);
+}
+
+static void draw_between(Draw *d, History *history)
+{
+    const ConformanceRun *run = d->run;
+
+    if (run->reopen_every && !d->stack->volatile_names && below(d, run->reopen_every) == 0) {
+        draw_alone(history, HISTORY_CLOSE, 0);
+    }
+    if (run->reopen_every && !d->stack->no_reopen && below(d, run->reopen_every) == 0) {
+        draw_alone(history, HISTORY_REOPEN_ALONE, 0);
+    }
+    if (conformance_can_resize(d->stack) && below(d, 30) == 0) {
+        int64_t length = pick_length(d, true);
+
+        if (length) {
+            draw_alone(history, HISTORY_RESIZE, length);
+            d->length = length;
+        }
+    }
+    if (below(d, 50) == 0) {
+        draw_alone(history, HISTORY_COMPARE, 0);
+    }
+}
+
+static char *origin(const ConformanceStack *stack, const ConformanceRun *run)
+{
+    return g_strdup_printf("--stack '%s' --contexts %u --seed %" PRIu64 " --steps %u --requests %u --lanes %u "
+                           "--reopen-every %u --yield %d%s%s%s%s",
+                           stack->name, run->contexts, run->seed, run->rounds, run->concurrency, run->lanes,
+                           run->reopen_every, run->yield, run->overlap ? "" : " --apart", run->races ? " --races" : "",
+                           run->mode == CONFORMANCE_THREADS ? " --threads" : "", run->idle ? " --idle" : "");
+}
+
+History *history_draw(const ConformanceStack *stack, const ConformanceRun *run)
+{
+    History *history = history_new(stack->name);
+    Draw d = { .stack = stack, .run = run, .random = run->seed, .length = stack->length, .unit = MAX(stack->unit, 1) };
+
+    history->contexts = run->contexts;
+    history->threads = run->mode == CONFORMANCE_THREADS;
+    history->idle = run->idle;
+    history->yield = run->yield ? (unsigned)MAX(run->yield, 0) : YIELD_DEFAULT;
+    history->schedule = run->seed;
+    history->origin = origin(stack, run);
+    for (unsigned i = 0; i < run->rounds; i++) {
+        draw_requests(&d, history);
+        draw_between(&d, history);
+    }
+    return history;
+}
