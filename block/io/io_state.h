@@ -7,16 +7,12 @@
 #include <bdrv/coroutine.h>
 #include <stdatomic.h>
 
-typedef struct BdrvTrackedRequest BdrvTrackedRequest;
-
 typedef struct BdrvIoState {
     /*
      * Writes that may overlap a read-modify-write (request.c). Kept only at nodes whose
-     * request_alignment is > 1, or after bdrv_track_requests(). Protected by @lock.
+     * request_alignment is > 1, or after bdrv_track_requests(). A read-modify-write is alone.
      */
-    pthread_mutex_t lock;
-    BdrvTrackedRequest *tracked; /* newest first */
-    CoQueue overlap_waiters;
+    CoRangeLock tracked;
     bool track_always; /* set before the node is used or while it is drained */
 
     /*

@@ -55,11 +55,7 @@ static inline int64_t bdrv_round_up(int64_t value, int64_t align)
 /* ---- request.c ---- */
 
 /* A write at a node where overlapping ones matter; lives on the stack of its coroutine. */
-struct BdrvTrackedRequest {
-    BdrvTrackedRequest *next, **link; /* io->lock */
-    int64_t offset, end;
-    bool serialising; /* nothing may overlap: it reads, changes and writes back */
-};
+typedef CoRange BdrvTrackedRequest;
 
 /** bdrv_check_range() - 0, or -EIO for a range no node can have or a buffer that is too short */
 static inline int bdrv_check_range(int64_t offset, int64_t bytes, const BdrvIov *iov, size_t iov_offset)
@@ -102,7 +98,8 @@ static inline bool bdrv_must_track(const BlockDriverState *bs)
     return bs->limits.request_alignment > 1 || bdrv_io(bs)->track_always;
 }
 
-/** bdrv_tracked_begin() - note @request; wait for older ones that overlap if one of the two is serialising */
+/** bdrv_tracked_begin() - note @request; wait for older ones that overlap if one of the two is
+ * serialising: nothing may overlap a read-modify-write */
 void coroutine_fn bdrv_tracked_begin(BlockDriverState *bs, BdrvTrackedRequest *request, int64_t offset,
                                      int64_t end, bool serialising);
 void coroutine_fn bdrv_tracked_end(BlockDriverState *bs, BdrvTrackedRequest *request);

@@ -137,5 +137,29 @@ BDRV_API bool co_queue_wake_one(CoQueue *queue); /* with the mutex held; whether
 BDRV_API void co_queue_wake_all(CoQueue *queue);
 BDRV_API bool co_queue_empty(const CoQueue *queue);
 
+/*
+ * A lock of byte ranges over I/O: ranges that overlap are held together if all want to share, else one
+ * after the other, in the order in which they were asked for.
+ */
+typedef struct CoRange CoRange;
+typedef struct CoRangeLock {
+    pthread_mutex_t lock;
+    CoRange *newest; /* who holds or waits; lock */
+    CoQueue waiters; /* lock */
+} CoRangeLock;
+
+/* One holder; lives on its stack until it has unlocked. All fields are private. */
+struct CoRange {
+    CoRange *next, **link; /* older ones; lock */
+    int64_t offset, end;
+    bool alone;
+};
+
+BDRV_API void co_range_lock_init(CoRangeLock *lock);
+BDRV_API void co_range_lock_destroy(CoRangeLock *lock); /* nobody holds or waits */
+/** co_range_lock() - wait for the bytes @offset .. @end - 1; @alone: nobody else may hold any of them */
+BDRV_API void coroutine_fn co_range_lock(CoRangeLock *lock, CoRange *range, int64_t offset, int64_t end, bool alone);
+BDRV_API void co_range_unlock(CoRangeLock *lock, CoRange *range);
+
 G_END_DECLS
 #endif

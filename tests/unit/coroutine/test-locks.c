@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 
-/* CoMutex, CoRwLock and CoQueue: in one thread, in several, and in deterministic runs. */
+/* CoMutex, CoRwLock, CoQueue and CoRangeLock: in one thread, in several, and in deterministic runs. */
 
 #include <bdrv/coroutine.h>
 #include <stdatomic.h>
@@ -476,6 +476,103 @@ static void test_queue_order(void)
     g_assert_true(order.in_order);
 }
 
+/* ---- ranges ---- */
+
+#define RANGE_CELLS 64
+
+typedef struct Field {
+    CoRangeLock lock;
+    uint64_t cell[RANGE_CELLS][2]; /* plain: both equal unless somebody is alone there */
+    _Atomic uint32_t seed;
+} Field;
+
+static void coroutine_fn field_entry(void *opaque)
+{
+    Field *field = opaque;
+    uint32_t seed = atomic_fetch_add(&field->seed, 7919);
+
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        unsigned from = draw(&seed) % RANGE_CELLS, to = from + 1 + draw(&seed) % (RANGE_CELLS - from);
+        bool alone = draw(&seed) % 3 == 0;
+        CoRange range;
+
+        co_range_lock(&field->lock, &range, from, to, alone);
+        for (unsigned n = from; n < to; n++) {
+            g_assert_cmpuint(field->cell[n][0], ==, field->cell[n][1]);
+            field->cell[n][0] += alone;
+        }
+        if (draw(&seed) % 4 == 0) {
+            co_reschedule();
+        }
+        for (unsigned n = from; alone && n < to; n++) {
+            field->cell[n][1]++;
+        }
+        co_range_unlock(&field->lock, &range);
+    }
+}
+
+static void test_range_threads(void)
+{
+    Field field = { .seed = (uint32_t)seed_of_run() };
+
+    co_range_lock_init(&field.lock);
+    run_crowd(THREADS, COROUTINES, field_entry, &field);
+    g_assert_null(field.lock.newest);
+    co_range_lock_destroy(&field.lock);
+}
+
+typedef struct Taker {
+    CoRangeLock *lock;
+    int64_t from, to;
+    bool alone, has;
+    CoRange range;
+} Taker;
+
+static void coroutine_fn taker_entry(void *opaque)
+{
+    Taker *taker = opaque;
+
+    co_range_lock(taker->lock, &taker->range, taker->from, taker->to, taker->alone);
+    taker->has = true;
+}
+
+static void coroutine_fn range_order_root(void *opaque)
+{
+    CoRangeLock *lock = opaque;
+    Taker takers[] = { { lock, 0, 10, false },  { lock, 5, 15, false }, { lock, 8, 12, true },
+                       { lock, 9, 10, false },  { lock, 15, 20, true }, { lock, 0, 5, false } };
+    static const bool first[] = { true, true, false, false, true, true };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(takers); i++) {
+        co_wake(co_new(taker_entry, &takers[i]));
+        co_reschedule();
+        g_assert_cmpint(takers[i].has, ==, first[i]);
+    }
+    co_range_unlock(lock, &takers[0].range);
+    co_reschedule();
+    g_assert_false(takers[2].has);
+    co_range_unlock(lock, &takers[1].range);
+    co_reschedule();
+    g_assert_true(takers[2].has);
+    g_assert_false(takers[3].has); /* younger than who is alone */
+    co_range_unlock(lock, &takers[2].range);
+    co_reschedule();
+    g_assert_true(takers[3].has);
+    for (unsigned i = 3; i < G_N_ELEMENTS(takers); i++) {
+        co_range_unlock(lock, &takers[i].range);
+    }
+}
+
+static void test_range_order(void)
+{
+    CoRangeLock lock;
+
+    co_range_lock_init(&lock);
+    g_assert_cmpint(co_run_blocking(range_order_root, &lock), ==, 0);
+    g_assert_null(lock.newest);
+    co_range_lock_destroy(&lock);
+}
+
 /* Deterministic runs: several contexts, yields drawn at each lock, many seeds. */
 #define SIM_CONTEXTS 3
 #define SIM_COROUTINES 4
@@ -607,6 +704,8 @@ int main(int argc, char **argv)
     }
     g_test_add_func("/queue/a bounded buffer works over threads", test_queue_threads);
     g_test_add_func("/queue/waiters leave in order", test_queue_order);
+    g_test_add_func("/range/who is alone excludes all who overlap over threads", test_range_threads);
+    g_test_add_func("/range/one waits for older ones that overlap only", test_range_order);
     g_test_add_func("/locks/deterministic runs of many seeds", test_sim);
     for (unsigned i = 0; i < G_N_ELEMENTS(misuses); i++) {
         g_test_add_data_func(misuses[i].path, GUINT_TO_POINTER(i), test_misuse);
