@@ -67,6 +67,20 @@ BdrvChild *coroutine_fn bdrv_node_attach(BlockDriverState *parent, const char *n
     return &edge->child;
 }
 
+BdrvChild *bdrv_find_child(BlockDriverState *bs, const char *name)
+{
+    const GPtrArray *children = bdrv_node(bs)->children;
+
+    for (unsigned i = 0; i < children->len; i++) {
+        BdrvEdge *edge = children->pdata[i];
+
+        if (g_str_equal(edge->child.name, name)) {
+            return &edge->child;
+        }
+    }
+    return NULL;
+}
+
 BdrvEdge *coroutine_fn bdrv_root_attach(BlockDriverState *bs, BdrvGate *gate, const char *owner, unsigned used,
                                         unsigned shared, GError **errp)
 {

@@ -71,23 +71,48 @@ static BlockDriverState *coroutine_fn open_nested(BdrvOpening *opening, BdrvOpen
 }
 
 /*
- * Open the child @name from "@name=node" or "@name.…", "file" also from the node's filename.
- * Returns true with *@child NULL if nothing is said of it.
+ * The filename of a child: of "file" the node's own if the driver left it, of others what an option
+ * says. *@filename is the caller's, NULL if there is none.
  */
-static bool coroutine_fn open_child(Layer *layer, const char *name, BdrvChildRole role, BlockDriverState **child,
-                                    GError **errp)
+static bool take_child_filename(Layer *layer, const BdrvChildSpec *spec, char **filename, GError **errp)
 {
     BdrvOptions *options = layer->source->options;
+
+    *filename = NULL;
+    if (layer->source->filename && strcmp(spec->name, "file") == 0) {
+        *filename = g_strdup(layer->source->filename);
+        layer->source->filename = NULL;
+    } else if (spec->filename_option && bdrv_options_has(options, spec->filename_option)) {
+        *filename = g_strdup(bdrv_options_get_string(options, spec->filename_option, NULL));
+        if (!*filename) {
+            g_set_error(errp, BDRV_ERROR, EINVAL, "option '%s' must be a string", spec->filename_option);
+            return false;
+        }
+        bdrv_options_remove(options, spec->filename_option);
+    }
+    return true;
+}
+
+/*
+ * Open a child from "NAME=node", "NAME.…" or a filename.
+ * Returns true with *@child NULL if nothing is said of it.
+ */
+static bool coroutine_fn open_child(Layer *layer, const BdrvChildSpec *spec, BlockDriverState **child, GError **errp)
+{
+    BdrvOptions *options = layer->source->options;
+    const char *name = spec->name;
     g_autoptr(BdrvOptions) below = bdrv_options_take_subtree(options, name);
-    bool takes_filename = layer->source->filename && strcmp(name, "file") == 0;
-    g_autofree char *reference = g_strdup(bdrv_options_get_string(options, name, NULL));
+    g_autofree char *filename = NULL, *reference = g_strdup(bdrv_options_get_string(options, name, NULL));
     bool is_null = bdrv_options_is_null(options, name);
 
     *child = NULL;
     if (reference || is_null) {
         bdrv_options_remove(options, name);
     }
-    if (reference && (bdrv_options_count(below) > 0 || takes_filename)) {
+    if (!take_child_filename(layer, spec, &filename, errp)) {
+        return false;
+    }
+    if (reference && (bdrv_options_count(below) > 0 || filename)) {
         g_set_error(errp, BDRV_ERROR, EINVAL, "'%s' is given as node '%s' and by a filename or options of its own",
                     name, reference);
         return false;
@@ -96,19 +121,16 @@ static bool coroutine_fn open_child(Layer *layer, const char *name, BdrvChildRol
         *child = bdrv_open_reference(layer->opening, name, reference, errp);
         return *child != NULL;
     }
-    if (bdrv_options_count(below) == 0 && !takes_filename) {
+    if (bdrv_options_count(below) == 0 && !filename) {
         return true;
     }
     BdrvOpenSource source = {
-        .filename = takes_filename ? layer->source->filename : NULL,
+        .filename = filename,
         .options = g_steal_pointer(&below),
-        .flags = bdrv_inherited_flags(role, layer->node.flags),
-        .require_protocol = role != BDRV_CHILD_FILTERED || strcmp(name, "file") == 0,
+        .flags = bdrv_inherited_flags(spec->role, layer->node.flags),
+        .require_protocol = !spec->is_image,
         .may_probe = layer->source->may_probe,
     };
-    if (takes_filename) {
-        layer->source->filename = NULL;
-    }
     *child = open_nested(layer->opening, &source, errp);
     return *child != NULL;
 }
@@ -133,7 +155,7 @@ static bool coroutine_fn open_children(Layer *layer, BlockDriverState *bs, GErro
         }
         if (layer->file && strcmp(spec->name, "file") == 0) {
             child = g_steal_pointer(&layer->file);
-        } else if (!open_child(layer, spec->name, spec->role, &child, errp)) {
+        } else if (!open_child(layer, spec, &child, errp)) {
             return false;
         }
         if (child && !attach_child(bs, spec, child, errp)) {
@@ -195,12 +217,14 @@ static bool coroutine_fn probe_file(Layer *layer, GError **errp)
 
 static bool coroutine_fn guess_driver(Layer *layer, GError **errp)
 {
+    static const BdrvChildSpec file = { .name = "file", .role = BDRV_CHILD_PROTOCOL };
+
     if (!layer->source->may_probe) {
         g_set_error(errp, BDRV_ERROR, EINVAL,
                     "its format is not recorded and guessing is not allowed; name it by the option backing.driver");
         return false;
     }
-    if (!open_child(layer, "file", BDRV_CHILD_PROTOCOL, &layer->file, errp)) {
+    if (!open_child(layer, &file, &layer->file, errp)) {
         return false;
     }
     if (!layer->file) {

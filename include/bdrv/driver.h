@@ -31,6 +31,8 @@ typedef struct BdrvChildSpec {
     const char *name; /* NULL ends the table */
     BdrvChildRole role;
     bool optional;
+    bool is_image;               /* its format is guessed if none is given; else it is a protocol */
+    const char *filename_option; /* option that names it as a user would, prefix and json: included; NULL: none */
 } BdrvChildSpec;
 
 /* An edge of the graph. @bs changes only while the parent is drained. */
@@ -251,6 +253,9 @@ BDRV_API int coroutine_fn bdrv_co_copy_range(BdrvChild *src, int64_t src_offset,
 /* The same for a filter that hands its bdrv_co_copy_range on to its child. */
 BDRV_API int coroutine_fn bdrv_co_copy_range_from(BlockDriverState *src, int64_t src_offset, BdrvChild *dst,
                                                   int64_t dst_offset, int64_t bytes, BdrvRequestFlags flags);
+/** bdrv_find_child() - the edge to the child @name, for as long as the node is open; NULL if there is none */
+BDRV_API BdrvChild *bdrv_find_child(BlockDriverState *bs, const char *name);
+
 /* Resizes the child without draining its parent: for a format whose file must grow or shrink. */
 BDRV_API bool coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t length, bool exact, BdrvPrealloc prealloc,
                                             BdrvRequestFlags flags, GError **errp);

@@ -244,6 +244,7 @@ static bool coroutine_fn fmt_create(const char *filename, BdrvChild *file, const
 static const BdrvChildSpec fmt_children[] = {
     { "file", BDRV_CHILD_PROTOCOL, false },
     { "extra", BDRV_CHILD_DATA, true },
+    { "image", BDRV_CHILD_FILTERED, .optional = true, .is_image = true, .filename_option = "x-image" },
     { NULL },
 };
 static const BdrvOptionSpec fmt_options[] = {

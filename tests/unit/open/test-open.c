@@ -133,6 +133,47 @@ static void test_filenames(void)
     }
 }
 
+static void look_child_image(Case *c)
+{
+    const BdrvChild *image = bdrv_find_child(c->bs, "image");
+    g_auto(GStrv) parts = g_strsplit(c->expect, " ", 2);
+
+    g_assert_nonnull(image);
+    g_assert_null(bdrv_find_child(c->bs, "extra"));
+    g_assert_cmpstr(image->bs->drv->format_name, ==, parts[0]);
+    g_assert_cmpstr(image->bs->filename, ==, parts[1]);
+}
+
+static void test_child_images(void)
+{
+    static const struct {
+        const char *options, *expect;
+    } cases[] = {
+        { "x-image=d/i", "t-fmt d/i" },
+        { "x-image=t-mem:d/i", "t-fmt d/i" },
+        { "x-image=d/i,image.driver=raw", "raw d/i" },
+        { "x-image=json:{\"file\": {\"filename\": \"r\"}}", "raw r" },
+        { "image.file.filename=d/i", "t-fmt d/i" },
+        { "image.driver=t-mem,image.filename=d/i", "t-mem d/i" },
+    };
+
+    stand_clear();
+    stand_image("d/i", NULL, NULL);
+    stand_file("r", 4096);
+    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autofree char *options = g_strconcat("driver=t-fmt,file.filename=d/i,", cases[i].options, NULL);
+
+        g_test_message("%s", options);
+        opens((Case){ .options = options, .look = look_child_image, .expect = cases[i].expect });
+    }
+    refused(NULL, "driver=t-fmt,file.filename=d/i,image.filename=d/i", 0, EINVAL, "neither a driver nor a file");
+    refused(NULL, "driver=t-fmt,file.filename=d/i,x-image=nosuch", 0, ENOENT, "nosuch: no such file");
+    refused(NULL, "driver=t-fmt,file.filename=d/i,x-image=d/i,image=node", 0, EINVAL,
+            "'image' is given as node 'node' and by a filename");
+    refused(NULL, "{\"driver\": \"t-fmt\", \"file.filename\": \"d/i\", \"x-image\": 5}", 0, EINVAL,
+            "'x-image' must be a string");
+}
+
 static void test_refusals(void)
 {
     stand_clear();
@@ -375,6 +416,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     stand_register();
     g_test_add_func("/open/filenames and options find the driver and come back as filename", test_filenames);
+    g_test_add_func("/open/children may be images with filenames of their own", test_child_images);
     g_test_add_func("/open/what is wrong is refused by name and nothing stays open", test_refusals);
     g_test_add_func("/open/nodes in nodes are bounded", test_nesting);
     g_test_add_func("/open/flags are changed by options and inherited by the file", test_flags);
