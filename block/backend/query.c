@@ -208,6 +208,11 @@ BdrvOptions *blk_layer_specific_info(BlockBackend *blk, unsigned depth)
     return call.specific;
 }
 
+char *blk_explain(BlockBackend *blk)
+{
+    return bdrv_explain(blk_bs(blk));
+}
+
 BdrvOptions *blk_get_specific_info(BlockBackend *blk)
 {
     return blk_layer_specific_info(blk, 0);

@@ -204,6 +204,9 @@ bool coroutine_fn bdrv_co_reopen_items(BdrvEdge *edge, unsigned used, BdrvReopen
 
 /* ---- drivers' callbacks that the control path makes (io/driver_call.c has those of the data path) ---- */
 
+/** bdrv_explain() - what the first driver at or below @bs that has bdrv_explain says; NULL: nothing; caller frees */
+char *bdrv_explain(BlockDriverState *bs);
+
 /** bdrv_refresh_node_limits() - merge the children's limits, then ask the driver; must not yield */
 void bdrv_refresh_node_limits(BlockDriverState *bs);
 

@@ -189,8 +189,10 @@ static int coroutine_fn read_head(BlockDriverState *bs, uint8_t *buf, size_t *si
         bdrv_gate_leave(gate, outer);
         bdrv_co_root_detach(edge);
         if (ret < 0) {
+            g_autofree char *why = bdrv_explain(bs);
+
             g_set_error(errp, BDRV_ERROR, -ret, "could not read the first %zu bytes to guess the format: %s", *size,
-                        g_strerror(-ret));
+                        why ? why : g_strerror(-ret));
         }
     } else {
         bdrv_co_node_unref(bs);

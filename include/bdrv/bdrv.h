@@ -240,6 +240,9 @@ BDRV_API bool blocking_fn blk_check(BlockBackend *blk, BdrvCheckResult *result, 
 BDRV_API int blocking_fn blk_get_info(BlockBackend *blk, BdrvInfo *info);
 /** blk_get_specific_info() - the root driver's "format-specific" tree, NULL if none; caller frees */
 BDRV_API BdrvOptions *blk_get_specific_info(BlockBackend *blk);
+/** blk_explain() - why requests have failed, where a driver below knows more than the error code says (what
+ * blkverify found); NULL: none does. Caller frees. */
+BDRV_API char *blk_explain(BlockBackend *blk);
 /** blk_list_snapshots() - count or -errno; free with bdrv_snapshot_list_free() */
 BDRV_API int blocking_fn blk_list_snapshots(BlockBackend *blk, BdrvSnapshotInfo **list);
 BDRV_API void bdrv_snapshot_list_free(BdrvSnapshotInfo *list, int count);

@@ -213,6 +213,11 @@ struct BlockDriver {
     void (*bdrv_drain_begin)(BlockDriverState *bs);
     void (*bdrv_drain_end)(BlockDriverState *bs);
     void (*bdrv_debug_event)(BlockDriverState *bs, BdrvDebugEvent event); /* coroutine; may suspend the caller */
+    /*
+     * Why requests have failed, where the driver knows more than the error code says; NULL: nothing.
+     * The caller frees it. Any thread, maybe beside requests; short, must not yield.
+     */
+    char *(*bdrv_explain)(BlockDriverState *bs);
 };
 
 /**

@@ -243,6 +243,19 @@ static int check_argument_count(const IoCommand *command, int count)
     return -EINVAL;
 }
 
+/* What a driver below knows of the requests that failed, once. */
+static void explain_failures(IoSession *session)
+{
+    g_autofree char *text = session->blk ? blk_explain(session->blk) : NULL;
+
+    if (text && g_strcmp0(text, session->explained) != 0) {
+        fflush(stdout);
+        fprintf(stderr, "%s\n", text);
+    }
+    g_free(session->explained);
+    session->explained = g_steal_pointer(&text);
+}
+
 int io_run_line(IoSession *session, char *line)
 {
     g_autoptr(GPtrArray) words = g_ptr_array_new();
@@ -286,5 +299,6 @@ int io_run_line(IoSession *session, char *line)
     /* Whatever has completed meanwhile is told now. */
     while (session->in_flight > 0 && aio_context_run(aio_context_current(), false)) {
     }
+    explain_failures(session);
     return ret;
 }

@@ -13,6 +13,7 @@ typedef struct IoSession {
     BlockBackend *blk; /* NULL: no file open */
     unsigned in_flight; /* aio requests */
     bool quit;
+    char *explained; /* what blk_explain() said last, which has been printed; NULL: nothing */
     BdrvOpenFlags flags; /* what @blk was opened with: a reopen keeps what it does not speak of */
 } IoSession;
 

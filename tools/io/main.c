@@ -170,5 +170,6 @@ int main(int argc, char **argv)
         status = 1;
     }
     bdrv_graph_unref(session.graph);
+    g_free(session.explained);
     return status;
 }
