@@ -132,14 +132,15 @@ bool coroutine_fn blk_co_close(BlockBackend *blk, GError **errp)
         return false;
     }
     filename = g_strdup(blk_bs(blk)->filename);
+    while (atomic_load(&blk->drains) > 0) {
+        blk_co_drain_end(blk);
+    }
     bdrv_gate_shut(blk->gate);
     if (blk->root->used & BDRV_RIGHT_WRITE) {
-        /* Not beside a check or a resize by another handle: those count on being alone. */
-        bdrv_graph_begin_change(blk->graph);
         set_close_error(bdrv_co_flush(&blk->root->child), "flushing", filename, &error);
-        bdrv_graph_end_change(blk->graph);
     }
     set_close_error(bdrv_co_root_detach(blk->root), "closing", filename, &error);
+    bdrv_gate_gone(blk->gate);
     blk_free(blk);
     if (error) {
         g_propagate_error(errp, error);

@@ -10,11 +10,18 @@
 
 int coroutine_fn blk_co_drain_begin(BlockBackend *blk)
 {
-    return bdrv_co_drain_begin(blk_bs(blk));
+    int ret = bdrv_co_drain_begin(blk_bs(blk));
+
+    if (ret == 0) {
+        atomic_fetch_add(&blk->drains, 1);
+    }
+    return ret;
 }
 
 void coroutine_fn blk_co_drain_end(BlockBackend *blk)
 {
+    g_return_if_fail(atomic_load(&blk->drains) > 0);
+    atomic_fetch_sub(&blk->drains, 1);
     bdrv_co_drain_end(blk_bs(blk));
 }
 

@@ -37,10 +37,11 @@ struct BdrvGate {
     _Atomic unsigned refs;
     pthread_mutex_t lock;
     unsigned closed;        /* lock: closers */
-    unsigned busy;          /* lock: slots to be counted off */
+    unsigned busy;          /* lock: slots to be counted off, and @shutting */
+    unsigned shutting;      /* lock: 1 from bdrv_gate_shut() to bdrv_gate_gone(): the handle itself is inside */
     unsigned parked;        /* lock: in all slots */
-    CoQueue empty_waiters;  /* lock: until busy is 0 */
-    CoQueue parked_waiters; /* lock: until parked is 0 */
+    CoQueue empty_waiters;  /* lock: until busy is 0, or only @shutting is left */
+    CoQueue idle_waiters;   /* lock: until it is open and nobody is parked */
 };
 
 BdrvGate *bdrv_gate_new(void)
@@ -57,7 +58,7 @@ BdrvGate *bdrv_gate_new(void)
     atomic_init(&gate->refs, 1);
     pthread_mutex_init(&gate->lock, NULL);
     co_queue_init(&gate->empty_waiters);
-    co_queue_init(&gate->parked_waiters);
+    co_queue_init(&gate->idle_waiters);
     return gate;
 }
 
@@ -96,15 +97,27 @@ static inline bool slot_try_enter(BdrvSlot *slot)
     return false;
 }
 
+static void gate_count_off_locked(BdrvGate *gate)
+{
+    if (--gate->busy <= gate->shutting) {
+        co_queue_wake_all(&gate->empty_waiters);
+    }
+}
+
 static void slot_count_off(BdrvSlot *slot)
 {
     BdrvGate *gate = slot->gate;
 
     pthread_mutex_lock(&gate->lock);
-    if (--gate->busy == 0) {
-        co_queue_wake_all(&gate->empty_waiters);
-    }
+    gate_count_off_locked(gate);
     pthread_mutex_unlock(&gate->lock);
+}
+
+static void gate_wake_if_idle_locked(BdrvGate *gate)
+{
+    if (gate->closed == 0 && gate->parked == 0) {
+        co_queue_wake_all(&gate->idle_waiters);
+    }
 }
 
 static inline void slot_leave(BdrvSlot *slot)
@@ -143,9 +156,8 @@ static void slot_unpark(BdrvSlot *slot, BdrvGateWait *wait) /* lock held */
     } else if (!gate->closed) {
         wait_wake(slot->first);
     }
-    if (--gate->parked == 0) {
-        co_queue_wake_all(&gate->parked_waiters);
-    }
+    gate->parked--;
+    gate_wake_if_idle_locked(gate);
 }
 
 /* Wait behind those who came before; they wake one another in order once the gate is open. */
@@ -286,9 +298,10 @@ static void gate_close_locked(BdrvGate *gate)
     }
 }
 
-static void coroutine_fn gate_wait_empty_locked(BdrvGate *gate)
+/* @but: 1 leaves out the handle that is being closed */
+static void coroutine_fn gate_wait_empty_locked(BdrvGate *gate, unsigned but)
 {
-    while (gate->busy > 0) {
+    while (gate->busy > but) {
         co_queue_wait(&gate->empty_waiters, &gate->lock);
     }
 }
@@ -312,6 +325,7 @@ void bdrv_gate_open(BdrvGate *gate)
             gate->busy -= (old & SLOT_COUNT) > 0;
             wait_wake(slot->first);
         }
+        gate_wake_if_idle_locked(gate);
     }
     pthread_mutex_unlock(&gate->lock);
 }
@@ -319,18 +333,32 @@ void bdrv_gate_open(BdrvGate *gate)
 void coroutine_fn bdrv_gate_wait_empty(BdrvGate *gate)
 {
     pthread_mutex_lock(&gate->lock);
-    gate_wait_empty_locked(gate);
+    gate_wait_empty_locked(gate, 0);
     pthread_mutex_unlock(&gate->lock);
 }
 
+/*
+ * What closing a handle writes (a flush, the caches of nodes that go with it) is like a request: not
+ * inside of somebody's drain, and a drain that comes meanwhile waits for it.
+ */
 void coroutine_fn bdrv_gate_shut(BdrvGate *gate)
 {
     pthread_mutex_lock(&gate->lock);
-    while (gate->parked > 0) {
-        co_queue_wait(&gate->parked_waiters, &gate->lock);
+    while (gate->closed > 0 || gate->parked > 0) {
+        co_queue_wait(&gate->idle_waiters, &gate->lock);
     }
+    gate->shutting = 1;
+    gate->busy++;
     gate_close_locked(gate);
-    gate_wait_empty_locked(gate);
+    gate_wait_empty_locked(gate, gate->shutting);
+    pthread_mutex_unlock(&gate->lock);
+}
+
+void bdrv_gate_gone(BdrvGate *gate)
+{
+    pthread_mutex_lock(&gate->lock);
+    gate->shutting = 0;
+    gate_count_off_locked(gate);
     pthread_mutex_unlock(&gate->lock);
 }
 

@@ -170,8 +170,10 @@ void bdrv_gate_close(BdrvGate *gate);
 void bdrv_gate_open(BdrvGate *gate);
 /** bdrv_gate_wait_empty() - until no request is inside the closed gate */
 void coroutine_fn bdrv_gate_wait_empty(BdrvGate *gate);
-/** bdrv_gate_shut() - for closing a handle: let the parked in, wait until all have left, stay closed */
+/** bdrv_gate_shut() - for closing a handle: let drains end and the parked in, wait until all have left, stay closed
+ * The caller counts as inside until bdrv_gate_gone(): drains that begin meanwhile wait for it. */
 void coroutine_fn bdrv_gate_shut(BdrvGate *gate);
+void bdrv_gate_gone(BdrvGate *gate);
 bool bdrv_gate_is_empty(BdrvGate *gate); /* a snapshot, for tests */
 
 /* ---- drain (drain.c) ---- */

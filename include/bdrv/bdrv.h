@@ -86,6 +86,8 @@ BDRV_API BlockBackend *coroutine_fn blk_co_open(BdrvGraph *graph, const char *fi
 
 /**
  * blk_close() - wait for the handle's requests, flush if writable, close nodes nobody else uses
+ * Drains begun through the handle end; as any request it waits for the end of drains by others that reach
+ * its nodes.
  * Returns: false with the first error of flushing or closing; the handle is gone in any case but one:
  * EDEADLK, from where closing would wait for itself (a callback, a request; blk_close() also a coroutine).
  * NULL @blk is allowed. Queues of the handle must be freed before.

@@ -73,6 +73,7 @@ static int coroutine_fn slow_co_flush(BlockDriverState *bs)
     SlowState *slow = bs->opaque;
 
     atomic_fetch_add(&slow->flushes, 1);
+    atomic_fetch_add(&slow->flushes_drained, atomic_load(&slow->no_requests));
     return slow->flush_result;
 }
 

@@ -20,6 +20,8 @@ typedef struct SlowState {
     _Atomic int busy;         /* requests inside */
     _Atomic unsigned reschedules; /* how often a read goes to the end of the ready list */
     _Atomic int drained;      /* bdrv_drain_begin minus bdrv_drain_end */
+    _Atomic bool no_requests; /* a test holds a drain: ... */
+    _Atomic unsigned flushes_drained; /* ... flushes that came all the same */
     unsigned used, unshared;  /* last bdrv_set_rights */
     unsigned used_in_truncate;
     bool refuse_rights;
