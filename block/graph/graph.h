@@ -209,6 +209,10 @@ bool coroutine_fn bdrv_co_reopen_items(BdrvEdge *edge, unsigned used, BdrvReopen
 /** bdrv_explain() - what the first driver at or below @bs that has bdrv_explain says; NULL: nothing; caller frees */
 char *bdrv_explain(BlockDriverState *bs);
 
+/** bdrv_flush_node() - make durable what was written to the node and, unless its driver does so, below it (io/flush.c)
+ * Nothing written since the last one: nothing is called. 0 or -errno */
+int coroutine_fn bdrv_flush_node(BlockDriverState *bs);
+
 /** bdrv_refresh_node_limits() - merge the children's limits, then ask the driver; must not yield */
 void bdrv_refresh_node_limits(BlockDriverState *bs);
 

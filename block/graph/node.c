@@ -112,8 +112,11 @@ int coroutine_fn bdrv_co_node_unref_locked(BlockDriverState *bs)
         if (node->quiesced == 0 && bs->drv->bdrv_drain_begin) {
             bs->drv->bdrv_drain_begin(bs);
         }
+        ret = bdrv_flush_node(bs); /* who used the node without a handle may not have */
         if (bs->drv->bdrv_close) {
-            ret = bs->drv->bdrv_close(bs);
+            int ret2 = bs->drv->bdrv_close(bs);
+
+            ret = ret < 0 ? ret : ret2;
         }
     }
     bdrv_drain_forget(bs->graph, node);

@@ -194,7 +194,6 @@ int coroutine_fn bdrv_write_node(BlockDriverState *bs, int64_t offset, int64_t b
 /* Writes zeroes from a buffer; FUA is honoured. */
 int coroutine_fn bdrv_write_zero_buffer(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                         BdrvRequestFlags flags);
-int coroutine_fn bdrv_flush_node(BlockDriverState *bs);
 int coroutine_fn bdrv_status_node(BlockDriverState *bs, int64_t offset, int64_t bytes, BlockExtent *extent);
 
 /* ---- driver_call.c: a callback of the table, or what an empty one means ---- */

@@ -84,11 +84,39 @@ static void test_close_ends_own_drains(void)
     must_close(base);
 }
 
+/* A node that the core works on, with a root edge and no handle */
+static void coroutine_fn write_and_detach(void *opaque)
+{
+    BlockDriverState *bs = opaque;
+    SlowState *slow = bs->opaque;
+    BdrvEdge *edge = bdrv_root_attach(bs, NULL, "test", BDRV_RIGHT_CONSISTENT_READ | BDRV_RIGHT_WRITE,
+                                      BDRV_RIGHTS_ALL, NULL);
+    uint8_t byte = 1;
+
+    g_assert_nonnull(edge);
+    g_assert_cmpint(bdrv_co_pwrite(&edge->child, 0, 1, &byte, 0), ==, 0);
+    slow->flush_result = -EDQUOT;
+    slow->close_result = -EIO;
+    g_assert_cmpint(bdrv_co_root_detach(edge), ==, -EDQUOT); /* that it was called is seen by what it says */
+}
+
+static void test_node_close_flushes(void)
+{
+    g_autoptr(BdrvGraph) graph = bdrv_graph_new();
+    BlockBackend *blk = slow_open(graph, "driver=slow,node-name=disk", BDRV_O_RDWR);
+    BlockDriverState *bs = bdrv_graph_find_ref(graph, "disk");
+
+    must_close(blk);
+    g_assert_cmpint(co_run_blocking(write_and_detach, bs), ==, 0);
+    g_assert_null(bdrv_graph_find(graph, "disk"));
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     slow_register();
     g_test_add_func("/lifetime/closing waits for the drains of others", test_close_waits_for_drains);
     g_test_add_func("/lifetime/closing ends the handle's own drains", test_close_ends_own_drains);
+    g_test_add_func("/lifetime/a node closed without a handle is flushed", test_node_close_flushes);
     return g_test_run();
 }
