@@ -176,37 +176,49 @@ unsigned blk_queue_reap(BlkQueue *queue, BlkQueueCompletion *completions, unsign
     return queue_take(queue, completions, max);
 }
 
-/* Until a completion is there or, with @all, everything rung has completed. */
-static void blocking_fn queue_run(BlkQueue *queue, bool all)
+/* A completion is there, or nothing is in flight that could bring one. */
+static bool queue_has_some(const BlkQueue *queue)
 {
-    for (;;) {
-        unsigned waiting = queue->completed - queue->reaped;
+    return queue->completed != queue->reaped || queue->in_flight == 0;
+}
 
-        if (queue->call_queued ? !all && waiting > 0 : all ? waiting == queue->in_flight
-                                                           : waiting > 0 || queue->in_flight == 0) {
-            return;
-        }
+/* Everything rung has completed, and no deferred call is due that would look at the queue. */
+static bool queue_is_done(const BlkQueue *queue)
+{
+    return !queue->call_queued && queue->completed - queue->reaped == queue->in_flight;
+}
+
+/* Run the thread's context until @there. 0; -EDEADLK where that is not allowed. */
+static int blocking_fn queue_run(BlkQueue *queue, bool (*there)(const BlkQueue *queue))
+{
+    int ret = 0;
+
+    while (ret == 0 && !there(queue)) {
         queue->wakeup = false;
-        if (aio_context_run_until(queue->ctx, &queue->wakeup) < 0) {
-            return;
-        }
+        ret = aio_context_run_until(queue->ctx, &queue->wakeup);
     }
+    return ret;
 }
 
 unsigned blk_queue_wait(BlkQueue *queue, BlkQueueCompletion *completions, unsigned max)
 {
     blk_queue_ring(queue);
-    queue_run(queue, false);
+    queue_run(queue, queue_has_some);
     return queue_take(queue, completions, max);
 }
 
-void blk_queue_free(BlkQueue *queue)
+int blk_queue_free(BlkQueue *queue)
 {
+    int ret;
+
     if (!queue) {
-        return;
+        return 0;
     }
     blk_queue_ring(queue);
-    queue_run(queue, true);
+    ret = queue_run(queue, queue_is_done);
+    if (ret < 0) {
+        return ret;
+    }
     if (queue->eventfd >= 0) {
         close(queue->eventfd);
     }
@@ -214,6 +226,7 @@ void blk_queue_free(BlkQueue *queue)
     g_free(queue->submissions);
     g_free(queue->completions);
     g_free(queue);
+    return 0;
 }
 
 int blk_queue_eventfd(BlkQueue *queue)

@@ -184,7 +184,9 @@ typedef struct BlkQueueCompletion {
 
 /** blk_queue_new() - a queue of the calling thread for at most @depth (1 .. 65536) requests in flight */
 BDRV_API BlkQueue *blk_queue_new(BlockBackend *blk, unsigned depth, GError **errp);
-BDRV_API void blk_queue_free(BlkQueue *queue); /* waits for what is in flight; a blocking call */
+/** blk_queue_free() - wait for what is in flight, then let go of the queue; NULL is allowed
+ * Returns: 0; -EDEADLK if it would have to wait in a coroutine or a callback: the queue is still there then. */
+BDRV_API int blocking_fn blk_queue_free(BlkQueue *queue);
 /** blk_queue_submit() - note a request; it starts with blk_queue_ring()
  * Returns: false if @depth are in flight: submitted and not yet reaped. */
 BDRV_API bool blk_queue_submit(BlkQueue *queue, const BlkSubmission *submission);

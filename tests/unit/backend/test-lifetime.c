@@ -111,6 +111,59 @@ static void test_node_close_flushes(void)
     g_assert_null(bdrv_graph_find(graph, "disk"));
 }
 
+/* ---- queues ---- */
+
+typedef struct QueueFree {
+    BlkQueue *queue;
+    int ret, calls;
+} QueueFree;
+
+static void free_in_callback(void *opaque, int unused)
+{
+    QueueFree *attempt = opaque;
+
+    attempt->ret = blk_queue_free(attempt->queue);
+    attempt->calls++;
+}
+
+static void coroutine_fn free_in_coroutine(void *opaque)
+{
+    free_in_callback(opaque, 0);
+}
+
+static void test_queue_free_refused(void)
+{
+    g_autoptr(BdrvGraph) graph = bdrv_graph_new();
+    BlockBackend *blk = slow_open(graph, "driver=slow,node-name=disk", 0);
+    SlowState *slow = slow_state(graph, "disk");
+    QueueFree busy = { blk_queue_new(blk, 4, NULL), 0, 0 }, idle = { blk_queue_new(blk, 4, NULL), -1, 0 };
+    BlkQueueCompletion done;
+    uint8_t byte;
+    struct iovec vec;
+    BdrvIov iov = BDRV_IOV_BUF(vec, &byte, 1);
+
+    slow_hold(slow);
+    g_assert_true(blk_queue_submit(busy.queue, &(BlkSubmission){ .op = BLK_OP_READ, .iov = &iov, .user_data = 7 }));
+    blk_queue_ring(busy.queue);
+    blk_aio_flush(blk, free_in_callback, &busy);
+    blk_aio_flush(blk, free_in_callback, &idle);
+    slow_run_until_idle();
+    g_assert_cmpint(busy.calls, ==, 1);
+    g_assert_cmpint(busy.ret, ==, -EDEADLK);
+    g_assert_cmpint(idle.calls, ==, 1);
+    g_assert_cmpint(idle.ret, ==, 0); /* nothing to wait for */
+    co_enter(co_new(free_in_coroutine, &busy));
+    g_assert_cmpint(busy.ret, ==, -EDEADLK);
+
+    slow_release(slow); /* the queue is as it was */
+    g_assert_cmpuint(blk_queue_wait(busy.queue, &done, 1), ==, 1);
+    g_assert_cmpuint(done.user_data, ==, 7);
+    g_assert_cmpint(done.result, ==, 0);
+    g_assert_cmpint(blk_queue_free(busy.queue), ==, 0);
+    g_assert_cmpint(blk_queue_free(NULL), ==, 0);
+    must_close(blk);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -118,5 +171,6 @@ int main(int argc, char **argv)
     g_test_add_func("/lifetime/closing waits for the drains of others", test_close_waits_for_drains);
     g_test_add_func("/lifetime/closing ends the handle's own drains", test_close_ends_own_drains);
     g_test_add_func("/lifetime/a node closed without a handle is flushed", test_node_close_flushes);
+    g_test_add_func("/lifetime/a queue with requests is not freed in a callback", test_queue_free_refused);
     return g_test_run();
 }
