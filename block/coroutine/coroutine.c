@@ -55,6 +55,11 @@ Coroutine *co_new(CoroutineEntry *entry, void *opaque)
     return co;
 }
 
+static inline AioContext *context_of(Coroutine *co)
+{
+    return atomic_load_explicit(&co->ctx, memory_order_relaxed);
+}
+
 /* On the coroutine's own stack. The pool is this thread's, so nobody takes the stack before it is left. */
 CO_SWITCHES void *co_main(Coroutine *self)
 {
@@ -68,6 +73,7 @@ CO_SWITCHES void *co_main(Coroutine *self)
         co_misuse("it ended with a wake-up pending: one wake for one yield");
     }
     co_debug_remove(self);
+    aio_context_count_coroutine(context_of(self), -1);
     caller_sp = self->caller_sp;
     thread->current = self->caller;
     self->caller_sp = NULL;
@@ -82,11 +88,6 @@ CO_SWITCHES void *co_main(Coroutine *self)
     return caller_sp;
 }
 
-static inline AioContext *context_of(Coroutine *co)
-{
-    return atomic_load_explicit(&co->ctx, memory_order_relaxed);
-}
-
 /* The first time: binds the coroutine to the thread's context. */
 static CO_SWITCHES __attribute__((noinline)) void enter_new(Coroutine *co)
 {
@@ -95,6 +96,7 @@ static CO_SWITCHES __attribute__((noinline)) void enter_new(Coroutine *co)
 
         atomic_store_explicit(&co->ctx, ctx ? ctx : aio_context_current(), memory_order_relaxed);
     }
+    aio_context_count_coroutine(context_of(co), 1);
     co->caller = co_thread.current;
     co_thread.current = co;
     co_sanitizer_before_enter(co);

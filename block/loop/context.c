@@ -137,11 +137,24 @@ void aio_context_leave(AioContext *ctx)
     aio_thread.current = aio_thread.own;
 }
 
+/*
+ * What is under way in a private context ends before its thread does: workers and other threads are going to
+ * wake coroutines in it, handles wait for their requests, and callbacks are due. Whoever holds a reference
+ * sees to that by itself; a thread that ends inside of a callback cannot.
+ */
+static void blocking_fn finish_private(AioContext *ctx)
+{
+    aio_thread.current = ctx;
+    while (atomic_load_explicit(&ctx->refs, memory_order_acquire) == 1 && !aio_thread.in_callback &&
+           !co_in_coroutine() && (ctx->coroutines > 0 || aio_work_left(ctx))) {
+        aio_context_run(ctx, ctx->coroutines > 0);
+    }
+}
+
 static void end_thread(void *own)
 {
-    if (aio_thread.current == own) {
-        aio_thread.current = NULL;
-    }
+    finish_private(own);
+    aio_thread.current = NULL;
     aio_thread.own = NULL;
     aio_context_unref(own);
 }
@@ -198,6 +211,11 @@ bool aio_in_callback(void)
 AioSim *aio_context_sim(AioContext *ctx)
 {
     return ctx->sim;
+}
+
+void aio_context_count_coroutine(AioContext *ctx, int change)
+{
+    ctx->coroutines += change;
 }
 
 void *aio_context_data(AioContext *ctx, const void *key, void *(*make)(AioContext *ctx), void (*destroy)(void *data))

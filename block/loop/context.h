@@ -41,6 +41,9 @@ bool aio_context_is_current(AioContext *ctx);
  */
 int blocking_fn aio_context_run_until(AioContext *ctx, const bool *done);
 
+/** aio_context_count_coroutine() - one more, or one less, that was entered in @ctx and has not ended. Own thread. */
+void aio_context_count_coroutine(AioContext *ctx, int change);
+
 /** aio_context_sim() - the simulation @ctx belongs to, or NULL */
 AioSim *aio_context_sim(AioContext *ctx);
 

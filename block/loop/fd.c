@@ -202,11 +202,6 @@ bool aio_fds_poll(AioContext *ctx, int64_t timeout_ns)
 
 /* Polling from outside */
 
-static bool work_left(AioContext *ctx)
-{
-    return ctx->ready.first || ctx->calls.first || ctx->user_calls.first || !aio_inbox_empty(ctx);
-}
-
 void aio_external_timer(AioContext *ctx)
 {
     int64_t deadline = aio_timers_next(ctx);
@@ -234,7 +229,7 @@ void aio_external_publish(AioContext *ctx)
 {
     aio_external_timer(ctx);
     atomic_store(&ctx->sleeping, true);
-    if (work_left(ctx)) {
+    if (aio_work_left(ctx)) {
         aio_notify(ctx);
     }
 }

@@ -107,6 +107,11 @@ bool aio_inbox_empty(AioContext *ctx)
     return !atomic_load(&ctx->inbox_ready) && !atomic_load(&ctx->inbox_calls);
 }
 
+bool aio_work_left(AioContext *ctx)
+{
+    return ctx->ready.first || ctx->calls.first || ctx->user_calls.first || !aio_inbox_empty(ctx);
+}
+
 static void collect_ready(AioContext *ctx)
 {
     CoReady *newest = atomic_exchange_explicit(&ctx->inbox_ready, NULL, memory_order_acquire);

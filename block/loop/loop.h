@@ -57,6 +57,7 @@ struct AioContext {
     AioCallList user_calls;
     const AioSchedule *schedule;
     AioRing *rings;
+    int coroutines; /* entered and not ended */
     bool running;  /* inside a round or a blocking call */
     bool external; /* the embedder polls the fd: what becomes due outside of a round must show there */
     bool sleep_in_ms; /* the kernel has no epoll_pwait2() */
@@ -123,6 +124,9 @@ static inline AioCall *aio_call_list_pop(AioCallList *list)
     }
     return call;
 }
+
+/* Whether the next round will find something to do. */
+bool aio_work_left(AioContext *ctx);
 
 /* fd.c */
 int aio_fds_open(AioContext *ctx); /* the epoll set and the eventfd; 0 or -errno */

@@ -8,7 +8,8 @@
  *
  * A context belongs to one thread at a time: the one that runs it. All functions but aio_call(),
  * co_wake() and aio_context_ref/unref() must be called in that thread. A thread without a context
- * that makes a blocking call gets a private one. Sources: epoll(7), eventfd(2).
+ * that makes a blocking call gets a private one. It goes with the thread, which first runs it until all
+ * that was started there has ended. Sources: epoll(7), eventfd(2).
  */
 
 #include <bdrv/error.h>

@@ -164,6 +164,60 @@ static void test_queue_free_refused(void)
     must_close(blk);
 }
 
+/* ---- threads ---- */
+
+typedef struct Leaver {
+    BlockBackend *blk;
+    BdrvIov iov;
+    _Atomic unsigned calls;
+    GThread *called_in, *self;
+} Leaver;
+
+static void count_callback(void *opaque, int ret)
+{
+    Leaver *leaver = opaque;
+
+    g_assert_cmpint(ret, ==, 0);
+    leaver->called_in = g_thread_self();
+    atomic_fetch_add(&leaver->calls, 1);
+}
+
+static void *leaving_thread(void *opaque)
+{
+    Leaver *leaver = opaque;
+
+    leaver->self = g_thread_self();
+    g_assert_nonnull(blk_aio_preadv(leaver->blk, 0, &leaver->iov, 0, count_callback, leaver));
+    g_assert_nonnull(blk_aio_flush(leaver->blk, count_callback, leaver));
+    return NULL;
+}
+
+static void test_thread_ends_with_requests(void)
+{
+    g_autoptr(BdrvGraph) graph = bdrv_graph_new();
+    BlockBackend *blk = slow_open(graph, "driver=slow,node-name=disk", 0);
+    SlowState *slow = slow_state(graph, "disk");
+    uint8_t buf[16];
+    struct iovec vec;
+    Leaver leaver = { .blk = blk, .iov = BDRV_IOV_BUF(vec, buf, sizeof(buf)) };
+
+    for (int i = 0; i < 2; i++) { /* the second one gets the place of the first */
+        pthread_t id;
+
+        slow_hold(slow);
+        atomic_store(&leaver.calls, 0);
+        g_assert_cmpint(pthread_create(&id, NULL, leaving_thread, &leaver), ==, 0);
+        while (slow_holding(slow) == 0) {
+            g_usleep(100);
+        }
+        slow_release(slow);
+        pthread_join(id, NULL);
+        g_assert_cmpuint(leaver.calls, ==, 2);
+        g_assert_true(leaver.called_in == leaver.self);
+    }
+    must_close(blk);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -172,5 +226,6 @@ int main(int argc, char **argv)
     g_test_add_func("/lifetime/closing ends the handle's own drains", test_close_ends_own_drains);
     g_test_add_func("/lifetime/a node closed without a handle is flushed", test_node_close_flushes);
     g_test_add_func("/lifetime/a queue with requests is not freed in a callback", test_queue_free_refused);
+    g_test_add_func("/lifetime/a thread ends after its requests", test_thread_ends_with_requests);
     return g_test_run();
 }
