@@ -37,7 +37,7 @@ static int coroutine_fn offload(BlockDriverState *src, int64_t src_offset, Block
 {
     BdrvRequestFlags driver_flags = flags & dst->supported_write_flags & BDRV_REQ_FUA;
     BdrvTrackedRequest request;
-    bool tracked;
+    bool tracked, grows;
     int ret;
 
     src = resolve_source(src, &src_offset, &bytes);
@@ -49,11 +49,15 @@ static int coroutine_fn offload(BlockDriverState *src, int64_t src_offset, Block
     if (tracked) {
         bdrv_tracked_begin(dst, &request, dst_offset, dst_offset + bytes, false);
     }
+    grows = bdrv_growth_begin(dst, dst_offset + bytes);
     ret = dst->drv->bdrv_co_copy_range(dst, src, src_offset, dst_offset, bytes, driver_flags);
     bdrv_note_write(dst);
     if (ret >= 0) {
         bdrv_grow_length(dst, dst_offset + bytes);
         *done = bytes;
+    }
+    if (grows) {
+        bdrv_growth_end(dst);
     }
     if (tracked) {
         bdrv_tracked_end(dst, &request);

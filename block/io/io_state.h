@@ -30,6 +30,12 @@ typedef struct BdrvIoState {
     CoQueue flush_leader;              /* flush_lock: whoever leads @next_round */
     CoQueue flush_joiners;             /* flush_lock: members of the running and the next round */
 
+    /*
+     * Where writes are not tracked: held to read by one that makes the node longer, to write by a resize,
+     * which looks at the length first and then sets it (request.h).
+     */
+    CoRwLock length_lock;
+
     CoMutex guard_lock; /* held over a write into the probed window of a node whose format was guessed
                            (guard.c) */
 } BdrvIoState;

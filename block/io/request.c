@@ -24,12 +24,14 @@ void bdrv_io_state_init(BdrvIoState *io)
     co_queue_init(&io->flush_leader);
     co_queue_init(&io->flush_joiners);
 
+    co_rwlock_init(&io->length_lock);
     co_mutex_init(&io->guard_lock);
 }
 
 void bdrv_io_state_destroy(BdrvIoState *io)
 {
     co_mutex_destroy(&io->guard_lock);
+    co_rwlock_destroy(&io->length_lock);
     pthread_mutex_destroy(&io->flush_lock);
     co_range_lock_destroy(&io->tracked);
 }

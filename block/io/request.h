@@ -104,6 +104,24 @@ void coroutine_fn bdrv_tracked_begin(BlockDriverState *bs, BdrvTrackedRequest *r
                                      int64_t end, bool serialising);
 void coroutine_fn bdrv_tracked_end(BlockDriverState *bs, BdrvTrackedRequest *request);
 
+/**
+ * bdrv_growth_begin() - keep resizes away from a write up to @end that may make the node longer
+ * Returns: whether bdrv_growth_end() is due. Tracked requests do not need it: resizes are among them.
+ */
+static inline bool coroutine_fn bdrv_growth_begin(BlockDriverState *bs, int64_t end)
+{
+    if (G_LIKELY(end <= atomic_load_explicit(&bs->length, memory_order_relaxed)) || bdrv_must_track(bs)) {
+        return false;
+    }
+    co_rwlock_rdlock(&bdrv_io(bs)->length_lock);
+    return true;
+}
+
+static inline void coroutine_fn bdrv_growth_end(BlockDriverState *bs)
+{
+    co_rwlock_unlock(&bdrv_io(bs)->length_lock);
+}
+
 /** bdrv_note_write() - something was written (or may have been): the next flush has work to do */
 static inline void bdrv_note_write(BlockDriverState *bs)
 {

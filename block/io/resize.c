@@ -81,6 +81,21 @@ static bool coroutine_fn truncate_node(BlockDriverState *bs, int64_t length, boo
     return true;
 }
 
+static bool coroutine_fn begin_guarded(BlockDriverState *bs, int64_t length, GError **errp)
+{
+    int ret = bdrv_guard_begin_resize(bs, length);
+
+    if (ret == -EPERM) {
+        g_set_error(
+            errp, BDRV_ERROR, EPERM,
+            "Resizing would make the image look like another format; open it with format=raw to allow it");
+    } else if (ret < 0) {
+        g_set_error(errp, BDRV_ERROR, -ret, "Could not read the start of the image to tell its format: %s",
+                    g_strerror(-ret));
+    }
+    return ret >= 0;
+}
+
 bool coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t length, bool exact, BdrvPrealloc prealloc,
                                    BdrvRequestFlags flags, GError **errp)
 {
@@ -89,23 +104,21 @@ bool coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t length, bool exact,
     bool tracked = bdrv_must_track(bs), guarded = bdrv_guard_applies(bs, MIN(old, length)), ok;
     BdrvTrackedRequest request;
 
-    if (!check_truncate(child, length, errp)) {
-        return false;
-    }
-    if (guarded && bdrv_guard_begin_resize(bs, length) < 0) {
-        g_set_error(
-            errp, BDRV_ERROR, EPERM,
-            "Resizing would make the image look like another format; open it with format=raw to allow it");
+    if (!check_truncate(child, length, errp) || (guarded && !begin_guarded(bs, length, errp))) {
         return false;
     }
     if (tracked) { /* nobody may read-modify-write what comes or goes */
         bdrv_tracked_begin(bs, &request, bdrv_round_down(MIN(old, length), bdrv_alignment(bs)), INT64_MAX,
                            true);
+    } else {
+        co_rwlock_wrlock(&bdrv_io(bs)->length_lock);
     }
     ok = truncate_node(bs, length, exact, prealloc, flags, errp);
     bdrv_note_write(bs);
     if (tracked) {
         bdrv_tracked_end(bs, &request);
+    } else {
+        co_rwlock_unlock(&bdrv_io(bs)->length_lock);
     }
     if (guarded) {
         bdrv_guard_end(bs);

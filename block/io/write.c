@@ -73,7 +73,7 @@ int coroutine_fn bdrv_write_node(BlockDriverState *bs, int64_t offset, int64_t b
                                  size_t iov_offset, BdrvRequestFlags flags)
 {
     BdrvRequestFlags driver_flags = flags & (supported_flags(bs) | BDRV_REQ_COMPRESSED);
-    bool tracked = bdrv_must_track(bs), aligned = bdrv_is_aligned(bs, offset, bytes);
+    bool tracked = bdrv_must_track(bs), aligned = bdrv_is_aligned(bs, offset, bytes), grows;
     BdrvTrackedRequest request;
     int ret;
 
@@ -83,6 +83,7 @@ int coroutine_fn bdrv_write_node(BlockDriverState *bs, int64_t offset, int64_t b
     if (tracked) {
         begin(bs, &request, offset, bytes, !aligned || (flags & BDRV_REQ_SERIALISING));
     }
+    grows = bdrv_growth_begin(bs, offset + bytes);
     bdrv_event(bs, BDRV_EVENT_PWRITEV);
     if (G_LIKELY(aligned && bdrv_fits(bs, bytes, iov, iov_offset))) {
         ret = bdrv_driver_write(bs, offset, bytes, iov, iov_offset, driver_flags);
@@ -96,6 +97,9 @@ int coroutine_fn bdrv_write_node(BlockDriverState *bs, int64_t offset, int64_t b
     bdrv_note_write(bs); /* a write that failed may have changed something too */
     if (G_LIKELY(ret >= 0)) {
         bdrv_grow_length(bs, offset + bytes);
+    }
+    if (G_UNLIKELY(grows)) {
+        bdrv_growth_end(bs);
     }
     if (tracked) {
         bdrv_tracked_end(bs, &request);

@@ -93,19 +93,23 @@ static int coroutine_fn write_zeroes_aligned(BlockDriverState *bs, int64_t offse
 static int coroutine_fn zero_middle(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                     BdrvRequestFlags flags)
 {
-    bool tracked = bdrv_must_track(bs), need_flush = false;
+    bool tracked = bdrv_must_track(bs), need_flush = false, grows;
     BdrvTrackedRequest request;
     int ret;
 
     if (tracked) {
         bdrv_tracked_begin(bs, &request, offset, offset + bytes, flags & BDRV_REQ_SERIALISING);
     }
+    grows = bdrv_growth_begin(bs, offset + bytes);
     bdrv_event(bs, BDRV_EVENT_PWRITEV_ZERO);
     ret = write_zeroes_aligned(bs, offset, bytes, flags, &need_flush);
     bdrv_event(bs, BDRV_EVENT_PWRITEV_DONE);
     bdrv_note_write(bs);
     if (ret >= 0) {
         bdrv_grow_length(bs, offset + bytes);
+    }
+    if (G_UNLIKELY(grows)) {
+        bdrv_growth_end(bs);
     }
     if (tracked) {
         bdrv_tracked_end(bs, &request);

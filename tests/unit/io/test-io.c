@@ -832,6 +832,42 @@ static void coroutine_fn resizes(void)
     close_disk(child);
 }
 
+typedef struct Append {
+    BdrvChild *child;
+    bool done;
+} Append;
+
+static void coroutine_fn append_job(void *opaque)
+{
+    Append *append = opaque;
+
+    g_assert_cmpint(write_byte(append->child, 400 * KIB, 0x33, 4096, 0), ==, 0);
+    append->done = true;
+}
+
+/* The write comes while the resize is under way: what is acknowledged must not be cut off by it. */
+static void coroutine_fn resize_beside_append(void)
+{
+    for (unsigned i = 0; i < 30; i++) {
+        Append append = { 0 };
+        GError *error = NULL;
+
+        new_disk(DISK_BYTES);
+        bdrv_simdisk_set_seed(disk, i);
+        bdrv_simdisk_set_delay(disk, 0, 100000);
+        append.child = open_disk();
+        test_start(append_job, &append);
+        g_assert_true(bdrv_co_truncate(append.child, 300 * KIB, false, BDRV_PREALLOC_OFF, 0, &error));
+        while (!append.done) {
+            co_reschedule();
+        }
+        g_assert_cmpint(bdrv_simdisk_length(disk), ==, 404 * KIB);
+        g_assert_cmpint(bdrv_co_getlength(append.child), ==, 404 * KIB);
+        assert_bytes(400 * KIB, 0x33, 4096);
+        close_disk(append.child);
+    }
+}
+
 static void coroutine_fn errors_reach_the_caller(void)
 {
     uint8_t buf[512];
@@ -880,6 +916,7 @@ static const struct {
     { "/io/status of a chain goes on where a layer has nothing", status_of_a_chain },
     { "/io/copies arrive with and without the driver's help", copies },
     { "/io/resizing needs the right and growing reads as zeroes", resizes },
+    { "/io/a resize does not cut off what is written meanwhile", resize_beside_append },
     { "/io/errors of the driver reach the caller", errors_reach_the_caller },
 };
 
