@@ -21,6 +21,13 @@ typedef struct BdrvNode BdrvNode;
 typedef struct BdrvEdge BdrvEdge;
 typedef struct BdrvGate BdrvGate;
 
+/* What detect-zeroes says of writes that hold nothing but zeroes. */
+typedef enum BdrvDetectZeroes {
+    BDRV_DETECT_ZEROES_OFF,
+    BDRV_DETECT_ZEROES_ON,    /* write zeroes instead */
+    BDRV_DETECT_ZEROES_UNMAP, /* write zeroes that may be unmapped */
+} BdrvDetectZeroes;
+
 /* An edge: parent (a node, or a BlockBackend if NULL) uses child. First member: drivers get &edge->child. */
 struct BdrvEdge {
     BdrvChild child;
@@ -41,6 +48,7 @@ struct BdrvNode {
     bool closing;
     bool probed;            /* the format was guessed from the content */
     bool force_share;       /* children take no locks against others; so does BDRV_O_FORCE_SHARE */
+    BdrvDetectZeroes detect_zeroes;
     unsigned serial;        /* number in a generated name */
     unsigned quiesced;      /* drains that stopped this driver's own work; edit lock */
     unsigned held_used;     /* what bdrv_set_rights was last told; edit lock */
@@ -192,6 +200,7 @@ typedef struct BdrvReopenItem {
     BdrvOptions *own;      /* the same as given: becomes node->options; owned */
     BdrvOptions *given;    /* all that the user ever gave: becomes node->explicit_options; owned */
     bool force_share;
+    BdrvDetectZeroes detect_zeroes;
     void *state;           /* the driver's, between prepare and commit or abort */
 } BdrvReopenItem;
 

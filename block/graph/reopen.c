@@ -58,6 +58,7 @@ static void commit_item(BdrvReopenItem *item)
     bs->open_flags = item->flags;
     bs->read_only = !item_writes(item);
     node->force_share = item->force_share;
+    node->detect_zeroes = item->detect_zeroes;
     bdrv_options_free(node->options);
     node->options = g_steal_pointer(&item->own);
     bdrv_options_free(node->explicit_options);

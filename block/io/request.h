@@ -141,6 +141,12 @@ static inline void bdrv_grow_length(BlockDriverState *bs, int64_t length)
     }
 }
 
+/* ---- zero.c ---- */
+
+/** bdrv_zeroes_detected() - the node turns this write into a write of zeroes (detect-zeroes) */
+bool bdrv_zeroes_detected(const BlockDriverState *bs, int64_t bytes, const BdrvIov *iov, size_t iov_offset,
+                          BdrvRequestFlags flags);
+
 /* ---- guard.c ---- */
 
 /** bdrv_guard_wanted() - the format that was guessed is raw */

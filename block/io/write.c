@@ -123,6 +123,11 @@ int coroutine_fn bdrv_co_pwritev(BdrvChild *child, int64_t offset, int64_t bytes
     if (ret < 0) {
         return ret;
     }
+    if (G_UNLIKELY(bdrv_node(bs)->detect_zeroes) && bdrv_zeroes_detected(bs, bytes, iov, iov_offset, flags)) {
+        bool unmap = bdrv_node(bs)->detect_zeroes == BDRV_DETECT_ZEROES_UNMAP;
+
+        return bdrv_co_pwrite_zeroes(child, offset, bytes, flags | (unmap ? BDRV_REQ_MAY_UNMAP : 0));
+    }
     if (G_LIKELY(!bdrv_guard_applies(bs, offset))) {
         return bdrv_write_node(bs, offset, bytes, iov, iov_offset, flags);
     }

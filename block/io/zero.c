@@ -151,6 +151,14 @@ static int coroutine_fn zero_node(BlockDriverState *bs, int64_t offset, int64_t 
     return ret;
 }
 
+bool bdrv_zeroes_detected(const BlockDriverState *bs, int64_t bytes, const BdrvIov *iov, size_t iov_offset,
+                          BdrvRequestFlags flags)
+{
+    /* Without the callback the zeroes would be written from a buffer again. */
+    return (bs->drv->bdrv_co_write_zeroes || bs->drv->is_filter) && !(flags & BDRV_REQ_COMPRESSED) &&
+           bdrv_iov_is_zero(iov, iov_offset, bytes);
+}
+
 int coroutine_fn bdrv_co_pwrite_zeroes(BdrvChild *child, int64_t offset, int64_t bytes,
                                        BdrvRequestFlags flags)
 {

@@ -8,7 +8,12 @@
 #include <string.h>
 
 static const char *const discard_choices[] = { "ignore", "off", "unmap", "on", NULL };
-static const char *const detect_choices[] = { "off", "on", "unmap", NULL };
+static const char *const detect_choices[] = {
+    [BDRV_DETECT_ZEROES_OFF] = "off",
+    [BDRV_DETECT_ZEROES_ON] = "on",
+    [BDRV_DETECT_ZEROES_UNMAP] = "unmap",
+    NULL,
+};
 
 static const BdrvOptionSpec node_specs[] = {
     { "node-name", BDRV_OPTION_STRING, "Name of the node in the graph" },
@@ -60,10 +65,22 @@ static void apply(BdrvOpenFlags *flags, const BdrvOptions *options, const char *
     }
 }
 
+static BdrvDetectZeroes parse_detect_zeroes(const BdrvOptions *options)
+{
+    const char *text = bdrv_options_get_string(options, "detect-zeroes", "off");
+    BdrvDetectZeroes detect = BDRV_DETECT_ZEROES_OFF;
+
+    while (strcmp(text, detect_choices[detect]) != 0) { /* it is one of the choices */
+        detect++;
+    }
+    return detect;
+}
+
 bool bdrv_take_node_options(BdrvOptions *options, BdrvOpenFlags flags, BdrvNodeOptions *out, GError **errp)
 {
     static const BdrvOptionSpec *const tables[] = { node_specs, NULL };
     g_autoptr(BdrvOptions) taken = take_listed(options);
+    BdrvDetectZeroes detect_zeroes;
     const char *name, *discard;
 
     if (!bdrv_options_validate(taken, tables, "every node", errp)) {
@@ -71,10 +88,6 @@ bool bdrv_take_node_options(BdrvOptions *options, BdrvOpenFlags flags, BdrvNodeO
     }
     name = bdrv_options_get_string(taken, "node-name", NULL);
     if (name && !check_node_name(name, errp)) {
-        return false;
-    }
-    if (strcmp(bdrv_options_get_string(taken, "detect-zeroes", "off"), "off") != 0) {
-        g_set_error(errp, BDRV_ERROR, ENOTSUP, "detect-zeroes is not supported yet; leave it off");
         return false;
     }
     if (bdrv_options_has(taken, "read-only")) {
@@ -88,12 +101,19 @@ bool bdrv_take_node_options(BdrvOptions *options, BdrvOpenFlags flags, BdrvNodeO
         bool unmap = strcmp(discard, "unmap") == 0 || strcmp(discard, "on") == 0;
         flags = unmap ? flags | BDRV_O_UNMAP : flags & ~BDRV_O_UNMAP;
     }
+    detect_zeroes = parse_detect_zeroes(taken);
+    if (detect_zeroes == BDRV_DETECT_ZEROES_UNMAP && !(flags & BDRV_O_UNMAP)) {
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "setting detect-zeroes to unmap is not allowed without setting discard operation to unmap");
+        return false;
+    }
     if ((flags & BDRV_O_FORCE_SHARE) && (flags & BDRV_O_RDWR)) {
         g_set_error(errp, BDRV_ERROR, EINVAL, "force-share=on can only be used with read-only images");
         return false;
     }
     out->node_name = g_strdup(name);
     out->auto_read_only = bdrv_options_get_bool(taken, "auto-read-only", false);
+    out->detect_zeroes = detect_zeroes;
     out->flags = flags;
     return true;
 }

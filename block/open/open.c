@@ -307,6 +307,7 @@ static BlockDriverState *make_node(Layer *layer, bool probed)
     bs->open_flags = layer->node.flags;
     bs->read_only = !(layer->node.flags & BDRV_O_RDWR);
     node->force_share = layer->node.flags & BDRV_O_FORCE_SHARE;
+    node->detect_zeroes = layer->node.detect_zeroes;
     node->probed = probed;
     bdrv_options_free(node->explicit_options);
     node->explicit_options = bdrv_options_copy(layer->given);

@@ -48,11 +48,12 @@ bool coroutine_fn bdrv_co_create_image(BdrvGraph *graph, const char *format, con
 typedef struct BdrvNodeOptions {
     char *node_name;     /* NULL: none given; owned */
     bool auto_read_only; /* if it cannot be opened for writing, open it read-only */
+    BdrvDetectZeroes detect_zeroes;
     BdrvOpenFlags flags; /* given flags, changed by read-only, cache.direct, cache.no-flush, discard, force-share */
 } BdrvNodeOptions;
 
 /** bdrv_take_node_options() - remove them from @options; @flags are what was inherited or asked for by the caller
- * Fails with EINVAL, or ENOTSUP for what is not built (detect-zeroes). @out is then untouched. */
+ * Fails with EINVAL. @out is then untouched. */
 bool bdrv_take_node_options(BdrvOptions *options, BdrvOpenFlags flags, BdrvNodeOptions *out, GError **errp);
 
 /** bdrv_inherited_flags() - what a child in @role is opened with if its options do not say otherwise */

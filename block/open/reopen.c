@@ -32,8 +32,9 @@ static void plan_clear(ReopenPlan *plan)
 /* Options of every node that were given for this one at open or by an earlier reopen, and not now. */
 static void keep_given(const BdrvNode *node, BdrvOptions *options, bool is_root, BdrvOpenFlags flags)
 {
-    static const char *const kept[] = { "cache.direct", "cache.no-flush", "discard", "force-share", "read-only" };
-    unsigned count = !is_root ? 5 : flags & BDRV_O_RDWR ? 3 : 4; /* a writer cannot share by force */
+    static const char *const kept[] = { "cache.direct", "cache.no-flush", "discard", "detect-zeroes", "force-share",
+                                        "read-only" };
+    unsigned count = !is_root ? 6 : flags & BDRV_O_RDWR ? 4 : 5; /* a writer cannot share by force */
 
     for (unsigned i = 0; i < count; i++) {
         if (node->explicit_options && !bdrv_options_has(options, kept[i])) {
@@ -106,6 +107,7 @@ static bool plan_node(ReopenPlan *plan, BlockDriverState *bs, BdrvOptions *given
     g_free(common.node_name);
     item.flags = common.flags;
     item.force_share = common.flags & BDRV_O_FORCE_SHARE;
+    item.detect_zeroes = common.detect_zeroes;
     g_array_append_val(plan->items, item);
     if (!plan_children(plan, node, given, common.flags, errp)) {
         return false;
@@ -116,7 +118,8 @@ static bool plan_node(ReopenPlan *plan, BlockDriverState *bs, BdrvOptions *given
     if (!bdrv_validate_open_options(bs->drv, checked, errp)) {
         return false;
     }
-    if (item.flags == bs->open_flags && bdrv_options_count(given) == 0) {
+    if (item.flags == bs->open_flags && item.detect_zeroes == node->detect_zeroes &&
+        bdrv_options_count(given) == 0) {
         bdrv_options_free(g_array_index(plan->items, BdrvReopenItem, place).given);
         g_array_remove_index(plan->items, place);
         return true;

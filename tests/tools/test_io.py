@@ -101,6 +101,19 @@ def test_how_an_image_is_opened(twin, arguments):
     twin.same_content("disk", "qcow2")
 
 
+@pytest.mark.parametrize("detect", ["off", "on", "unmap", "unmap,discard=unmap", "unmap,discard=ignore", "on,discard=unmap",
+                                    "maybe"])
+@pytest.mark.parametrize("fmt", ["raw", "qcow2"])
+def test_writes_of_zeroes_are_detected(twin, fmt, detect):
+    twin.make("-f", fmt, "disk", "1M")
+    twin.same("io", "-f", fmt, "-c", "write -P 7 0 1M", "disk")
+    twin.same("io", "--image-opts", "-c", "write -P 0 0 256k", "-c", "write -P 1 64k 512", "-c", "write -P 0 300k 9000",
+              "-c", "read -P 0 128k 64k", "-c", "map",
+              f"driver={fmt},file.filename=disk,detect-zeroes={detect}")
+    twin.same_content("disk", fmt)
+    twin.same("img", "map", "--output=json", "-f", fmt, "disk", json_output=True, ignore=["offset"])
+
+
 def test_commands_come_from_standard_input(twin):
     twin.make("-f", "qcow2", "disk", "1M")
     twin.same("io", "disk", stdin="read 0 512\n\n  length  \nread \"0\" 1k\nfoo\nlength")

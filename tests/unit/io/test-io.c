@@ -868,6 +868,36 @@ static void coroutine_fn resize_beside_append(void)
     }
 }
 
+static void coroutine_fn zeroes_are_detected(void)
+{
+    static const BdrvLimits blocks = { .request_alignment = 512 };
+
+    for (BdrvDetectZeroes detect = BDRV_DETECT_ZEROES_OFF; detect <= BDRV_DETECT_ZEROES_UNMAP; detect++) {
+        bool on = detect != BDRV_DETECT_ZEROES_OFF;
+        BdrvChild *child;
+
+        new_disk(DISK_BYTES);
+        bdrv_simdisk_set_limits(disk, &blocks);
+        fill(0x11);
+        child = open_disk();
+        bdrv_node(child->bs)->detect_zeroes = detect;
+        g_assert_cmpint(write_byte(child, 4096, 0, 8192, BDRV_REQ_FUA), ==, 0);
+        g_assert_cmpuint(bdrv_simdisk_count(disk, BDRV_SIM_ZERO), ==, on);
+        g_assert_cmpuint(bdrv_simdisk_count(disk, BDRV_SIM_WRITE), ==, !on);
+        g_assert_cmpint(write_byte(child, 700, 0, 2000, 0), ==, 0); /* the edges are written */
+        g_assert_cmpuint(bdrv_simdisk_count(disk, BDRV_SIM_ZERO), ==, 2 * on);
+        g_assert_cmpint(write_byte(child, 0, 0x22, 512, 0), ==, 0);
+        g_assert_cmpuint(bdrv_simdisk_count(disk, BDRV_SIM_ZERO), ==, 2 * on);
+        assert_bytes(0, 0x22, 512);
+        assert_bytes(512, 0x11, 188);
+        assert_bytes(700, 0, 2000);
+        assert_bytes(2700, 0x11, 4096 - 2700);
+        assert_bytes(4096, 0, 8192);
+        assert_bytes(12288, 0x11, 4096);
+        close_disk(child);
+    }
+}
+
 static void coroutine_fn errors_reach_the_caller(void)
 {
     uint8_t buf[512];
@@ -917,6 +947,7 @@ static const struct {
     { "/io/copies arrive with and without the driver's help", copies },
     { "/io/resizing needs the right and growing reads as zeroes", resizes },
     { "/io/a resize does not cut off what is written meanwhile", resize_beside_append },
+    { "/io/zeroes are detected if asked to", zeroes_are_detected },
     { "/io/errors of the driver reach the caller", errors_reach_the_caller },
 };
 

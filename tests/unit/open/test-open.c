@@ -203,7 +203,8 @@ static void test_refusals(void)
     refused("i", "node-name=1a", 0, EINVAL, "'1a' is no valid node-name");
     refused("i", "node-name=a b", 0, EINVAL, "node-name");
     refused("i", "node-name=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", 0, EINVAL, "node-name");
-    refused("i", "detect-zeroes=on", 0, ENOTSUP, "detect-zeroes");
+    refused("i", "detect-zeroes=unmap", 0, EINVAL, "without setting discard operation to unmap");
+    refused("i", "detect-zeroes=unmap,discard=ignore", BDRV_O_UNMAP, EINVAL, "detect-zeroes");
     refused("i", "detect-zeroes=foo", 0, EINVAL, "detect-zeroes");
     refused("i", "discard=foo", 0, EINVAL, "discard");
     refused("i", "read-only=2", 0, EINVAL, "read-only");
@@ -261,6 +262,8 @@ static void test_flags(void)
     flags_are("file.cache.direct=on", BDRV_O_RDWR, BDRV_O_RDWR, BDRV_O_RDWR | BDRV_O_NOCACHE);
     flags_are("read-only=on,file.read-only=off", BDRV_O_RDWR, 0, BDRV_O_RDWR);
     flags_are("detect-zeroes=off", 0, 0, 0);
+    flags_are("detect-zeroes=on", 0, 0, 0);
+    flags_are("detect-zeroes=unmap,discard=unmap", 0, BDRV_O_UNMAP, BDRV_O_UNMAP);
 }
 
 static void look_read_only(Case *c)
