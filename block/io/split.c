@@ -54,60 +54,65 @@ static int64_t next_piece(const BlockDriverState *bs, int64_t bytes, const BdrvI
     return *bounce ? MIN(n, BDRV_BOUNCE_MAX) : n;
 }
 
-int coroutine_fn bdrv_read_aligned(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
-                                   size_t iov_offset, BdrvRequestFlags flags)
+static int coroutine_fn call_driver(BlockDriverState *bs, bool write, int64_t offset, int64_t bytes,
+                                    const BdrvIov *iov, size_t iov_offset, BdrvRequestFlags flags)
+{
+    return write ? bdrv_driver_write(bs, offset, bytes, iov, iov_offset, flags)
+                 : bdrv_driver_read(bs, offset, bytes, iov, iov_offset, flags);
+}
+
+static int coroutine_fn bounce_piece(BlockDriverState *bs, bool write, int64_t offset, int64_t bytes,
+                                     const BdrvIov *iov, size_t iov_offset, uint8_t *buf, BdrvRequestFlags flags)
+{
+    struct iovec vec;
+    BdrvIov bounced = BDRV_IOV_BUF(vec, buf, bytes);
+    int ret;
+
+    if (write) {
+        bdrv_iov_to_buf(iov, iov_offset, buf, bytes);
+    }
+    ret = call_driver(bs, write, offset, bytes, &bounced, 0, flags);
+    if (!write && ret >= 0) {
+        bdrv_iov_from_buf(iov, iov_offset, buf, bytes);
+    }
+    return ret;
+}
+
+static int coroutine_fn transfer_in_pieces(BlockDriverState *bs, bool write, int64_t offset, int64_t bytes,
+                                           const BdrvIov *iov, size_t iov_offset, BdrvRequestFlags flags)
 {
     uint8_t *buf = NULL;
     bool bounce;
     int ret = 0;
 
-    if (G_LIKELY(bdrv_fits(bs, bytes, iov, iov_offset))) {
-        return bdrv_driver_read(bs, offset, bytes, iov, iov_offset, flags);
-    }
     for (int64_t done = 0, n; done < bytes && ret >= 0; done += n) {
         n = next_piece(bs, bytes - done, iov, iov_offset + done, &bounce);
         if (!bounce) {
-            ret = bdrv_driver_read(bs, offset + done, n, iov, iov_offset + done, flags);
-            continue;
-        }
-        if (!buf && !(buf = bdrv_try_blockalign(bs, MIN(bytes, BDRV_BOUNCE_MAX)))) {
-            return -ENOMEM;
-        }
-        struct iovec vec;
-        BdrvIov bounced = BDRV_IOV_BUF(vec, buf, n);
-        ret = bdrv_driver_read(bs, offset + done, n, &bounced, 0, flags);
-        if (ret >= 0) {
-            bdrv_iov_from_buf(iov, iov_offset + done, buf, n);
+            ret = call_driver(bs, write, offset + done, n, iov, iov_offset + done, flags);
+        } else if (buf || (buf = bdrv_try_blockalign(bs, MIN(bytes, BDRV_BOUNCE_MAX)))) {
+            ret = bounce_piece(bs, write, offset + done, n, iov, iov_offset + done, buf, flags);
+        } else {
+            ret = -ENOMEM;
         }
     }
     bdrv_vfree(buf);
     return ret < 0 ? ret : 0;
 }
 
+int coroutine_fn bdrv_read_aligned(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
+                                   size_t iov_offset, BdrvRequestFlags flags)
+{
+    if (G_LIKELY(bdrv_fits(bs, bytes, iov, iov_offset))) {
+        return bdrv_driver_read(bs, offset, bytes, iov, iov_offset, flags);
+    }
+    return transfer_in_pieces(bs, false, offset, bytes, iov, iov_offset, flags);
+}
+
 int coroutine_fn bdrv_write_aligned(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
                                     size_t iov_offset, BdrvRequestFlags flags)
 {
-    uint8_t *buf = NULL;
-    bool bounce;
-    int ret = 0;
-
     if (G_LIKELY(bdrv_fits(bs, bytes, iov, iov_offset))) {
         return bdrv_driver_write(bs, offset, bytes, iov, iov_offset, flags);
     }
-    for (int64_t done = 0, n; done < bytes && ret >= 0; done += n) {
-        n = next_piece(bs, bytes - done, iov, iov_offset + done, &bounce);
-        if (!bounce) {
-            ret = bdrv_driver_write(bs, offset + done, n, iov, iov_offset + done, flags);
-            continue;
-        }
-        if (!buf && !(buf = bdrv_try_blockalign(bs, MIN(bytes, BDRV_BOUNCE_MAX)))) {
-            return -ENOMEM;
-        }
-        struct iovec vec;
-        BdrvIov bounced = BDRV_IOV_BUF(vec, buf, n);
-        bdrv_iov_to_buf(iov, iov_offset + done, buf, n);
-        ret = bdrv_driver_write(bs, offset + done, n, &bounced, 0, flags);
-    }
-    bdrv_vfree(buf);
-    return ret < 0 ? ret : 0;
+    return transfer_in_pieces(bs, true, offset, bytes, iov, iov_offset, flags);
 }
