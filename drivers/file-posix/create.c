@@ -73,7 +73,7 @@ static void apply_hints(int fd, const CreateJob *job)
  */
 static bool refuse_if_in_use(int fd, const char *path, GError **errp)
 {
-    FileState s = { .lock_fd = fd, .locking = FILE_LOCKING_AUTO };
+    FileState s = { .lock_fd = fd, .locking = FILE_LOCKING_AUTO, .calls = &file_system_calls };
 
     return file_locks_set(&s, path, BDRV_RIGHT_WRITE | BDRV_RIGHT_RESIZE, BDRV_RIGHT_RESIZE, errp);
 }

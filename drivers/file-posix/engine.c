@@ -21,6 +21,11 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+static int lock_call(int fd, int command, struct flock *lock)
+{
+    return fcntl(fd, command, lock);
+}
+
 const FileCalls file_system_calls = {
     .preadv2 = preadv2,
     .pwritev2 = pwritev2,
@@ -29,6 +34,7 @@ const FileCalls file_system_calls = {
     .posix_fallocate = posix_fallocate,
     .ftruncate = ftruncate,
     .lseek = lseek,
+    .lock = lock_call,
     .copy_file_range = copy_file_range,
 };
 

@@ -18,6 +18,7 @@
  */
 
 #include <bdrv/driver.h>
+#include <fcntl.h>
 #include <stdatomic.h>
 #include <sys/stat.h>
 
@@ -44,10 +45,17 @@ typedef struct FileCalls {
     int (*posix_fallocate)(int fd, off_t offset, off_t bytes); /* returns the error */
     int (*ftruncate)(int fd, off_t length);
     off_t (*lseek)(int fd, off_t offset, int whence);
+    int (*lock)(int fd, int command, struct flock *lock); /* fcntl(2) */
     ssize_t (*copy_file_range)(int in, off_t *in_offset, int out, off_t *out_offset, size_t bytes, unsigned flags);
 } FileCalls;
 
 extern const FileCalls file_system_calls;
+
+/*
+ * The kernel cuts longer transfers short, at a multiple of its page size: that must not be taken for the end
+ * of a file whose blocks are larger than pages.
+ */
+#define FILE_TRANSFER_MAX (INT64_C(1) << 30)
 
 /* What a file descriptor was opened with, and what was found out about it. Swapped whole by reopen. */
 typedef struct FileHandle {

@@ -21,69 +21,81 @@
 
 static const char *const right_names[RIGHTS] = { "consistent read", "write", "write unchanged", "resize" };
 
-static int set_byte(int fd, off_t byte, short type)
+static int lock_call(const FileState *s, int fd, int command, struct flock *lock)
 {
-    struct flock lock = { .l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1 };
     int ret;
 
     do {
-        ret = fcntl(fd, F_OFD_SETLK, &lock);
+        ret = s->calls->lock(fd, command, lock);
     } while (ret < 0 && errno == EINTR);
     return ret < 0 ? -errno : 0;
 }
 
-/* 1 if another open file description has a lock on the byte, 0 if not, -errno. */
-static int test_byte(int fd, off_t byte)
+static int set_byte(const FileState *s, int fd, off_t byte, short type)
 {
-    struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1 };
+    struct flock lock = { .l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1 };
 
-    if (fcntl(fd, F_OFD_GETLK, &lock) < 0) {
-        return -errno;
-    }
-    return lock.l_type != F_UNLCK;
+    return lock_call(s, fd, F_OFD_SETLK, &lock);
 }
 
-static void unlock_mask(int fd, int base, unsigned mask)
+/* 1 if another open file description has a lock on the byte, 0 if not, -errno. */
+static int test_byte(const FileState *s, int fd, off_t byte)
+{
+    struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1 };
+    int ret = lock_call(s, fd, F_OFD_GETLK, &lock);
+
+    return ret < 0 ? ret : lock.l_type != F_UNLCK;
+}
+
+static void unlock_mask(const FileState *s, int fd, int base, unsigned mask)
 {
     for (int n = 0; n < RIGHTS; n++) {
         if (mask & 1u << n) {
-            set_byte(fd, base + n, F_UNLCK);
+            set_byte(s, fd, base + n, F_UNLCK);
         }
     }
 }
 
 /* Locks the bytes of @mask; on failure none of them stays locked. */
-static int lock_mask(int fd, int base, unsigned mask)
+static int lock_mask(const FileState *s, int fd, int base, unsigned mask)
 {
     for (int n = 0; n < RIGHTS; n++) {
-        int ret = mask & 1u << n ? set_byte(fd, base + n, F_RDLCK) : 0;
+        int ret = mask & 1u << n ? set_byte(s, fd, base + n, F_RDLCK) : 0;
         if (ret < 0) {
-            unlock_mask(fd, base, mask & ((1u << n) - 1));
+            unlock_mask(s, fd, base, mask & ((1u << n) - 1));
             return ret;
         }
     }
     return 0;
 }
 
-static bool check_conflicts(int fd, const char *name, unsigned used, unsigned unshared, GError **errp)
+/* 0; -EBUSY with @errp set; another -errno if there is no telling. */
+static int check_conflicts(const FileState *s, const char *name, unsigned used, unsigned unshared, GError **errp)
 {
     for (int n = 0; n < RIGHTS; n++) {
-        if (used & 1u << n && test_byte(fd, BYTE_UNSHARED + n) > 0) {
+        int ret = used & 1u << n ? test_byte(s, s->lock_fd, BYTE_UNSHARED + n) : 0;
+        if (ret > 0) {
             g_set_error(errp, BDRV_ERROR, EBUSY,
                         "'%s' is in use: this open needs the right '%s', which another user of the file does not "
                         "share; close it there%s",
                         name, right_names[n], n ? ", or open read-only with force-share=on (-U)" : "");
-            return false;
+            return -EBUSY;
         }
-        if (unshared & 1u << n && test_byte(fd, BYTE_USED + n) > 0) {
+        if (ret == 0 && unshared & 1u << n) {
+            ret = test_byte(s, s->lock_fd, BYTE_USED + n);
+        }
+        if (ret > 0) {
             g_set_error(errp, BDRV_ERROR, EBUSY,
                         "'%s' is in use: another user of the file has the right '%s', which this open does not "
                         "share; close it there, or open read-only with force-share=on (-U)",
                         name, right_names[n]);
-            return false;
+            return -EBUSY;
+        }
+        if (ret < 0) {
+            return ret;
         }
     }
-    return true;
+    return 0;
 }
 
 static void set_lock_error(const char *name, int error, GError **errp)
@@ -98,47 +110,69 @@ static void set_lock_error(const char *name, int error, GError **errp)
     }
 }
 
-static int lock_both(int fd, unsigned used, unsigned unshared)
+/*
+ * What a kernel (EINVAL: before 3.15) or a file system without such locks answers. Not ENOLCK: that is also
+ * a lock server that cannot be reached, behind which others may hold locks.
+ */
+static bool has_no_locks(int error)
 {
-    int ret = lock_mask(fd, BYTE_USED, used);
+    return error == ENOSYS || error == EOPNOTSUPP || error == EINVAL;
+}
+
+static int lock_both(const FileState *s, int fd, unsigned used, unsigned unshared)
+{
+    int ret = lock_mask(s, fd, BYTE_USED, used);
 
     if (ret == 0) {
-        ret = lock_mask(fd, BYTE_UNSHARED, unshared);
+        ret = lock_mask(s, fd, BYTE_UNSHARED, unshared);
         if (ret < 0) {
-            unlock_mask(fd, BYTE_USED, used);
+            unlock_mask(s, fd, BYTE_USED, used);
         }
     }
     return ret;
 }
 
-static void unlock_both(int fd, unsigned used, unsigned unshared)
+static void unlock_both(const FileState *s, int fd, unsigned used, unsigned unshared)
 {
-    unlock_mask(fd, BYTE_USED, used);
-    unlock_mask(fd, BYTE_UNSHARED, unshared);
+    unlock_mask(s, fd, BYTE_USED, used);
+    unlock_mask(s, fd, BYTE_UNSHARED, unshared);
+}
+
+/* On top of what is held already. 0; -EBUSY with @errp set; another -errno */
+static int lock_more(const FileState *s, const char *name, unsigned used, unsigned unshared, GError **errp)
+{
+    int ret = lock_both(s, s->lock_fd, used, unshared);
+
+    if (ret == 0) {
+        ret = check_conflicts(s, name, used, unshared, errp);
+        if (ret < 0) {
+            unlock_both(s, s->lock_fd, used, unshared);
+        }
+    }
+    return ret;
 }
 
 bool file_locks_set(FileState *s, const char *name, unsigned used, unsigned unshared, GError **errp)
 {
-    unsigned new_used = used & ~s->locked_used;
-    unsigned new_unshared = unshared & ~s->locked_unshared;
+    GError *conflict = NULL;
+    int ret;
 
     if (s->locking == FILE_LOCKING_OFF) {
         return true;
     }
-    int ret = lock_both(s->lock_fd, new_used, new_unshared);
-    if (ret < 0) {
-        if (s->locking == FILE_LOCKING_AUTO && ret != -EAGAIN && ret != -EACCES) {
-            s->locking = FILE_LOCKING_OFF;
-            return true;
-        }
+    ret = lock_more(s, name, used & ~s->locked_used, unshared & ~s->locked_unshared, &conflict);
+    if (conflict) {
+        g_propagate_error(errp, conflict);
+        return false;
+    }
+    if (ret < 0 && s->locking == FILE_LOCKING_AUTO && has_no_locks(-ret)) {
+        s->locking = FILE_LOCKING_OFF;
+        used = unshared = 0;
+    } else if (ret < 0) {
         set_lock_error(name, -ret, errp);
         return false;
     }
-    if (!check_conflicts(s->lock_fd, name, new_used, new_unshared, errp)) {
-        unlock_both(s->lock_fd, new_used, new_unshared);
-        return false;
-    }
-    unlock_both(s->lock_fd, s->locked_used & ~used, s->locked_unshared & ~unshared);
+    unlock_both(s, s->lock_fd, s->locked_used & ~used, s->locked_unshared & ~unshared);
     s->locked_used = used;
     s->locked_unshared = unshared;
     return true;
@@ -180,10 +214,10 @@ bool coroutine_fn file_co_set_rights(BlockDriverState *bs, unsigned used, unsign
 
 bool file_locks_copy(const FileState *s, int fd)
 {
-    return lock_both(fd, s->locked_used, s->locked_unshared) == 0;
+    return lock_both(s, fd, s->locked_used, s->locked_unshared) == 0;
 }
 
 void file_locks_release(const FileState *s, int fd)
 {
-    unlock_both(fd, s->locked_used, s->locked_unshared);
+    unlock_both(s, fd, s->locked_used, s->locked_unshared);
 }

@@ -142,6 +142,64 @@ static void test_write_lock_of_a_stranger(void)
     test_close(file);
 }
 
+/* ---- file systems without locks, and locks that fail ---- */
+
+static int lock_error;
+static int failing_command;
+
+static int failing_lock(int fd, int command, struct flock *lock)
+{
+    if (command == failing_command && lock->l_type != F_UNLCK) {
+        errno = lock_error;
+        return -1;
+    }
+    return fcntl(fd, command, lock);
+}
+
+static void meet_lock_error(const char *options, int command, int code, bool works)
+{
+    g_autofree char *path = test_make_file("no-locks", 4096, 0);
+    TestFile *file = test_open_ok(path, options, BDRV_O_RDWR);
+    FileCalls calls = file_system_calls;
+    GError *error = NULL;
+
+    g_test_message("%s, command %d: %s", options, command, g_strerror(code));
+    g_assert_true(test_set_rights(file, CR, 0, &error)); /* held when it happens */
+    lock_error = code;
+    failing_command = command;
+    calls.lock = failing_lock;
+    test_state(file)->calls = &calls;
+    g_assert_true(test_set_rights(file, QCOW2_RW, &error) == works);
+    test_state(file)->calls = &file_system_calls;
+    if (works) {
+        g_assert_no_error(error);
+        assert_locks(file, path, 0, 0); /* what was held before went too */
+    } else {
+        test_assert_error(error, code, "use locking=off");
+        assert_locks(file, path, CR, 0);
+        g_assert_true(test_set_rights(file, QCOW2_RW, &error)); /* an error of the moment turns nothing off */
+        assert_locks(file, path, QCOW2_RW);
+    }
+    test_close(file);
+}
+
+static void test_lock_errors(void)
+{
+    static const int no_locks[] = { ENOSYS, EOPNOTSUPP, EINVAL }, failures[] = { ENOLCK, EIO, ENOMEM, ESTALE };
+    static const int commands[] = { F_OFD_SETLK, F_OFD_GETLK };
+
+    for (unsigned c = 0; c < G_N_ELEMENTS(commands); c++) {
+        for (unsigned i = 0; i < G_N_ELEMENTS(no_locks); i++) {
+            meet_lock_error("locking=auto", commands[c], no_locks[i], true);
+            meet_lock_error("locking=on", commands[c], no_locks[i], false);
+        }
+        for (unsigned i = 0; i < G_N_ELEMENTS(failures); i++) {
+            meet_lock_error("locking=auto", commands[c], failures[i], false);
+            meet_lock_error("locking=on", commands[c], failures[i], false);
+        }
+    }
+}
+
 /* ---- with qemu-io ---- */
 
 typedef struct QemuIo {
@@ -279,6 +337,7 @@ int main(int argc, char **argv)
     g_test_add_func("/file/lock/reopen hands the locks over", test_reopen_hands_over);
     g_test_add_func("/file/lock/locking=off takes none and sees none", test_locking_off);
     g_test_add_func("/file/lock/a write lock of another program means keep out", test_write_lock_of_a_stranger);
+    g_test_add_func("/file/lock/only a lack of locks turns locking=auto off", test_lock_errors);
     g_test_add_func("/file/lock/an image open in qemu-io is refused here", test_open_in_qemu_io);
     g_test_add_func("/file/lock/an image open here is refused by qemu-io", test_open_here);
 
