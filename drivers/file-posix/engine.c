@@ -30,6 +30,7 @@ const FileCalls file_system_calls = {
     .preadv2 = preadv2,
     .pwritev2 = pwritev2,
     .fdatasync = fdatasync,
+    .close = close,
     .fallocate = fallocate,
     .posix_fallocate = posix_fallocate,
     .ftruncate = ftruncate,

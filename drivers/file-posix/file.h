@@ -41,6 +41,7 @@ typedef struct FileCalls {
     ssize_t (*preadv2)(int fd, const struct iovec *vec, int count, off_t offset, int flags);
     ssize_t (*pwritev2)(int fd, const struct iovec *vec, int count, off_t offset, int flags);
     int (*fdatasync)(int fd);
+    int (*close)(int fd);
     int (*fallocate)(int fd, int mode, off_t offset, off_t bytes);
     int (*posix_fallocate)(int fd, off_t offset, off_t bytes); /* returns the error */
     int (*ftruncate)(int fd, off_t length);

@@ -259,29 +259,27 @@ bool coroutine_fn file_co_open(BlockDriverState *bs, const BdrvOptions *options,
     return true;
 }
 
+/* Once: what is free may be somebody else's descriptor a moment later. */
 static int close_job(void *opaque)
 {
     FileState *s = opaque;
-    int ret = 0;
+    int fd = s->h.fd;
 
     file_locks_release(s, s->lock_fd);
-    if (s->lock_fd != s->h.fd) {
+    if (s->lock_fd != fd) {
         close(s->lock_fd);
     }
+    s->h.fd = s->lock_fd = -1;
     /* Linux frees the descriptor whatever close() says; EINTR is not to be repeated. */
-    if (close(s->h.fd) < 0 && errno != EINTR) {
-        ret = -errno;
-    }
-    return ret;
+    return s->calls->close(fd) < 0 && errno != EINTR ? -errno : 0;
 }
 
 int coroutine_fn file_co_close(BlockDriverState *bs)
 {
     FileState *s = file_state(bs);
-    int fd = s->h.fd;
     int ret = file_run(close_job, s);
 
-    if (ret == -EAGAIN && fcntl(fd, F_GETFD) >= 0) {
+    if (s->h.fd >= 0) {
         ret = close_job(s); /* no worker to be had */
     }
     g_clear_pointer(&s->path, g_free);
@@ -427,6 +425,7 @@ void file_refresh_limits(BlockDriverState *bs)
     /* So that FILE_IO_PART elements always hold at least one block; see file_io_step(). */
     bs->limits.mem_alignment = MAX(s->h.mem_alignment, s->h.request_alignment / FILE_IO_PART);
     bs->limits.max_iov = IOV_MAX;
+    bs->limits.max_transfer = FILE_TRANSFER_MAX;
     if (s->is_device) {
         bs->limits.pwrite_zeroes_alignment = s->block_size;
         bs->limits.pdiscard_alignment = s->block_size;

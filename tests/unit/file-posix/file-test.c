@@ -218,14 +218,20 @@ TestFile *test_open_ok(const char *path, const char *more, BdrvOpenFlags flags)
     return file;
 }
 
-void test_close(TestFile *file)
+int test_close_result(TestFile *file)
 {
     Call c = { .op = OP_CLOSE, .bs = &file->bs };
+    int ret = run_call(&c);
 
-    g_assert_cmpint(run_call(&c), ==, 0);
     g_free(file->bs.filename);
     g_free(file->bs.opaque);
     g_free(file);
+    return ret;
+}
+
+void test_close(TestFile *file)
+{
+    g_assert_cmpint(test_close_result(file), ==, 0);
 }
 
 FileState *test_state(TestFile *file)

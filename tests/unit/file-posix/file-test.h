@@ -30,6 +30,7 @@ TestFile *test_open(const char *driver, const char *path, const char *more, Bdrv
 TestFile *test_open_options(const char *driver, const char *options, BdrvOpenFlags flags, GError **errp);
 TestFile *test_open_ok(const char *path, const char *more, BdrvOpenFlags flags);
 void test_close(TestFile *file);
+int test_close_result(TestFile *file);
 FileState *test_state(TestFile *file);
 
 int test_read(TestFile *file, int64_t offset, int64_t bytes, void *buf);

@@ -277,6 +277,31 @@ static void test_loop_device(void)
     free(buf);
 }
 
+/* ---- closing ---- */
+
+static _Atomic unsigned closes;
+
+static int close_with_error(int fd)
+{
+    atomic_fetch_add(&closes, 1);
+    close(fd);
+    errno = EAGAIN; /* what a file system's flush method may well say */
+    return -1;
+}
+
+static void test_close_once(void)
+{
+    g_autofree char *path = test_make_file("once", 4096, 0);
+    TestFile *file = test_open_ok(path, NULL, BDRV_O_RDWR);
+    FileCalls calls = file_system_calls;
+
+    calls.close = close_with_error;
+    test_state(file)->calls = &calls;
+    atomic_store(&closes, 0);
+    g_assert_cmpint(test_close_result(file), ==, -EAGAIN);
+    g_assert_cmpuint(closes, ==, 1);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -293,6 +318,7 @@ int main(int argc, char **argv)
     g_test_add_func("/file/open/reopen changes access and cache mode", test_reopen_modes);
     g_test_add_func("/file/open/reopen stays with the file, not with the name", test_reopen_keeps_the_inode);
     g_test_add_func("/file/open/reopen refuses another file and a wrong engine", test_reopen_refusals);
+    g_test_add_func("/file/open/a descriptor is closed once, whatever close says", test_close_once);
     g_test_add_func("/file/open/a loop device works as host_device", test_loop_device);
 
     int ret = g_test_run();
