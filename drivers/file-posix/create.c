@@ -22,25 +22,6 @@ const BdrvOptionSpec file_create_options[] = {
     { NULL },
 };
 
-bool file_parse_prealloc(const char *text, BdrvPrealloc *prealloc, GError **errp)
-{
-    static const char *const names[] = {
-        [BDRV_PREALLOC_OFF] = "off",
-        [BDRV_PREALLOC_METADATA] = "metadata",
-        [BDRV_PREALLOC_FALLOC] = "falloc",
-        [BDRV_PREALLOC_FULL] = "full",
-    };
-
-    for (unsigned i = 0; i < G_N_ELEMENTS(names); i++) {
-        if (strcmp(text, names[i]) == 0) {
-            *prealloc = i;
-            return true;
-        }
-    }
-    g_set_error(errp, BDRV_ERROR, EINVAL, "preallocation '%s' is not known; use off, falloc or full", text);
-    return false;
-}
-
 typedef struct CreateJob {
     const char *path;
     int64_t size;
@@ -125,9 +106,7 @@ bool coroutine_fn file_co_create(const char *filename, BdrvChild *file, const Bd
         .extent_size_hint = bdrv_options_get_int(options, "extent_size_hint", 1 << 20),
     };
 
-    if (!file_parse_prealloc(bdrv_options_get_string(options, "preallocation", "off"), &job.prealloc, errp)) {
-        return false;
-    }
+    bdrv_prealloc_find(bdrv_options_get_string(options, "preallocation", "off"), &job.prealloc);
     if (job.size < 0) {
         g_set_error(errp, BDRV_ERROR, EINVAL, "size %" PRId64 " is negative", job.size);
         return false;

@@ -18,7 +18,6 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <fcntl.h>
 #include <unistd.h>
 
 static int lock_call(int fd, int command, struct flock *lock)

@@ -169,8 +169,6 @@ int64_t file_length(int fd, bool is_device);
 bool file_resize(const FileCalls *calls, int fd, uint32_t align, int64_t from, int64_t to, BdrvPrealloc prealloc,
                  GError **errp);
 
-bool file_parse_prealloc(const char *text, BdrvPrealloc *prealloc, GError **errp);
-
 /* ---- status.c ---- */
 
 int coroutine_fn file_co_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes, BlockExtent *extent);

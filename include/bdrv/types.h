@@ -75,6 +75,9 @@ typedef enum BdrvPrealloc {
     BDRV_PREALLOC_FULL,
 } BdrvPrealloc;
 
+/** bdrv_prealloc_find() - set *@prealloc from "off", "metadata", "falloc" or "full"; false for any other @name */
+BDRV_API bool bdrv_prealloc_find(const char *name, BdrvPrealloc *prealloc);
+
 /* What the request layer must respect below; 0 means "no limit" except for request_alignment (1). */
 typedef struct BdrvLimits {
     uint32_t request_alignment;   /* power of two, 1 .. 64 KiB: offset and length of every request */

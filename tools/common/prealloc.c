@@ -1,23 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 #include "tools/common/tool.h"
 
-#include <string.h>
-
 bool tool_parse_prealloc(const char *name, BdrvPrealloc *prealloc)
 {
-    static const char *const names[] = {
-        [BDRV_PREALLOC_OFF] = "off",
-        [BDRV_PREALLOC_METADATA] = "metadata",
-        [BDRV_PREALLOC_FALLOC] = "falloc",
-        [BDRV_PREALLOC_FULL] = "full",
-    };
-
-    for (unsigned i = 0; i < G_N_ELEMENTS(names); i++) {
-        if (strcmp(name, names[i]) == 0) {
-            *prealloc = i;
-            return true;
-        }
+    if (!bdrv_prealloc_find(name, prealloc)) {
+        tool_error("Invalid preallocation mode '%s'", name);
+        return false;
     }
-    tool_error("Invalid preallocation mode '%s'", name);
-    return false;
+    return true;
 }
