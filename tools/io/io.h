@@ -77,6 +77,29 @@ bool io_buffer_init_size(IoBuffer *buffer, BlockBackend *blk, int64_t bytes, int
 void io_buffer_free(IoBuffer *buffer);
 bool io_buffer_is(const IoBuffer *buffer, size_t offset, size_t bytes, int byte);
 
+/* A command that moves data, from its options to what it shows (transfer.c) */
+typedef struct IoTransfer {
+    bool reads;
+    const char *operation, *verb; /* "readv failed: …"; "read 512/512 bytes …" */
+    bool machine_readable, quiet, verbose, zeroes, has_pattern;
+    int pattern; /* written, or what is read must be */
+    BdrvRequestFlags flags;
+    int64_t offset, bytes;
+    int64_t verify_start, verify_length;
+    IoBuffer buffer; /* data NULL: none */
+    struct timespec began;
+} IoTransfer;
+
+/** io_transfer_option() - take one of the options C f n P q u v z, as getopt gave it; usage for any other. 0 or -EINVAL */
+int io_transfer_option(IoTransfer *transfer, int option, const IoCommand *self);
+/** io_transfer_options() - take all of a command that has no others */
+int io_transfer_options(IoTransfer *transfer, int argc, char **argv, const char *options, const IoCommand *self);
+/** io_transfer_vector() - parse "offset length [length …]" and make the buffer. 0 or -EINVAL */
+int io_transfer_vector(IoTransfer *transfer, BlockBackend *blk, int argc, char **argv, const IoCommand *self);
+bool io_transfer_buffer(IoTransfer *transfer, BlockBackend *blk); /* of @transfer->bytes */
+/** io_transfer_end() - verify and report, or say what failed; free the buffer. @ret, or -EINVAL if other data was read */
+int io_transfer_end(IoTransfer *transfer, int ret);
+
 /* report.c */
 void io_report(const char *verb, struct timespec start, int64_t offset, int64_t wanted, int64_t total, int ops,
                bool machine_readable);
