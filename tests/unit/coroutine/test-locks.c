@@ -499,7 +499,9 @@ static void coroutine_fn field_entry(void *opaque)
         co_range_lock(&field->lock, &range, from, to, alone);
         for (unsigned n = from; n < to; n++) {
             g_assert_cmpuint(field->cell[n][0], ==, field->cell[n][1]);
-            field->cell[n][0] += alone;
+            if (alone) {
+                field->cell[n][0]++;
+            }
         }
         if (draw(&seed) % 4 == 0) {
             co_reschedule();
