@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 
-OURS = {"img": os.environ["BDRV_IMG"], "io": os.environ["BDRV_IO"]}
+OURS = {"img": os.environ["BDRV_IMG"], "io": os.environ["BDRV_IO"], "log-replay": os.environ.get("BDRV_LOG_REPLAY")}
 THEIRS = {"img": "qemu-img", "io": "qemu-io"}
 
 # What may differ in standard output: timings, rates, disk sizes that depend on the moment.
