@@ -10,7 +10,7 @@
 #include <bdrv/simdisk.h>
 #include <string.h>
 
-#include "files.h"
+#include "logs.h"
 
 #define MIB (1024 * 1024)
 
@@ -20,14 +20,14 @@ typedef struct SimSetup {
     BdrvLimits limits;
     unsigned unsupported;
     bool no_fua, slow;
-    int64_t extra; /* bytes that the disk is longer than the image */
+    int64_t extra;         /* bytes that the disk is longer than the image */
+    const char *second;    /* suffix of another disk's id; NULL: none */
+    int64_t second_length; /* -1: as the first */
 } SimSetup;
 
-static void sim_setup(const ConformanceStack *stack, BdrvGraph *graph, const char *id, const char *dir,
-                      uint8_t *content)
+static void make_disk(const SimSetup *setup, const char *id, int64_t length)
 {
-    const SimSetup *setup = stack->data;
-    BdrvSimDisk *disk = bdrv_simdisk_new(id, stack->length + (setup ? setup->extra : 0));
+    BdrvSimDisk *disk = bdrv_simdisk_new(id, length);
 
     g_assert_nonnull(disk);
     if (setup) {
@@ -35,6 +35,19 @@ static void sim_setup(const ConformanceStack *stack, BdrvGraph *graph, const cha
         bdrv_simdisk_set_unsupported(disk, setup->unsupported);
         bdrv_simdisk_set_fua(disk, !setup->no_fua);
         bdrv_simdisk_set_delay(disk, 0, setup->slow ? 20000 : 0);
+    }
+}
+
+static void sim_setup(const ConformanceStack *stack, BdrvGraph *graph, const char *id, const char *dir,
+                      uint8_t *content)
+{
+    const SimSetup *setup = stack->data;
+    int64_t length = stack->length + (setup ? setup->extra : 0);
+
+    make_disk(setup, id, length);
+    if (setup && setup->second) {
+        g_autofree char *second = g_strconcat(id, setup->second, NULL);
+        make_disk(setup, second, setup->second_length < 0 ? length : setup->second_length);
     }
 }
 
@@ -51,6 +64,26 @@ static void forget_disk(const char *name)
 
 static void sim_teardown(const ConformanceStack *stack, const char *id, const char *dir)
 {
+    const SimSetup *setup = stack->data;
+
+    forget_disk(id);
+    if (setup && setup->second) {
+        g_autofree char *second = g_strconcat(id, setup->second, NULL);
+        forget_disk(second);
+    }
+}
+
+/* The raw side of blkverify in memory, the other a qcow2 image. */
+static void verified_setup(const ConformanceStack *stack, BdrvGraph *graph, const char *id, const char *dir,
+                           uint8_t *content)
+{
+    make_disk(NULL, id, stack->length);
+    conformance_file_setup(stack, graph, id, dir, content);
+}
+
+static void verified_teardown(const ConformanceStack *stack, const char *id, const char *dir)
+{
+    conformance_file_teardown(stack, id, dir);
     forget_disk(id);
 }
 
@@ -178,6 +211,12 @@ const ConformanceStack race_stacks[] = {
 };
 
 /* ---- all others ---- */
+
+/* Delays of their own: requests on the two disks complete in different orders. */
+static const SimSetup pair = {
+    .limits = { .request_alignment = 512 }, .slow = true, .second = "-test", .second_length = -1
+};
+static const SimSetup logged = { .slow = true, .second = "-log", .second_length = 0 };
 
 const ConformanceStack conformance_stacks[] = {
     { .name = "simdisk",
@@ -340,6 +379,39 @@ const ConformanceStack conformance_stacks[] = {
       .inspect = conformance_check_image,
       .options =
           "driver=qcow2,file.driver=file,file.filename=%DIR%/disk,l2-cache-size=1k,refcount-cache-size=1k",
+      .data = &qcow2_small },
+    { .name = "blkverify",
+      .options = "driver=blkverify,raw.driver=simdisk,raw.disk=%ID%,test.driver=raw,test.file.driver=simdisk,"
+                 "test.file.disk=%ID%-test",
+      .length = MIB,
+      .resize = true,
+      .setup = sim_setup,
+      .teardown = sim_teardown,
+      .data = &pair },
+    { .name = "blkverify of qcow2",
+      .options = "driver=blkverify,raw.driver=simdisk,raw.disk=%ID%,test.driver=qcow2,test.file.filename=%DIR%/disk",
+      .length = MIB,
+      .torn_reads = true,
+      .setup = verified_setup,
+      .teardown = verified_teardown,
+      .data = &qcow2 },
+    { .name = "blklogwrites",
+      .options = "driver=blklogwrites,log-append=on,file.driver=simdisk,file.disk=%ID%,log.driver=simdisk,"
+                 "log.disk=%ID%-log",
+      .length = MIB,
+      .resize = true,
+      .setup = sim_setup,
+      .teardown = sim_teardown,
+      .inspect = conformance_sim_log_inspect,
+      .data = &logged },
+    { .name = "qcow2 on blklogwrites",
+      .options = "driver=qcow2,file.driver=blklogwrites,file.log-append=on,file.file.filename=%DIR%/disk,"
+                 "file.log.filename=%DIR%/log",
+      .length = MIB,
+      .torn_reads = true,
+      .setup = conformance_file_log_setup,
+      .teardown = conformance_file_log_teardown,
+      .inspect = conformance_file_log_inspect,
       .data = &qcow2_small },
     { .name = NULL },
 };
