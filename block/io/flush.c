@@ -6,7 +6,8 @@
  * At most one flush of a node runs, and at most one round waits to start after it. A flush that
  * arrives joins the waiting round, never the running one (which may have passed by what the newcomer
  * wrote), and the whole round gets one result. A flush with nothing written since the last good one
- * calls nothing. A failed flush leaves the generations as they were: the next one tries again.
+ * calls nothing, but the first one of a node does: what its file had before may not be durable. A failed
+ * flush leaves the generations as they were: the next one tries again.
  *
  * Whose data is whose: a node whose driver has bdrv_co_flush_to_disk makes its children durable
  * itself; for any other node the core flushes every child it can write to. BDRV_O_NO_FLUSH leaves the

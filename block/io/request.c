@@ -15,7 +15,8 @@ void bdrv_io_state_init(BdrvIoState *io)
     co_range_lock_init(&io->tracked);
     io->track_always = false;
 
-    atomic_init(&io->write_gen, 0);
+    /* What the file had before it was opened may not be durable: a flush of it may have failed. The first one is real. */
+    atomic_init(&io->write_gen, 1);
     atomic_init(&io->captured_gen, 0);
     atomic_init(&io->flushed_gen, 0);
     pthread_mutex_init(&io->flush_lock, NULL);

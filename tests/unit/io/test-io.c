@@ -470,8 +470,6 @@ static void coroutine_fn nothing_to_flush(void)
 
     new_disk(DISK_BYTES);
     child = test_must_open("raw", "", open_disk());
-    g_assert_cmpint(bdrv_co_flush(child), ==, 0);
-    g_assert_cmpuint(flushes(), ==, 0);
     g_assert_cmpint(write_byte(child, 0, 1, 512, 0), ==, 0);
     g_assert_cmpint(bdrv_co_flush(child), ==, 0);
     g_assert_cmpint(bdrv_co_flush(child), ==, 0);
@@ -479,6 +477,16 @@ static void coroutine_fn nothing_to_flush(void)
     g_assert_cmpint(bdrv_co_pdiscard(child, 0, 512), ==, 0);
     g_assert_cmpint(bdrv_co_flush(child), ==, 0);
     g_assert_cmpuint(flushes(), ==, 2);
+    close_disk(child);
+}
+
+static void coroutine_fn first_flush_is_real(void)
+{
+    new_disk(DISK_BYTES);
+    BdrvChild *child = test_must_open("raw", "", open_disk());
+    g_assert_cmpint(bdrv_co_flush(child), ==, 0);
+    g_assert_cmpint(bdrv_co_flush(child), ==, 0);
+    g_assert_cmpuint(flushes(), ==, 1);
     close_disk(child);
 }
 
@@ -936,6 +944,7 @@ static const struct {
     { "/io/large zero ranges are written from a bounded buffer", large_zero_buffers },
     { "/io/discard drops unaligned ends and never fails for lack of support", discard_is_a_hint },
     { "/io/a flush with nothing written calls nothing", nothing_to_flush },
+    { "/io/the first flush covers what was not durable when the file was opened", first_flush_is_real },
     { "/io/a failed flush is repeated by the next", failed_flush_is_repeated },
     { "/io/no-flush sets no barrier", no_flush_means_no_barrier },
     { "/io/flushes join the round that has not started and share its result", flushes_merge },
