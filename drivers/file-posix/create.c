@@ -78,14 +78,16 @@ static int create_job(void *opaque)
         return -error;
     }
 
+    FileState s = { .h = { .fd = fd, .request_alignment = 1 }, .calls = &file_system_calls };
     bool ok = refuse_if_in_use(fd, job->path, &job->error);
-    if (ok && ftruncate(fd, 0) < 0) {
-        g_set_error(&job->error, BDRV_ERROR, errno, "cannot empty '%s': %s", job->path, g_strerror(errno));
+    int ret = ok ? file_set_length(s.calls, fd, 0) : 0;
+    if (ret < 0) {
+        g_set_error(&job->error, BDRV_ERROR, -ret, "cannot empty '%s': %s", job->path, g_strerror(-ret));
         ok = false;
     }
     if (ok) {
         apply_hints(fd, job);
-        ok = file_resize(&file_system_calls, fd, 1, 0, job->size, job->prealloc, &job->error);
+        ok = file_resize(&s, 0, job->size, job->prealloc, &job->error);
     }
     if (close(fd) < 0 && ok) {
         g_set_error(&job->error, BDRV_ERROR, errno, "cannot close '%s': %s", job->path, g_strerror(errno));

@@ -184,15 +184,30 @@ int coroutine_fn file_co_writev(BlockDriverState *bs, int64_t offset, int64_t by
     return ret == 0 && fua && !s->h.direct ? file_co_flush(bs) : ret;
 }
 
-static int flush_job(void *opaque)
+/* The kernel reports a lost page once and then forgets it: a second fdatasync would lie. */
+static void note_flush_error(FileState *s, int ret)
 {
-    FileState *s = opaque;
+    if (ret < 0 && ret != -EAGAIN && !s->h.direct) {
+        int none = 0;
+        atomic_compare_exchange_strong(&s->flush_error, &none, ret);
+    }
+}
+
+int file_sync(FileState *s)
+{
     int ret;
 
     do {
         ret = s->calls->fdatasync(s->h.fd);
     } while (ret < 0 && errno == EINTR);
-    return ret < 0 ? -errno : 0;
+    ret = ret < 0 ? -errno : 0;
+    note_flush_error(s, ret);
+    return ret;
+}
+
+static int flush_job(void *opaque)
+{
+    return file_sync(opaque);
 }
 
 static int coroutine_fn flush_once(FileState *s)
@@ -202,6 +217,7 @@ static int coroutine_fn flush_once(FileState *s)
         io_init(&io, s, FILE_IO_FLUSH, 0, 0, NULL, 0);
         int ret = run_steps(&io, file_uring_io);
         if (ret != -EAGAIN) {
+            note_flush_error(s, ret);
             return ret;
         }
     }
@@ -213,14 +229,5 @@ int coroutine_fn file_co_flush(BlockDriverState *bs)
     FileState *s = file_state(bs);
     int error = atomic_load(&s->flush_error);
 
-    if (error) {
-        return error;
-    }
-    int ret = flush_once(s);
-    if (ret < 0 && ret != -EAGAIN && !s->h.direct) {
-        /* The kernel reports a lost page once and then forgets it: a second fdatasync would lie. */
-        int none = 0;
-        atomic_compare_exchange_strong(&s->flush_error, &none, ret);
-    }
-    return ret;
+    return error ? error : flush_once(s);
 }

@@ -129,6 +129,9 @@ int coroutine_fn file_co_writev(BlockDriverState *bs, int64_t offset, int64_t by
                                 size_t iov_offset, BdrvRequestFlags flags);
 int coroutine_fn file_co_flush(BlockDriverState *bs);
 
+/** file_sync() - fdatasync; blocking. An error of a cached file is remembered: see flush_error. 0 or -errno */
+int file_sync(FileState *s);
+
 /* ---- align.c: blocking, run in a worker ---- */
 
 /** file_probe_alignment() - fill the alignments of a handle that is open */
@@ -161,13 +164,14 @@ int64_t coroutine_fn file_co_get_allocated_file_size(BlockDriverState *bs);
 /** file_length() - bytes of a file or device, or -errno; blocking */
 int64_t file_length(int fd, bool is_device);
 
+/** file_set_length() - of a regular file; blocking. 0 or -errno */
+int file_set_length(const FileCalls *calls, int fd, int64_t length);
+
 /**
- * file_resize() - set a regular file's length
- * @align: what writes through @fd must be multiples of
+ * file_resize() - set a regular file's length, from @from to @to
  * Blocking. On failure the old length is restored.
  */
-bool file_resize(const FileCalls *calls, int fd, uint32_t align, int64_t from, int64_t to, BdrvPrealloc prealloc,
-                 GError **errp);
+bool file_resize(FileState *s, int64_t from, int64_t to, BdrvPrealloc prealloc, GError **errp);
 
 /* ---- status.c ---- */
 

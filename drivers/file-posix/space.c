@@ -131,10 +131,21 @@ static int write_zero_buffers(const FileCalls *calls, int fd, int64_t from, int6
     return ret;
 }
 
+/* Returns the error, 0: none. */
+static int allocate(const FileCalls *calls, int fd, int64_t from, int64_t to)
+{
+    int ret;
+
+    do {
+        ret = calls->posix_fallocate(fd, from, to - from);
+    } while (ret == EINTR);
+    return ret;
+}
+
 /* What is smaller than a block of direct I/O: the file reads as zeroes there, all it needs is space. */
 static int allocate_edge(const FileCalls *calls, int fd, int64_t from, int64_t to)
 {
-    int ret = to > from ? calls->posix_fallocate(fd, from, to - from) : 0;
+    int ret = to > from ? allocate(calls, fd, from, to) : 0;
 
     return ret == ENOSPC || ret == EDQUOT || ret == EIO ? -ret : 0;
 }
@@ -151,32 +162,38 @@ static int write_full(const FileCalls *calls, int fd, int64_t from, int64_t to, 
     return ret == 0 ? allocate_edge(calls, fd, last, to) : ret;
 }
 
-static int grow(const FileCalls *calls, int fd, int64_t from, int64_t to, BdrvPrealloc prealloc, uint32_t align)
+int file_set_length(const FileCalls *calls, int fd, int64_t length)
+{
+    int ret;
+
+    do {
+        ret = calls->ftruncate(fd, length);
+    } while (ret < 0 && errno == EINTR);
+    return ret < 0 ? -errno : 0;
+}
+
+static int grow(FileState *s, int64_t from, int64_t to, BdrvPrealloc prealloc)
 {
     int ret;
 
     switch (prealloc) {
     case BDRV_PREALLOC_FALLOC:
-        do {
-            ret = calls->posix_fallocate(fd, from, to - from);
-        } while (ret == EINTR);
-        return -ret;
+        return -allocate(s->calls, s->h.fd, from, to);
     case BDRV_PREALLOC_FULL:
         /* The length first: it says ENOSPC or EFBIG before anything is written where it can. */
-        if (calls->ftruncate(fd, to) < 0) {
-            return -errno;
+        ret = file_set_length(s->calls, s->h.fd, to);
+        if (ret == 0) {
+            ret = write_full(s->calls, s->h.fd, from, to, s->h.request_alignment);
         }
-        ret = write_full(calls, fd, from, to, align);
-        return ret == 0 && calls->fdatasync(fd) < 0 ? -errno : ret;
+        return ret == 0 ? file_sync(s) : ret;
     default:
-        return calls->ftruncate(fd, to) < 0 ? -errno : 0;
+        return file_set_length(s->calls, s->h.fd, to);
     }
 }
 
-bool file_resize(const FileCalls *calls, int fd, uint32_t align, int64_t from, int64_t to, BdrvPrealloc prealloc,
-                 GError **errp)
+bool file_resize(FileState *s, int64_t from, int64_t to, BdrvPrealloc prealloc, GError **errp)
 {
-    int ret;
+    int ret = 0;
 
     if (prealloc == BDRV_PREALLOC_METADATA) {
         g_set_error(errp, BDRV_ERROR, ENOTSUP,
@@ -187,13 +204,15 @@ bool file_resize(const FileCalls *calls, int fd, uint32_t align, int64_t from, i
         g_set_error(errp, BDRV_ERROR, ENOTSUP, "preallocation cannot be used when shrinking; use preallocation=off");
         return false;
     }
-    ret = to > from ? grow(calls, fd, from, to, prealloc, align) : to < from && calls->ftruncate(fd, to) < 0 ? -errno : 0;
+    if (to != from) {
+        ret = to > from ? grow(s, from, to, prealloc) : file_set_length(s->calls, s->h.fd, to);
+    }
     if (ret == 0) {
         return true;
     }
     g_set_error(errp, BDRV_ERROR, -ret, "cannot resize from %" PRId64 " to %" PRId64 " bytes: %s", from, to,
                 g_strerror(-ret));
-    if (to > from && calls->ftruncate(fd, from) < 0) {
+    if (to > from && file_set_length(s->calls, s->h.fd, from) < 0) {
         g_prefix_error(errp, "the old length could not be restored; ");
     }
     return false;
@@ -233,8 +252,7 @@ static int truncate_job(void *opaque)
         return now;
     }
     ok = s->is_device ? truncate_device(job, now)
-                      : file_resize(s->calls, s->h.fd, s->h.request_alignment, now, job->length, job->prealloc,
-                                    &job->error);
+                      : file_resize(s, now, job->length, job->prealloc, &job->error);
     return ok ? 0 : -bdrv_error_code(job->error);
 }
 
