@@ -233,3 +233,16 @@ void *aio_context_data(AioContext *ctx, const void *key, void *(*make)(AioContex
     ctx->data = data;
     return data->data;
 }
+
+void aio_context_data_retry(AioContext *ctx, const void *key)
+{
+    for (AioData **link = &ctx->data; *link; link = &(*link)->next) {
+        AioData *data = *link;
+
+        if (data->key == key && !data->data) {
+            *link = data->next;
+            g_free(data);
+            return;
+        }
+    }
+}

@@ -192,6 +192,10 @@ int file_uring_error(void)
     if (file_uring_ready()) {
         return 0;
     }
+    aio_context_data_retry(aio_context_current(), &uring_key); /* what was short then may be there now */
+    if (file_uring_ready()) {
+        return 0;
+    }
     int ret = set_up(&uring);
     if (ret == 0) {
         io_uring_queue_exit(&uring);

@@ -199,6 +199,10 @@ int file_libaio_error(void)
     if (file_libaio_ready()) {
         return 0;
     }
+    aio_context_data_retry(aio_context_current(), &libaio_key); /* what was short then may be there now */
+    if (file_libaio_ready()) {
+        return 0;
+    }
     int ret = io_setup(1, &io);
     if (ret == 0) {
         io_destroy(io);

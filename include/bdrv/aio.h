@@ -144,6 +144,8 @@ BDRV_API void aio_ring_queued(AioContext *ctx);
  */
 BDRV_API void *aio_context_data(AioContext *ctx, const void *key, void *(*make)(AioContext *ctx),
                                 void (*destroy)(void *data));
+/** aio_context_data_retry() - ask a @make that returned NULL once more the next time */
+BDRV_API void aio_context_data_retry(AioContext *ctx, const void *key);
 
 /**
  * aio_service_context() - a context that always runs, for what a driver does on its own account

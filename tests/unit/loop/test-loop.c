@@ -168,6 +168,20 @@ static void test_data(void)
     g_assert_cmpstr(data_log.text, ==, "anx");
 }
 
+static void test_data_retry(void)
+{
+    AioContext *ctx = aio_context_new(NULL);
+
+    memset(&data_log, 0, sizeof(data_log));
+    g_assert_null(aio_context_data(ctx, &key_a, make_null, destroy_data));
+    aio_context_data_retry(ctx, &key_a);
+    g_assert_cmpstr(aio_context_data(ctx, &key_a, make_a, destroy_data), ==, "x");
+    aio_context_data_retry(ctx, &key_a);
+    g_assert_cmpstr(aio_context_data(ctx, &key_a, make_null, destroy_data), ==, "x");
+    aio_context_unref(ctx);
+    g_assert_cmpstr(data_log.text, ==, "nax");
+}
+
 /* Calls */
 
 static void test_calls_in_order(void)
@@ -747,6 +761,7 @@ int main(int argc, char **argv)
     g_test_add_func("/loop/a private context ends with its thread", test_private_ends_with_thread);
     g_test_add_func("/loop/a private context gives way to an entered one", test_enter_over_private);
     g_test_add_func("/loop/context data is made once and destroyed with the context", test_data);
+    g_test_add_func("/loop/context data that could not be made is tried again when asked", test_data_retry);
     g_test_add_func("/loop/calls run once and in order", test_calls_in_order);
     g_test_add_func("/loop/calls of another thread run in order without a system call", test_foreign_calls_in_order);
     g_test_add_func("/loop/a call of another thread ends a sleep", test_foreign_call_ends_sleep);
