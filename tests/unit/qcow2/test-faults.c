@@ -11,6 +11,7 @@
 #include "drivers/qcow2/meta/cluster_set.h"
 #include "drivers/qcow2/meta/meta.h"
 #include "tests/unit/qcow2/rig.h"
+#include "tests/unit/qcow2/surgery.h"
 
 #define K 1024
 #define SIZE (256 * K)
@@ -84,88 +85,6 @@ typedef struct Fault {
 
 /* ---- an image ---- */
 
-static uint64_t peek_be(BdrvSimDisk *disk, uint64_t offset, unsigned width)
-{
-    uint8_t buf[8];
-    uint64_t value = 0;
-    bdrv_simdisk_peek(disk, (int64_t)offset, buf, width);
-    for (unsigned i = 0; i < width; i++) {
-        value = value << 8 | buf[i];
-    }
-    return value;
-}
-
-static void poke_be(BdrvSimDisk *disk, uint64_t offset, unsigned width, uint64_t value)
-{
-    uint8_t buf[8];
-    for (unsigned i = width; i-- > 0; value >>= 8) {
-        buf[i] = (uint8_t)value;
-    }
-    bdrv_simdisk_poke(disk, (int64_t)offset, buf, width);
-}
-
-#define OFFSET_MASK UINT64_C(0x00fffffffffffe00)
-
-/* Where the 16-bit count of a cluster is. */
-static uint64_t refcount_place(BdrvSimDisk *disk, uint64_t host_offset, int64_t cluster_size)
-{
-    uint64_t cluster = host_offset / (uint64_t)cluster_size, per_block = (uint64_t)cluster_size / 2;
-    uint64_t block = peek_be(disk, peek_be(disk, 48, 8) + cluster / per_block * 8, 8) & OFFSET_MASK;
-    return block + cluster % per_block * 2;
-}
-
-/* As after a snapshot: L2 tables and data clusters have a second reference and no COPIED flag. */
-static void share_everything(BdrvSimDisk *disk, int64_t cluster_size)
-{
-    uint64_t l1 = peek_be(disk, 40, 8), l1_size = peek_be(disk, 36, 4);
-    for (uint64_t i = 0; i < l1_size; i++) {
-        uint64_t table = peek_be(disk, l1 + i * 8, 8) & OFFSET_MASK;
-        for (int64_t e = 0; table && e < cluster_size / 8; e++) {
-            uint64_t data = peek_be(disk, table + (uint64_t)e * 8, 8) & OFFSET_MASK;
-            if (data) {
-                poke_be(disk, table + (uint64_t)e * 8, 8, data);
-                poke_be(disk, refcount_place(disk, data, cluster_size), 2, 2);
-            }
-        }
-        if (table) {
-            poke_be(disk, l1 + i * 8, 8, table);
-            poke_be(disk, refcount_place(disk, table, cluster_size), 2, 2);
-        }
-    }
-}
-
-#define PACKED_CLUSTER 4096
-#define PACKED_STEP 700 /* bytes from one compressed cluster to the next: some lie in two host clusters */
-
-/* The first 16 clusters, all 1, become compressed ones behind the end of the file. Cluster size 4096. */
-static void compress_all(BdrvSimDisk *disk)
-{
-    static const uint8_t stream[] = {
-        /* 4096 bytes of 1, deflated */
-        0xed, 0xc1, 0x01, 0x0d, 0x00, 0x00, 0x00, 0xc2, 0xa0, 0xbd, 0x7f,
-        0x69, 0x7b, 0x38, 0xa0, 0x00, 0x00, 0x00, 0x80, 0x77, 0x03,
-    };
-    uint64_t table = peek_be(disk, peek_be(disk, 40, 8), 8) & OFFSET_MASK;
-    uint64_t begin =
-        ((uint64_t)bdrv_simdisk_length(disk) + PACKED_CLUSTER - 1) / PACKED_CLUSTER * PACKED_CLUSTER;
-    for (uint64_t i = 0; i < 64 * K / PACKED_CLUSTER; i++) {
-        uint64_t at = begin + i * PACKED_STEP, last = (at | 511) / PACKED_CLUSTER;
-        uint64_t data = peek_be(disk, table + i * 8, 8) & OFFSET_MASK;
-        poke_be(disk, refcount_place(disk, data, PACKED_CLUSTER), 2, 0);
-        poke_be(disk, table + i * 8, 8, qcow2_compressed_descriptor(at, sizeof(stream), 12));
-        bdrv_simdisk_poke(disk, (int64_t)at, stream, sizeof(stream));
-        if ((at + sizeof(stream) - 1) / 512 != at / 512) {
-            last = (at + sizeof(stream) - 1) / PACKED_CLUSTER;
-        }
-        for (uint64_t cluster = at / PACKED_CLUSTER; cluster <= last; cluster++) {
-            uint64_t place = refcount_place(disk, cluster * PACKED_CLUSTER, PACKED_CLUSTER);
-            poke_be(disk, place, 2, peek_be(disk, place, 2) + 1);
-        }
-    }
-    uint8_t zero = 0;
-    bdrv_simdisk_poke(disk, (bdrv_simdisk_length(disk) | 511), &zero, 1);
-}
-
 static BdrvChild *coroutine_fn open_backing(const Script *script)
 {
     return script->backing ? rig_backing("b", BACKING_BYTES, BACKING_FILL) : NULL;
@@ -183,11 +102,11 @@ static void coroutine_fn start(Run *run)
     g_assert_cmpint(rig_close(&run->rig), ==, 0);
     model_flushed(&run->model);
     if (script->compressed) {
-        compress_all(run->disk);
+        surgery_compress(run->disk, 64 * K / 4096);
         rig_assert_clean("d");
     }
     if (script->shared) {
-        share_everything(run->disk, script->cluster_size);
+        surgery_share(run->disk);
     }
     run->rig = rig_open("d", run->options, open_backing(script));
 }
@@ -548,11 +467,11 @@ static uint64_t coroutine_fn make_sharers(BdrvSimDisk *disk)
     g_assert_cmpint(rig_write(&rig, 0, CLUSTER, 1), ==, 0);
     g_assert_cmpint(rig_close(&rig), ==, 0);
     uint64_t host_offset = ((uint64_t)bdrv_simdisk_length(disk) + CLUSTER - 1) / CLUSTER * CLUSTER;
-    uint64_t table = peek_be(disk, peek_be(disk, 40, 8), 8) & OFFSET_MASK;
-    poke_be(disk, host_offset + CLUSTER - 8, 8, 1);
-    poke_be(disk, refcount_place(disk, host_offset, CLUSTER), 2, 2);
-    poke_be(disk, table + 8, 8, qcow2_compressed_descriptor(host_offset, 1000, 12));
-    poke_be(disk, table + 16, 8, qcow2_compressed_descriptor(host_offset + 1024, 1000, 12));
+    uint64_t table = surgery_peek(disk, surgery_peek(disk, 40, 8), 8) & QCOW2_OFFSET_MASK;
+    surgery_poke(disk, host_offset + CLUSTER - 8, 8, 1);
+    surgery_set_refcount(disk, host_offset, 2);
+    surgery_poke(disk, table + 8, 8, qcow2_compressed_descriptor(host_offset, 1000, 12));
+    surgery_poke(disk, table + 16, 8, qcow2_compressed_descriptor(host_offset + 1024, 1000, 12));
     assert_no_corruption("d");
     return host_offset;
 }
