@@ -1,0 +1,460 @@
+/* SPDX-License-Identifier: MIT */
+#include "tests/faults/stand.h"
+
+#include <glib/gstdio.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "drivers/file-posix/engine.h"
+#include "tests/unit/qcow2/surgery.h"
+
+#define SMALL_CACHES "l2-cache-size=1k,refcount-cache-size=1k,l2-cache-entry-size=512"
+
+const FaultImage fault_images[] = {
+    { LEVEL_LIGHT, "plain", "qcow2", "cluster_size=512", "", 512 },
+    { LEVEL_FULL, "plain 4k", "qcow2", "cluster_size=4096", "", 4096, .on_files = true },
+    { LEVEL_FULL, "small caches", "qcow2", "cluster_size=512", SMALL_CACHES, 512 },
+    { LEVEL_FULL, "backing", "qcow2", "cluster_size=512", "", 512, .backing = true },
+    { LEVEL_LIGHT, "backing 4k", "qcow2", "cluster_size=4096", "", 4096, .backing = true },
+    { LEVEL_FULL, "1-bit refcounts", "qcow2", "cluster_size=512,refcount_bits=1", "", 512 },
+    { LEVEL_FULL, "64-bit refcounts", "qcow2", "cluster_size=512,refcount_bits=64", "", 512 },
+    { LEVEL_SHORT, "snapshot", "qcow2", "cluster_size=512", "", 512, .snapshot = true },
+    { LEVEL_FULL, "snapshot 4k", "qcow2", "cluster_size=4096", SMALL_CACHES, 4096, .snapshot = true },
+    { LEVEL_FULL, "v2", "qcow2", "cluster_size=4096,compat=0.10", "", 4096 },
+    { LEVEL_FULL, "v2 backing", "qcow2", "cluster_size=4096,compat=0.10", "", 4096, .backing = true },
+    { LEVEL_SHORT, "compressed", "qcow2", "cluster_size=4096", "", 4096, .compressed = true, .on_files = true },
+    { LEVEL_SHORT, "full block", "qcow2", "cluster_size=512,refcount_bits=64", "", 512, .full_block = true },
+    { LEVEL_FULL, "full table", "qcow2", "cluster_size=512,refcount_bits=64", "", 512, .full_table = true },
+    { LEVEL_LIGHT, "raw", "raw", "", "", 1, .on_files = true },
+};
+const unsigned fault_image_count = G_N_ELEMENTS(fault_images);
+
+#define FILE_OPTIONS "file.driver=file,file.filename=%PATH%,file.aio="
+
+const FaultPlace fault_places[] = {
+    { LEVEL_LIGHT, "simdisk", "file.driver=simdisk,file.disk=d", .sim = true },
+    { LEVEL_LIGHT, "threads", FILE_OPTIONS "threads", .cached = true },
+    { LEVEL_FULL, "threads direct", FILE_OPTIONS "threads", BDRV_O_NOCACHE },
+    { LEVEL_FULL, "native direct", FILE_OPTIONS "native", BDRV_O_NOCACHE },
+    { LEVEL_SHORT, "io_uring", FILE_OPTIONS "io_uring", .cached = true },
+    { LEVEL_FULL, "io_uring direct", FILE_OPTIONS "io_uring", BDRV_O_NOCACHE },
+    { LEVEL_FULL, "auto", FILE_OPTIONS "auto", .cached = true },
+    { LEVEL_FULL, "auto direct", FILE_OPTIONS "auto", BDRV_O_NOCACHE },
+};
+const unsigned fault_place_count = G_N_ELEMENTS(fault_places);
+
+/* ---- failures ---- */
+
+static const char *where = "";
+
+void stand_where(const char *text)
+{
+    where = text;
+}
+
+void stand_fail(const char *format, ...)
+{
+    g_autofree char *what = NULL;
+    va_list args;
+
+    va_start(args, format);
+    what = g_strdup_vprintf(format, args);
+    va_end(args);
+    g_error("%s: %s", where, what);
+    abort(); /* g_error() does not return, which not every compiler sees */
+}
+
+static int take_error(GError **error)
+{
+    int ret = *error ? -bdrv_error_code(*error) : 0;
+    if (*error && g_test_verbose()) {
+        g_test_message("%s: %s", where, (*error)->message);
+    }
+    g_clear_error(error);
+    return ret;
+}
+
+/* ---- the images, each made once ---- */
+
+typedef struct Base {
+    BdrvSimCut *cut;
+    uint8_t content[DISK_BYTES]; /* as the guest reads it */
+    int64_t leaks;               /* on purpose */
+} Base;
+
+static Base *bases[G_N_ELEMENTS(fault_images)];
+static AioContext *kept;
+
+static AioContext *new_context(void)
+{
+    GError *error = NULL;
+    AioContext *ctx = aio_context_new(&error);
+    g_assert_no_error(error);
+    return ctx;
+}
+
+/* One for many runs, with its rings: making and ending them takes long. */
+static AioContext *kept_context(void)
+{
+    if (!kept) {
+        kept = new_context();
+        aio_context_enter(kept);
+        file_uring_ready();
+        file_libaio_ready();
+        aio_service_context();
+        aio_context_leave(kept);
+    }
+    return aio_context_ref(kept);
+}
+
+static void begin_context(Stand *stand)
+{
+    stand->sim = stand->place->sim ? aio_sim_new(1) : NULL;
+    stand->ctx = stand->sim            ? aio_sim_context_new(stand->sim)
+                 : stand->without_rings ? new_context()
+                                        : kept_context();
+    aio_context_enter(stand->ctx);
+    stand->graph = bdrv_graph_new();
+    bdrv_graph_set_opener_gate(stand->graph, bdrv_gate_any, NULL);
+}
+
+static void end_context(Stand *stand)
+{
+    bdrv_graph_unref(stand->graph);
+    while (stand->sim && aio_sim_step(stand->sim)) {
+    }
+    aio_context_leave(stand->ctx);
+    aio_context_unref(stand->ctx);
+    if (stand->sim) {
+        aio_sim_free(stand->sim);
+    }
+}
+
+static BdrvSimDisk *make_backing(void)
+{
+    BdrvSimDisk *disk = bdrv_simdisk_new("b", BACKING_BYTES);
+    g_autofree uint8_t *content = g_malloc(BACKING_BYTES);
+    if (!disk) {
+        stand_fail("the disk 'b' of an earlier run is still there");
+    }
+    memset(content, BACKING_VALUE, BACKING_BYTES);
+    bdrv_simdisk_poke(disk, 0, content, BACKING_BYTES);
+    return disk;
+}
+
+static void must(int ret, const char *what)
+{
+    if (ret < 0) {
+        stand_fail("%s: %s", what, g_strerror(-ret));
+    }
+}
+
+static void write_value(Stand *stand, int64_t offset, int64_t bytes, uint8_t value)
+{
+    g_autofree uint8_t *data = g_malloc((gsize)bytes);
+    memset(data, value, (gsize)bytes);
+    must(blk_pwrite(stand->blk, offset, bytes, data, 0), "writing a new image");
+}
+
+static void fill_image(Stand *stand)
+{
+    BlockBackend *blk = stand->blk;
+
+    write_value(stand, AT_ONES, AT_TWOS, 1);
+    write_value(stand, AT_TWOS, AT_NOTHING - AT_TWOS, 2);
+    must(blk_pwrite_zeroes(blk, AT_ZEROES, AT_OWN_ZEROES - AT_ZEROES, BDRV_REQ_MAY_UNMAP), "zeroing");
+    must(blk_pwrite_zeroes(blk, AT_OWN_ZEROES, AT_TWOS - AT_OWN_ZEROES, 0), "zeroing");
+}
+
+static void operate(const FaultImage *image, BdrvSimDisk *disk)
+{
+    if (image->compressed) {
+        surgery_compress(disk, (unsigned)((AT_ZEROES - AT_ONES) / image->cluster_size));
+    }
+    if (image->snapshot) {
+        surgery_add_snapshot(disk);
+    }
+    int64_t block_bytes = image->cluster_size * 8 / 64 * image->cluster_size; /* what a block of 64-bit counts covers */
+    if (image->full_block) {
+        int64_t blocks = (bdrv_simdisk_length(disk) + block_bytes - 1) / block_bytes;
+        surgery_use_up(disk, (uint64_t)(blocks * block_bytes - 4 * image->cluster_size));
+    }
+    if (image->full_table) {
+        surgery_use_up(disk, (uint64_t)(block_bytes * (image->cluster_size / 8) - 4 * image->cluster_size));
+    }
+}
+
+static Base *make_base(const FaultImage *image)
+{
+    Stand stand = { .image = image, .place = &fault_places[0] };
+    Base *base = g_new0(Base, 1);
+    int error;
+
+    begin_context(&stand);
+    stand.below = make_backing();
+    stand.disk = bdrv_simdisk_new("d", 0);
+    bdrv_simdisk_set_volatile(stand.disk, false);
+    must(stand_create(&stand, "off"), "making an image");
+    if (!stand_open(&stand, true, &error)) {
+        must(error, "opening a new image");
+    }
+    fill_image(&stand);
+    must(blk_pread(stand.blk, 0, DISK_BYTES, base->content, 0), "reading a new image");
+    must(stand_close(&stand), "closing a new image");
+    operate(image, stand.disk);
+    stand_check(&stand);
+    base->leaks = stand.leaks;
+    base->cut = bdrv_simdisk_cut(stand.disk);
+    end_context(&stand);
+    bdrv_simdisk_unref(stand.disk);
+    bdrv_simdisk_unref(stand.below);
+    return base;
+}
+
+static Base *base_of(const FaultImage *image)
+{
+    Base **base = &bases[image - fault_images];
+    if (!*base) {
+        *base = make_base(image);
+    }
+    return *base;
+}
+
+void stand_forget(void)
+{
+    for (unsigned i = 0; i < G_N_ELEMENTS(bases); i++) {
+        if (bases[i]) {
+            bdrv_simcut_unref(bases[i]->cut);
+        }
+        g_clear_pointer(&bases[i], g_free);
+    }
+    g_clear_pointer(&kept, aio_context_unref);
+}
+
+/* ---- begin and end ---- */
+
+static unsigned count_fds(void)
+{
+    GDir *dir = g_dir_open("/proc/self/fd", 0, NULL);
+    unsigned count = 0;
+    while (dir && g_dir_read_name(dir)) {
+        count++;
+    }
+    if (dir) {
+        g_dir_close(dir);
+    }
+    return count;
+}
+
+static BdrvSimDisk *copy_of(const Base *base, const char *name)
+{
+    BdrvSimDisk *disk = bdrv_simcut_disk(base->cut, NULL, name);
+    if (!disk) {
+        stand_fail("the disk '%s' of an earlier run is still there: a node leaks", name);
+    }
+    return disk;
+}
+
+void stand_begin(Stand *stand, const FaultImage *image, const FaultPlace *place, bool without_rings)
+{
+    Base *base = base_of(image);
+
+    if (!place->sim) {
+        aio_context_unref(kept_context()); /* the descriptors that stay */
+    }
+    *stand = (Stand){ .image = image, .place = place, .without_rings = without_rings, .fds = count_fds() };
+    begin_context(stand);
+    if (place->sim) {
+        stand->below = make_backing();
+        stand->disk = copy_of(base, "d");
+        bdrv_simdisk_set_limits(stand->disk, &(BdrvLimits){ .request_alignment = 512 }); /* it tears from there on */
+    } else {
+        const char *dir = g_getenv("BDRV_TEST_DIR");
+        g_autofree char *name = g_strdup_printf("faults-%d", (int)getpid());
+        BdrvSimDisk *copy = copy_of(base, "copy");
+        stand->path = g_build_filename(dir ? dir : "/var/tmp", name, NULL);
+        must(bdrv_simdisk_export(copy, stand->path), "copying an image");
+        bdrv_simdisk_unref(copy);
+    }
+    stand->model = model_new(DISK_GROWN, DISK_BYTES, base->content);
+}
+
+void stand_end(Stand *stand)
+{
+    end_context(stand);
+    model_free(stand->model);
+    bdrv_simdisk_unref(stand->disk);
+    bdrv_simdisk_unref(stand->below);
+    if (stand->path) {
+        g_unlink(stand->path);
+        g_free(stand->path);
+    }
+    unsigned fds = count_fds();
+    if (fds != stand->fds) {
+        stand_fail("%u file descriptors are open, before it were %u", fds, stand->fds);
+    }
+}
+
+/* ---- open, close, create ---- */
+
+static BdrvOptions *open_options(const Stand *stand, const char *disk)
+{
+    GError *error = NULL;
+    g_autoptr(GString) text = g_string_new(NULL);
+
+    g_string_printf(text, "driver=%s%s%s,%s", stand->image->driver, *stand->image->options ? "," : "",
+                    stand->image->options, stand->place->options);
+    if (stand->path) {
+        g_string_replace(text, "%PATH%", stand->path, 0);
+    }
+    BdrvOptions *options = bdrv_options_parse(text->str, NULL, &error);
+    g_assert_no_error(error);
+    if (disk) {
+        bdrv_options_set_string(options, "file.disk", disk);
+    }
+    return options;
+}
+
+static BlockBackend *open_disk(Stand *stand, const char *disk, BdrvOpenFlags flags, int *ret)
+{
+    GError *error = NULL;
+    BlockBackend *blk = blk_open(stand->graph, NULL, open_options(stand, disk), flags | stand->place->flags, &error);
+    *ret = take_error(&error);
+    return blk;
+}
+
+bool stand_open(Stand *stand, bool writable, int *error)
+{
+    BdrvOpenFlags flags = writable ? BDRV_O_RDWR | BDRV_O_UNMAP | BDRV_O_RESIZE : 0;
+    stand->blk = open_disk(stand, NULL, flags, error);
+    return stand->blk != NULL;
+}
+
+static int close_handle(BlockBackend *blk)
+{
+    GError *error = NULL;
+    blk_close(blk, &error);
+    return take_error(&error);
+}
+
+int stand_close(Stand *stand)
+{
+    return close_handle(g_steal_pointer(&stand->blk));
+}
+
+int stand_create(Stand *stand, const char *preallocation)
+{
+    g_autofree char *filename = stand->path ? g_strdup(stand->path) : g_strdup("simdisk:d");
+    const FaultImage *image = stand->image;
+    GError *error = NULL;
+    BdrvOptions *options = bdrv_options_parse(image->create, NULL, &error);
+
+    g_assert_no_error(error);
+    bdrv_options_set_int(options, "size", DISK_BYTES);
+    if (strcmp(preallocation, "off") != 0) {
+        bdrv_options_set_string(options, "preallocation", preallocation);
+    }
+    if (image->backing) {
+        bdrv_options_set_string(options, "backing_file", "simdisk:b");
+        bdrv_options_set_string(options, "backing_fmt", "raw");
+    }
+    bdrv_create_image(stand->graph, image->driver, filename, options, &error);
+    return take_error(&error);
+}
+
+uint8_t *stand_new_content(const Stand *stand)
+{
+    uint8_t *content = g_malloc0(DISK_BYTES);
+    if (stand->image->backing) {
+        memset(content, BACKING_VALUE, BACKING_BYTES);
+    }
+    return content;
+}
+
+/* ---- what is there ---- */
+
+uint8_t *stand_read_all(Stand *stand)
+{
+    uint8_t *content = g_malloc0(DISK_GROWN);
+    must(blk_pread(stand->blk, 0, model_size(stand->model), content, 0), "reading the image");
+    return content;
+}
+
+void stand_compare(Stand *stand)
+{
+    if (blk_length(stand->blk) != model_size(stand->model)) {
+        stand_fail("the image is %" PRId64 " bytes long, not %" PRId64, blk_length(stand->blk),
+                   model_size(stand->model));
+    }
+    g_autofree uint8_t *content = stand_read_all(stand);
+    int64_t wrong = model_wrong_sector(stand->model, content, model_size(stand->model), false);
+    if (wrong >= 0) {
+        stand_fail("sector %" PRId64 " begins with 0x%02x: neither old nor new", wrong, content[wrong * 512]);
+    }
+    model_learn(stand->model, content, model_size(stand->model));
+}
+
+static void report(void *opaque, bool is_corruption, const char *text)
+{
+    if (is_corruption) {
+        g_test_message("%s: check: %s", where, text);
+    }
+}
+
+static void check_disk(Stand *stand, const char *disk)
+{
+    BdrvCheckResult result = { .report = report };
+    GError *error = NULL;
+    int ret;
+
+    if (strcmp(stand->image->driver, "qcow2") != 0) {
+        return;
+    }
+    BlockBackend *blk = open_disk(stand, disk, BDRV_O_CHECK, &ret);
+    must(ret, "opening for a check");
+    blk_check(blk, &result, BDRV_FIX_NONE, &error);
+    must(take_error(&error), "checking");
+    must(close_handle(blk), "closing after a check");
+    if (result.corruptions || result.check_errors) {
+        stand_fail("%" PRId64 " corruptions, %" PRId64 " check errors", result.corruptions, result.check_errors);
+    }
+    stand->leaks = result.leaks - (bases[stand->image - fault_images] ? bases[stand->image - fault_images]->leaks : 0);
+}
+
+void stand_check(Stand *stand)
+{
+    check_disk(stand, NULL);
+}
+
+static void check_left(Stand *stand, BdrvSimCut *cut, const BdrvSimChoice *choices)
+{
+    g_autoptr(BdrvSimDisk) left = bdrv_simcut_disk(cut, choices, "left");
+    g_autofree uint8_t *content = g_malloc0(DISK_GROWN);
+    int64_t leaks = stand->leaks;
+    int ret;
+
+    check_disk(stand, "left");
+    stand->leaks = leaks; /* a crash leaks; only what is left in the end counts */
+    BlockBackend *blk = open_disk(stand, "left", BDRV_O_RDWR, &ret);
+    must(ret, "opening what a power loss leaves");
+    int64_t bytes = MIN(blk_length(blk), model_size(stand->model));
+    must(blk_pread(blk, 0, bytes, content, 0), "reading what a power loss leaves");
+    must(close_handle(blk), "closing what a power loss leaves");
+    int64_t wrong = model_wrong_sector(stand->model, content, bytes, true);
+    if (wrong >= 0) {
+        stand_fail("after a power loss sector %" PRId64 " begins with 0x%02x", wrong, content[wrong * 512]);
+    }
+}
+
+void stand_check_loss(Stand *stand)
+{
+    if (!stand->disk) {
+        return;
+    }
+    g_autoptr(BdrvSimCut) cut = bdrv_simdisk_cut(stand->disk);
+    g_autofree BdrvSimChoice *choices = g_new0(BdrvSimChoice, bdrv_simcut_count(cut) + 1);
+    check_left(stand, cut, NULL);
+    bdrv_simcut_random(cut, stand->cuts++, choices);
+    check_left(stand, cut, choices);
+}
