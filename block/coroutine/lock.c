@@ -258,4 +258,5 @@ void coroutine_fn co_mutex_unlock(CoMutex *mutex)
         }
         unlock_waited(mutex);
     }
+    co_maybe_yield_at_lock(); /* the mutex may be gone */
 }

@@ -180,4 +180,5 @@ void coroutine_fn co_rwlock_unlock(CoRwLock *lock)
         co_misuse("a CoRwLock is unlocked that nobody holds");
     }
     release(lock, state & WRITER ? WRITER : READER, 0);
+    co_maybe_yield_at_lock(); /* the lock may be gone */
 }

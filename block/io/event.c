@@ -6,6 +6,7 @@
  * that one request is one event however many nodes it passes: see bdrv_event().
  */
 
+#include "block/coroutine/coroutine_int.h"
 #include "block/io/request.h"
 
 void coroutine_fn bdrv_debug_event(BlockDriverState *bs, BdrvDebugEvent event)
@@ -14,4 +15,5 @@ void coroutine_fn bdrv_debug_event(BlockDriverState *bs, BdrvDebugEvent event)
         bs = bs->file->bs;
         bdrv_event(bs, event);
     }
+    co_maybe_yield_at_lock(); /* a place where others may come in between is one in a seeded run too */
 }
