@@ -328,32 +328,22 @@ static bool own_options(Layer *layer, BlockDriverState *bs, BdrvBackingOptions *
     return bdrv_validate_open_options(layer->drv, options, errp);
 }
 
-static bool coroutine_fn call_open_ungated(BlockDriverState *bs, const BdrvOptions *options, GError **errp)
-{
-    int ret;
+/*
+ * Children are read: by the driver, for limits, for the filename. If some were there before, edits and reopens
+ * of those must wait meanwhile: @func runs inside a gate of our own.
+ */
+typedef bool NodeFunc(BlockDriverState *bs, void *opaque, GError **errp);
 
-    if (!bs->drv->bdrv_open(bs, options, bs->open_flags, errp)) {
-        return false;
-    }
-    bdrv_node(bs)->opened = true;
-    bdrv_refresh_node_limits(bs);
-    ret = bdrv_co_refresh_length(bs);
-    if (ret < 0) {
-        g_set_error(errp, BDRV_ERROR, -ret, "could not find out its length: %s", g_strerror(-ret));
-    }
-    return ret >= 0;
-}
-
-/* The driver reads its children: if some of these were there before, edits of others must wait meanwhile. */
-static bool coroutine_fn call_open(Layer *layer, BlockDriverState *bs, GError **errp)
+static bool coroutine_fn call_gated(BdrvOpening *opening, BlockDriverState *bs, NodeFunc *func, void *opaque,
+                                    GError **errp)
 {
     BdrvGate *gate;
     BdrvEdge *edge;
     void *outer;
     bool ok;
 
-    if (!layer->opening->uses_published) {
-        return call_open_ungated(bs, layer->source->options, errp);
+    if (!opening->uses_published) {
+        return func(bs, opaque, errp);
     }
     gate = bdrv_gate_new();
     bdrv_node_ref(bs);
@@ -364,11 +354,30 @@ static bool coroutine_fn call_open(Layer *layer, BlockDriverState *bs, GError **
         return false;
     }
     outer = bdrv_gate_enter(gate);
-    ok = call_open_ungated(bs, layer->source->options, errp);
+    ok = func(bs, opaque, errp);
     bdrv_gate_leave(gate, outer);
     bdrv_co_root_detach(edge);
     bdrv_gate_free(gate);
     return ok;
+}
+
+static bool coroutine_fn call_open(BlockDriverState *bs, void *opaque, GError **errp)
+{
+    const Layer *layer = opaque;
+    int ret;
+
+    if (!bs->drv->bdrv_open(bs, layer->source->options, bs->open_flags, errp)) {
+        return false;
+    }
+    bdrv_node(bs)->opened = true;
+    bdrv_refresh_node_limits(bs);
+    ret = bdrv_co_refresh_length(bs);
+    if (ret < 0) {
+        g_set_error(errp, BDRV_ERROR, -ret, "could not find out its length: %s", g_strerror(-ret));
+        return false;
+    }
+    bdrv_refresh_node_filename(bs);
+    return true;
 }
 
 static bool check_filename_used(const Layer *layer, GError **errp)
@@ -387,8 +396,7 @@ static BlockDriverState *coroutine_fn open_node(Layer *layer, bool probed, BdrvB
 
     if (open_children(layer, bs, errp)) {
         if (check_filename_used(layer, &error) && own_options(layer, bs, backing, &error) &&
-            call_open(layer, bs, &error)) {
-            bdrv_refresh_node_filename(bs);
+            call_gated(layer->opening, bs, call_open, layer, &error)) {
             return bs;
         }
         bdrv_error_prefix(&error, layer->name);
@@ -465,12 +473,15 @@ out:
 
 /* ---- the chain ---- */
 
-static void refresh_from_below(const GPtrArray *layers)
+static bool coroutine_fn refresh_from_below(BlockDriverState *bs, void *opaque, GError **errp)
 {
+    const GPtrArray *layers = opaque;
+
     for (unsigned i = layers->len; i-- > 0;) {
         bdrv_refresh_node_limits(layers->pdata[i]);
         bdrv_refresh_node_filename(layers->pdata[i]);
     }
+    return true;
 }
 
 BlockDriverState *coroutine_fn bdrv_open_chain(BdrvOpening *opening, BdrvOpenSource *source, GError **errp)
@@ -496,8 +507,10 @@ BlockDriverState *coroutine_fn bdrv_open_chain(BdrvOpening *opening, BdrvOpenSou
         }
         layer = next;
     }
+    if (bs && !call_gated(opening, bs, refresh_from_below, layers, errp)) {
+        goto fail;
+    }
     bdrv_backing_options_clear(&backing);
-    refresh_from_below(layers);
     return bs;
 
 fail:
