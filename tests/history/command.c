@@ -10,13 +10,12 @@ static Command *command_new(void)
     command->contexts = 2;
     command->requests = 48;
     command->steps = 40;
-    command->lanes = 10;
+    command->lanes = 24;
     command->reopen_every = 20;
     command->yield = 20;
     command->seeds = 1;
     command->tries = 30;
     command->minutes = 5;
-    command->seed = -1;
     return command;
 }
 
@@ -49,10 +48,18 @@ static bool check(const Command *c, int argc, char **argv, GError **errp)
     return check_number("contexts", c->contexts, 1, CONFORMANCE_MAX_CONTEXTS, errp) &&
            check_number("requests", c->requests, 1, CONFORMANCE_MAX_REQUESTS - 1, errp) &&
            check_number("lanes", c->lanes, 0, CONFORMANCE_MAX_REQUESTS, errp) &&
-           check_number("steps", c->steps, 1, 1000000, errp) && check_number("yield", c->yield, -1, 100, errp) &&
+           check_number("steps", c->steps, 1, 1000000, errp) && check_number("yield", c->yield, 0, 100, errp) &&
            check_number("reopen-every", c->reopen_every, 0, 1000000, errp) &&
            check_number("seeds", c->seeds, 1, G_MAXINT, errp) && check_number("tries", c->tries, 1, G_MAXINT, errp) &&
            check_number("minutes", c->minutes, 1, 100000, errp);
+}
+
+static gboolean parse_seed(const char *option, const char *value, void *opaque, GError **errp)
+{
+    Command *c = opaque;
+
+    c->seeded = true;
+    return g_ascii_string_to_unsigned(value, 10, 0, UINT64_MAX, &c->seed, errp);
 }
 
 Command *command_parse(int argc, char **argv, GError **errp)
@@ -60,21 +67,20 @@ Command *command_parse(int argc, char **argv, GError **errp)
     g_autoptr(Command) c = command_new();
     const GOptionEntry entries[] = {
         { "list", 0, 0, G_OPTION_ARG_NONE, &c->list, "Names of the stacks", NULL },
-        { "stack", 0, 0, G_OPTION_ARG_STRING, &c->stack, "What to run on; default: races, which is each made for races",
-          "NAME" },
+        { "stack", 0, 0, G_OPTION_ARG_STRING, &c->stack, "What to run on (races: all made for that)", "NAME" },
         { "contexts", 0, 0, G_OPTION_ARG_INT, &c->contexts, "Event loops, interleaved on one OS thread (2)", "N" },
         { "threads", 0, 0, G_OPTION_ARG_NONE, &c->threads, "A real thread for each context; no seed determines those",
           NULL },
         { "idle", 0, 0, G_OPTION_ARG_NONE, &c->idle, "With --threads: run a context only while it has requests", NULL },
         { "steps", 0, 0, G_OPTION_ARG_INT, &c->steps, "Rounds (40)", "N" },
         { "requests", 0, 0, G_OPTION_ARG_INT, &c->requests, "Of a round, at most (48)", "N" },
-        { "lanes", 0, 0, G_OPTION_ARG_INT, &c->lanes, "So many of them at a time; 0: all (10)", "N" },
+        { "lanes", 0, 0, G_OPTION_ARG_INT, &c->lanes, "So many of them at a time; 0: all (24)", "N" },
         { "apart", 0, 0, G_OPTION_ARG_NONE, &c->apart, "Requests of a round do not overlap", NULL },
         { "races", 0, 0, G_OPTION_ARG_NONE, &c->races,
           "Among them drains, reopens, other handles, growth, cancelled requests", NULL },
         { "reopen-every", 0, 0, G_OPTION_ARG_INT, &c->reopen_every, "Rounds between closes, about; 0: none (20)", "N" },
-        { "yield", 0, 0, G_OPTION_ARG_INT, &c->yield, "Percent of locks and the like that yield; -1: none (20)", "P" },
-        { "seed", 0, 0, G_OPTION_ARG_INT64, &c->seed, "Of the history and the scheduler; default: drawn, and printed",
+        { "yield", 0, 0, G_OPTION_ARG_INT, &c->yield, "Percent of locks and the like that yield (20)", "P" },
+        { "seed", 0, 0, G_OPTION_ARG_CALLBACK, parse_seed, "Of the history and the scheduler; else drawn, and printed",
           "S" },
         { "seeds", 0, 0, G_OPTION_ARG_INT, &c->seeds, "Try so many seeds from --seed on (1)", "N" },
         { "replay", 0, 0, G_OPTION_ARG_FILENAME, &c->replay, "Run the history in FILE instead of drawing one", "FILE" },
@@ -90,7 +96,10 @@ Command *command_parse(int argc, char **argv, GError **errp)
     };
     g_autoptr(GOptionContext) context = g_option_context_new("- the library on virtual time, chosen by a seed");
 
-    g_option_context_add_main_entries(context, entries, NULL);
+    GOptionGroup *group = g_option_group_new("history", "", "", c, NULL);
+
+    g_option_group_add_entries(group, entries);
+    g_option_context_set_main_group(context, group);
     if (!g_option_context_parse(context, &argc, &argv, errp) || !check(c, argc, argv, errp)) {
         return NULL;
     }

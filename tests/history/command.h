@@ -11,7 +11,8 @@ typedef struct Command {
     char *stack; /* name; "races": each of race_stacks[] */
     char *replay, *record, *output;
     int contexts, requests, steps, lanes, reopen_every, yield, seeds, tries, minutes;
-    gint64 seed; /* -1: draw one */
+    uint64_t seed;
+    gboolean seeded; /* else @seed is to be drawn */
     gboolean threads, idle, apart, races, reduce, trace, list, here;
 } Command;
 

@@ -53,7 +53,8 @@ static History *history_of(const Batch *batch, uint64_t seed)
 /* In the child, or here. */
 static void run_batch(const Batch *batch, int pipe_fd)
 {
-    for (uint64_t seed = batch->first; seed < batch->first + batch->count; seed++) {
+    for (uint64_t i = 0; i < batch->count; i++) {
+        uint64_t seed = batch->first + i;
         g_autoptr(History) history = history_of(batch, seed);
 
         if (pipe_fd >= 0 && write(pipe_fd, &seed, sizeof(seed)) != sizeof(seed)) {
@@ -181,7 +182,7 @@ static int run_stack(const Command *c, const ConformanceStack *stack, uint64_t s
     if (!record(c, history)) {
         return 2;
     }
-    batch.first = c->replay && c->seed < 0 ? history->schedule : seed;
+    batch.first = c->replay && !c->seeded ? history->schedule : seed;
     if (c->here) {
         run_batch(&batch, -1);
         return 0;
@@ -227,7 +228,7 @@ int main(int argc, char **argv)
         list();
         return 0;
     }
-    uint64_t seed = c->seed >= 0 ? (uint64_t)c->seed : g_random_int();
+    uint64_t seed = c->seeded ? c->seed : g_random_int();
     if (c->replay) {
         return run_stack(c, NULL, seed);
     }

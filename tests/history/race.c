@@ -20,7 +20,7 @@ static void run(const ConformanceStack *stack, ConformanceMode mode, unsigned co
     const char *text = g_getenv("BDRV_RACE_REQUESTS");
     unsigned count = text ? (unsigned)atoi(text) : 4000;
     ConformanceRun how = {
-        .mode = mode, .contexts = contexts, .concurrency = CONCURRENCY, .lanes = 10, .overlap = true, .races = true,
+        .mode = mode, .contexts = contexts, .concurrency = CONCURRENCY, .lanes = 20, .overlap = true, .races = true,
         .rounds = count / (CONCURRENCY / 2) + 1, .reopen_every = 40, .seed = seed,
     };
     ConformanceResult result = conformance_run(stack, &how);

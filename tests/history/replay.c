@@ -21,14 +21,14 @@ static ConformanceResult play(const char *line)
     g_assert_no_error(error);
     const ConformanceStack *stack = conformance_find_stack(command->stack);
     g_assert_nonnull(stack);
-    g_autoptr(History) history = command_history(command, stack, (uint64_t)command->seed, NULL, &error);
+    g_autoptr(History) history = command_history(command, stack, command->seed, NULL, &error);
     g_assert_no_error(error);
 
     return conformance_play(stack, history);
 }
 
 /* Small caches, delays, stalls; one context and several. */
-static const char *const lines[] = {
+static const char *const samples[] = {
     "--stack plain --contexts 1 --steps 12 --races --seed 11",
     "--stack plain --contexts 3 --steps 12 --races --seed 12",
     "--stack 'version 2' --contexts 2 --steps 12 --seed 13",
@@ -38,13 +38,13 @@ static const char *const lines[] = {
 
 static void test_same_process(void)
 {
-    for (unsigned i = 0; i < G_N_ELEMENTS(lines); i++) {
-        g_autofree char *other_line = g_strdup_printf("%s0", lines[i]);
-        ConformanceResult first = play(lines[i]);
+    for (unsigned i = 0; i < G_N_ELEMENTS(samples); i++) {
+        g_autofree char *other_line = g_strdup_printf("%s0", samples[i]);
+        ConformanceResult first = play(samples[i]);
         /* Other indices, other memory. */
         AioContext *ctx = aio_context_new(NULL);
         ConformanceResult other = play(other_line);
-        ConformanceResult again = play(lines[i]);
+        ConformanceResult again = play(samples[i]);
 
         aio_context_unref(ctx);
         g_assert_cmpuint(first.requests, >, 50);
@@ -71,9 +71,9 @@ static char *run_program(const char *line)
 
 static void test_other_process(void)
 {
-    for (unsigned i = 0; i < G_N_ELEMENTS(lines); i++) {
-        g_autofree char *here = g_strdup_printf("trace %016" G_GINT64_MODIFIER "x\n", play(lines[i]).trace);
-        g_autofree char *there = run_program(lines[i]);
+    for (unsigned i = 0; i < G_N_ELEMENTS(samples); i++) {
+        g_autofree char *here = g_strdup_printf("trace %016" G_GINT64_MODIFIER "x\n", play(samples[i]).trace);
+        g_autofree char *there = run_program(samples[i]);
 
         g_assert_nonnull(strstr(there, here));
     }
@@ -85,7 +85,7 @@ static void test_from_file(void)
     int fd = g_file_open_tmp("bdrv-history-XXXXXX", &path, NULL);
 
     g_assert_cmpint(fd, >=, 0);
-    record = g_strdup_printf("%s --record '%s'", lines[1], path);
+    record = g_strdup_printf("%s --record '%s'", samples[1], path);
     replay = g_strdup_printf("--replay '%s'", path);
     drawn = run_program(record);
     read = run_program(replay);
@@ -156,32 +156,37 @@ static void test_reduce(void)
     }
 }
 
+static void play_past(const char *line, const char *dir)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(Command) command = command_parse_line(line, &error);
+    g_assert_no_error(error);
+    const ConformanceStack *stack = command->replay ? NULL : conformance_find_stack(command->stack);
+    g_autoptr(History) history = command_history(command, stack, command->seed, dir, &error);
+    g_assert_no_error(error);
+
+    stack = conformance_find_stack(history->stack);
+    for (int i = 0; i < command->seeds; i++, history->schedule++) {
+        conformance_play(stack, history);
+    }
+}
+
 static void test_past(void)
 {
     const char *dir = g_getenv("BDRV_HISTORY_DIR");
     g_autofree char *path = g_build_filename(dir, "past.txt", NULL), *text = NULL;
     g_autoptr(GError) error = NULL;
-    g_auto(GStrv) past = NULL;
+    g_auto(GStrv) lines = NULL;
 
     g_file_get_contents(path, &text, NULL, &error);
     g_assert_no_error(error);
-    past = g_strsplit(text, "\n", -1);
-    for (unsigned i = 0; past[i]; i++) {
-        char *comment = strchr(past[i], '#');
-
-        if (comment) {
-            *comment = 0;
+    lines = g_strsplit(text, "\n", -1);
+    for (unsigned i = 0; lines[i]; i++) {
+        lines[i][strcspn(lines[i], "#")] = 0;
+        if (*g_strstrip(lines[i])) {
+            g_test_message("%s", lines[i]);
+            play_past(lines[i], dir);
         }
-        if (!*g_strstrip(past[i])) {
-            continue;
-        }
-        g_test_message("%s", past[i]);
-        g_autoptr(Command) command = command_parse_line(past[i], &error);
-        g_assert_no_error(error);
-        const ConformanceStack *stack = command->replay ? NULL : conformance_find_stack(command->stack);
-        g_autoptr(History) history = command_history(command, stack, (uint64_t)command->seed, dir, &error);
-        g_assert_no_error(error);
-        conformance_play(conformance_find_stack(history->stack), history);
     }
 }
 

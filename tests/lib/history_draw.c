@@ -207,12 +207,12 @@ static void draw_between(Draw *d, History *history)
     }
 }
 
-static char *origin(const ConformanceStack *stack, const ConformanceRun *run)
+static char *origin(const ConformanceStack *stack, const ConformanceRun *run, unsigned yield)
 {
     return g_strdup_printf("--stack '%s' --contexts %u --seed %" PRIu64 " --steps %u --requests %u --lanes %u "
-                           "--reopen-every %u --yield %d%s%s%s%s",
+                           "--reopen-every %u --yield %u%s%s%s%s",
                            stack->name, run->contexts, run->seed, run->rounds, run->concurrency, run->lanes,
-                           run->reopen_every, run->yield, run->overlap ? "" : " --apart", run->races ? " --races" : "",
+                           run->reopen_every, yield, run->overlap ? "" : " --apart", run->races ? " --races" : "",
                            run->mode == CONFORMANCE_THREADS ? " --threads" : "", run->idle ? " --idle" : "");
 }
 
@@ -226,7 +226,7 @@ History *history_draw(const ConformanceStack *stack, const ConformanceRun *run)
     history->idle = run->idle;
     history->yield = run->yield ? (unsigned)MAX(run->yield, 0) : YIELD_DEFAULT;
     history->schedule = run->seed;
-    history->origin = origin(stack, run);
+    history->origin = origin(stack, run, history->yield);
     for (unsigned i = 0; i < run->rounds; i++) {
         draw_requests(&d, history);
         draw_between(&d, history);
