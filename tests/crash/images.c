@@ -2,28 +2,94 @@
 #include "tests/crash/images.h"
 
 #include <string.h>
+#include <zlib.h>
 
 #include "drivers/qcow2/format/bytes.h"
 #include "drivers/qcow2/format/format.h"
 #include "drivers/qcow2/meta/meta.h"
 
 const CrashImage crash_images[] = {
-    { "plain", 512, 16, false, false, 0 },
-    { "backing", 512, 16, true, false, 0 },
-    { "refcount_bits=1", 512, 1, false, false, 0 },
-    { "refcount_bits=64", 512, 64, false, false, 0 },
-    { "snapshot", 512, 16, false, true, 0 },
-    { "plain, 4k clusters", 4096, 16, false, false, 0 },
-    { "backing, 4k clusters", 4096, 16, true, false, 0 },
-    { "snapshot, 4k clusters", 4096, 16, false, true, 0 },
-    { "a refcount block is full", 512, 64, false, false, 32 * 1024 - 512 * 4 },
-    { "the refcount table is full", 512, 64, true, false, 2048 * 1024 - 512 * 4 },
+    { "plain", .cluster_size = 512, .refcount_bits = 16 },
+    { "backing", .cluster_size = 512, .refcount_bits = 16, .backing = true },
+    { "refcount_bits=1", .cluster_size = 512, .refcount_bits = 1 },
+    { "refcount_bits=64", .cluster_size = 512, .refcount_bits = 64 },
+    { "compat=0.10", .cluster_size = 512, .refcount_bits = 16, .compat = "0.10" },
+    { "compat=0.10 backing", .cluster_size = 512, .refcount_bits = 16, .compat = "0.10", .backing = true },
+    { "snapshot", .cluster_size = 512, .refcount_bits = 16, .snapshot = true },
+    { "compressed", .cluster_size = 1024, .refcount_bits = 16, .compressed = true },
+    { "preallocated", .cluster_size = 512, .refcount_bits = 16, .preallocation = "metadata" },
+    { "small caches", .cluster_size = 512, .refcount_bits = 16, .options = "l2-cache-size=1k,refcount-cache-size=1k" },
+    { "2k clusters", .cluster_size = 2048, .refcount_bits = 32, .backing = true },
+    { "4k clusters", .cluster_size = 4096, .refcount_bits = 16 },
+    { "4k clusters, odd size, backing", .cluster_size = 4096, .refcount_bits = 16, .missing = 1536, .backing = true },
+    { "4k clusters, snapshot", .cluster_size = 4096, .refcount_bits = 16, .snapshot = true },
+    { "full refcount block", .cluster_size = 512, .refcount_bits = 64, .used = 32 * 1024 - 512 * 4 },
+    { "full refcount table", .cluster_size = 512, .refcount_bits = 64, .backing = true, .used = 2048 * 1024 - 512 * 4 },
+    { "empty file", .cluster_size = 512, .refcount_bits = 16, .start = START_EMPTY_FILE },
+    { "old image", .cluster_size = 512, .refcount_bits = 16, .start = START_OLD_IMAGE },
 };
 const unsigned crash_image_count = G_N_ELEMENTS(crash_images);
 
-Rig coroutine_fn crash_image_open(const CrashImage *image, const char *disk, const char *options)
+int64_t crash_size_bytes(const CrashImage *image, unsigned size)
 {
-    return rig_open(disk, options, image->backing ? rig_backing("backing", CRASH_SIZE, CRASH_BACKING) : NULL);
+    int64_t entries = image->cluster_size / 8;
+    switch (size) {
+    case SIZE_BASE:
+        return crash_image_size(image);
+    case SIZE_GROWN:
+        return crash_image_size(image) + 8192;
+    case SIZE_LARGE: /* more than an L1 table of one cluster reaches */
+        return entries * entries * image->cluster_size + 8192;
+    case SIZE_OLD:
+        return CRASH_OLD_SIZE;
+    default:
+        return -1;
+    }
+}
+
+/* The pattern says which sector it is: even bytes are the value, odd ones the sector's number. */
+static uint64_t pattern(int64_t n, uint8_t value)
+{
+    uint16_t pair = (uint16_t)(value << 8 | (n & 0xff));
+    return value ? pair * UINT64_C(0x0001000100010001) : 0;
+}
+
+void crash_fill(uint8_t *buf, int64_t offset, int64_t bytes, uint8_t value)
+{
+    for (int64_t i = 0; i < bytes; i += 8) {
+        store_be64(buf + i, pattern((offset + i) / 512, value));
+    }
+}
+
+uint8_t crash_value(const uint8_t sector[512], int64_t n)
+{
+    uint64_t expected = pattern(n, sector[0]), differs = 0;
+    for (unsigned i = 0; i < 512; i += 8) {
+        differs |= load_be64(sector + i) ^ expected;
+    }
+    return differs ? CRASH_GARBAGE : sector[0];
+}
+
+bool coroutine_fn crash_image_open(const CrashImage *image, const char *disk, bool quiet, Rig *rig)
+{
+    GError *error = NULL;
+    g_autofree char *where = g_strdup_printf("disk=%s", disk);
+    BdrvChild *file = test_must_open("simdisk", where, NULL);
+    BdrvChild *child = test_open("qcow2", image->options ? image->options : "", file, BDRV_O_RDWR | BDRV_O_UNMAP, &error);
+    if (!child) {
+        if (!quiet) {
+            g_test_message("cannot open the image: %s", error->message);
+        }
+        g_error_free(error);
+        test_close(file);
+        return false;
+    }
+    *rig = (Rig){ .child = child };
+    if (image->backing) {
+        rig->backing = test_must_open("simdisk", "disk=backing", NULL);
+        test_set_backing(child, rig->backing);
+    }
+    return true;
 }
 
 static uint64_t peek64(BdrvSimDisk *disk, uint64_t offset)
@@ -110,25 +176,103 @@ static void coroutine_fn use_up(const Rig *rig, int64_t up_to)
     }
 }
 
-BdrvSimDisk *coroutine_fn crash_image_make(const CrashImage *image, uint8_t content[CRASH_SECTORS])
+static size_t deflate_cluster(const uint8_t *plain, size_t bytes, uint8_t *out, size_t capacity)
+{
+    z_stream z = { .next_in = (Bytef *)plain, .avail_in = (uInt)bytes, .next_out = out, .avail_out = (uInt)capacity };
+    g_assert_cmpint(deflateInit2(&z, Z_BEST_COMPRESSION, Z_DEFLATED, -12, 9, Z_DEFAULT_STRATEGY), ==, Z_OK);
+    g_assert_cmpint(deflate(&z, Z_FINISH), ==, Z_STREAM_END);
+    size_t made = z.total_out;
+    deflateEnd(&z);
+    return made;
+}
+
+/* Compress the guest clusters of [offset, end), which the image has, two into each new host cluster at the end. The old
+ * clusters are counted down. */
+static void compress_range(BdrvSimDisk *disk, int64_t cluster_size, int64_t offset, int64_t end)
+{
+    int64_t host = (bdrv_simdisk_length(disk) + cluster_size - 1) / cluster_size * cluster_size, at = host;
+    unsigned cluster_bits = (unsigned)__builtin_ctzll((unsigned long long)cluster_size);
+    g_autofree uint8_t *plain = g_malloc((gsize)cluster_size), *packed = g_malloc0((gsize)cluster_size);
+    for (int64_t guest = offset; guest < end; guest += cluster_size) {
+        int64_t index = guest / cluster_size, l2_entries = cluster_size / 8;
+        uint64_t table = peek64(disk, peek64(disk, 40) + (uint64_t)(index / l2_entries) * 8) & QCOW2_OFFSET_MASK;
+        uint64_t entry_at = table + (uint64_t)(index % l2_entries) * 8;
+        set_refcount(disk, peek64(disk, entry_at) & QCOW2_OFFSET_MASK, (uint64_t)cluster_size, 0);
+        crash_fill(plain, guest, cluster_size, CRASH_BASE);
+        size_t bytes = deflate_cluster(plain, (size_t)cluster_size, packed, (size_t)cluster_size);
+        g_assert_cmpuint(bytes, <=, cluster_size / 2);
+        bdrv_simdisk_poke(disk, at, packed, (size_t)cluster_size / 2);
+        poke64(disk, entry_at, qcow2_compressed_descriptor((uint64_t)at, bytes, cluster_bits));
+        at += cluster_size / 2;
+        set_refcount(disk, (uint64_t)host, (uint64_t)cluster_size, at % cluster_size ? 1 : 2);
+        host = at % cluster_size ? host : at;
+    }
+}
+
+/* The first half of a quarter is zeroed and dropped, the second written, the rest was never touched. */
+static void coroutine_fn write_base(const CrashImage *image, const Rig *rig, uint8_t cells[MODEL_CELLS])
+{
+    g_autofree uint8_t *buf = g_malloc(CRASH_SIZE);
+    crash_fill(buf, 0, CRASH_SIZE, CRASH_BASE);
+    g_assert_cmpint(bdrv_co_pwrite(rig->child, 0, CRASH_SIZE / 4, buf, 0), ==, 0);
+    g_assert_cmpint(bdrv_co_pwrite_zeroes(rig->child, 0, CRASH_SIZE / 16, 0), ==, 0);
+    g_assert_cmpint(bdrv_co_pwrite_zeroes(rig->child, CRASH_SIZE / 16, CRASH_SIZE / 16, BDRV_REQ_MAY_UNMAP), ==, 0);
+    for (int64_t i = 0; i < MODEL_SECTORS; i++) {
+        cells[i] = i < CRASH_SIZE / 512 / 8                           ? 0
+                   : i < CRASH_SIZE / 512 / 4                         ? CRASH_BASE
+                   : image->backing && i < crash_image_size(image) / 512 ? CRASH_BACKING
+                                                                      : 0;
+    }
+    use_up(rig, image->used);
+}
+
+static BdrvSimDisk *make_backing(void)
+{
+    BdrvSimDisk *disk = bdrv_simdisk_new("backing", 0);
+    g_autofree uint8_t *buf = g_malloc(CRASH_BACKING_BYTES);
+    crash_fill(buf, 0, CRASH_BACKING_BYTES, CRASH_BACKING);
+    bdrv_simdisk_poke(disk, 0, buf, CRASH_BACKING_BYTES);
+    return disk;
+}
+
+/* An image that another one will be made over: small, all of it written. */
+static BdrvSimDisk *coroutine_fn make_old(const CrashImage *image, uint8_t cells[MODEL_CELLS])
+{
+    RigImage how = { .disk = "base", .size = CRASH_OLD_SIZE, .cluster_size = image->cluster_size };
+    BdrvSimDisk *disk = rig_create(&how);
+    Rig rig;
+    g_autofree uint8_t *buf = g_malloc(CRASH_OLD_SIZE);
+    bdrv_simdisk_set_volatile(disk, false);
+    g_assert_true(crash_image_open(image, "base", false, &rig));
+    crash_fill(buf, 0, CRASH_OLD_SIZE, CRASH_BASE);
+    g_assert_cmpint(bdrv_co_pwrite(rig.child, 0, CRASH_OLD_SIZE, buf, 0), ==, 0);
+    g_assert_cmpint(rig_close(&rig), ==, 0);
+    memset(cells, CRASH_BASE, CRASH_OLD_SIZE / 512);
+    cells[MODEL_SIZE] = SIZE_OLD;
+    bdrv_simdisk_set_volatile(disk, true);
+    return disk;
+}
+
+static BdrvSimDisk *coroutine_fn make_ready(const CrashImage *image, uint8_t cells[MODEL_CELLS])
 {
     RigImage how = {
-        .disk = "base", .size = CRASH_SIZE, .cluster_size = image->cluster_size, .refcount_bits = image->refcount_bits,
+        .disk = "base",
+        .size = crash_image_size(image),
+        .cluster_size = image->cluster_size,
+        .refcount_bits = image->refcount_bits,
+        .compat = image->compat,
+        .preallocation = image->preallocation,
     };
     BdrvSimDisk *disk = rig_create(&how);
+    Rig rig;
     bdrv_simdisk_set_volatile(disk, false);
-    Rig rig = crash_image_open(image, "base", "");
-    g_assert_cmpint(rig_write(&rig, 0, CRASH_SIZE / 4, CRASH_BASE), ==, 0);
-    g_assert_cmpint(bdrv_co_pwrite_zeroes(rig.child, 0, CRASH_SIZE / 16, 0), ==, 0);
-    g_assert_cmpint(bdrv_co_pdiscard(rig.child, CRASH_SIZE / 16, CRASH_SIZE / 16), ==, 0);
-    for (unsigned i = 0; i < CRASH_SECTORS; i++) {
-        content[i] = i < CRASH_SECTORS / 8   ? 0
-                     : i < CRASH_SECTORS / 4 ? CRASH_BASE
-                     : image->backing        ? CRASH_BACKING
-                                             : 0;
-    }
-    use_up(&rig, image->used);
+    g_assert_true(crash_image_open(image, "base", false, &rig));
+    write_base(image, &rig, cells);
     g_assert_cmpint(rig_close(&rig), ==, 0);
+    cells[MODEL_SIZE] = SIZE_BASE;
+    if (image->compressed) {
+        compress_range(disk, image->cluster_size, CRASH_SIZE / 8, CRASH_SIZE / 8 + 8 * image->cluster_size);
+    }
     if (image->snapshot) {
         add_snapshot(disk, (uint64_t)image->cluster_size);
     }
@@ -137,4 +281,19 @@ BdrvSimDisk *coroutine_fn crash_image_make(const CrashImage *image, uint8_t cont
     }
     bdrv_simdisk_set_volatile(disk, true);
     return disk;
+}
+
+BdrvSimDisk *coroutine_fn crash_image_make(const CrashImage *image, uint8_t cells[MODEL_CELLS], BdrvSimDisk **backing)
+{
+    memset(cells, 0, MODEL_CELLS);
+    *backing = make_backing();
+    switch (image->start) {
+    case START_EMPTY_FILE:
+        cells[MODEL_SIZE] = SIZE_NO_IMAGE;
+        return bdrv_simdisk_new("base", 0);
+    case START_OLD_IMAGE:
+        return make_old(image, cells);
+    default:
+        return make_ready(image, cells);
+    }
 }

@@ -2,33 +2,65 @@
 #ifndef TEST_CRASH_IMAGES_H
 #define TEST_CRASH_IMAGES_H
 
-/* The images that a crash search starts from. */
+/* The images that a crash search starts from, and what their sectors hold. */
 
+#include "tests/crash/model.h"
 #include "tests/unit/qcow2/rig.h"
 
 #define CRASH_SIZE (64 * 1024)
-#define CRASH_SECTORS (CRASH_SIZE / 512)
+#define CRASH_BACKING_BYTES (80 * 1024) /* more than the image shows */
+#define CRASH_OLD_SIZE (32 * 1024)      /* of the image that another one is made over */
+
+#define CRASH_BASE 0x11
+#define CRASH_BACKING 0x22
+#define CRASH_GARBAGE 0xff /* a sector that holds none of the patterns, or another sector's */
+
+/* Sizes that a disk may have, as values of the model's cell. */
+enum { SIZE_NO_IMAGE, SIZE_BASE, SIZE_GROWN, SIZE_LARGE, SIZE_OLD, SIZE_UNKNOWN };
+
+typedef enum CrashStart {
+    START_READY,      /* there is an image */
+    START_EMPTY_FILE, /* the first operation creates it */
+    START_OLD_IMAGE,  /* the same, over another image */
+} CrashStart;
 
 typedef struct CrashImage {
     const char *name;
     int64_t cluster_size;
     int refcount_bits;
-    bool backing;  /* filled with CRASH_BACKING */
-    bool snapshot; /* an internal snapshot shares all clusters */
-    int64_t used;  /* clusters up to this host offset are taken (leaked): where tables must grow next */
+    const char *compat;        /* NULL: version 3 */
+    const char *preallocation; /* NULL: none */
+    const char *options;       /* of every open, NULL: none */
+    int64_t missing;           /* bytes that the size is short of CRASH_SIZE */
+    bool backing;              /* CRASH_BACKING_BYTES filled with CRASH_BACKING */
+    bool snapshot;             /* an internal snapshot shares all clusters */
+    bool compressed;           /* some clusters are */
+    int64_t used; /* clusters up to this host offset are taken (leaked): where tables must grow next */
+    CrashStart start;
 } CrashImage;
-
-#define CRASH_BACKING 0x22
-#define CRASH_BASE 0x11
 
 extern const CrashImage crash_images[];
 extern const unsigned crash_image_count;
 
-/** crash_image_make() - on a new simdisk "base"; what the guest reads goes to @content, a byte a sector
- * Part of the disk is written, part zeroed, part left alone. The caller unrefs the disk. */
-BdrvSimDisk *coroutine_fn crash_image_make(const CrashImage *image, uint8_t content[CRASH_SECTORS]);
+static inline int64_t crash_image_size(const CrashImage *image)
+{
+    return CRASH_SIZE - image->missing;
+}
 
-/** crash_image_open() - the image on @disk with its backing file */
-Rig coroutine_fn crash_image_open(const CrashImage *image, const char *disk, const char *options);
+/** crash_size_bytes() - what a SIZE_ value means */
+int64_t crash_size_bytes(const CrashImage *image, unsigned size);
+
+/** crash_fill() - the pattern of @value into guest sectors from the one at @offset on; 0: zeroes */
+void crash_fill(uint8_t *buf, int64_t offset, int64_t bytes, uint8_t value);
+/** crash_value() - the value whose pattern sector @n holds, or CRASH_GARBAGE */
+uint8_t crash_value(const uint8_t sector[512], int64_t n);
+
+/** crash_image_make() - on a new simdisk "base", backing file on "backing"; what the model starts from goes to
+ * @cells. The caller unrefs both disks. */
+BdrvSimDisk *coroutine_fn crash_image_make(const CrashImage *image, uint8_t cells[MODEL_CELLS], BdrvSimDisk **backing);
+
+/** crash_image_open() - the image on @disk with its backing file; false if it cannot be opened, which is printed unless
+ * @quiet */
+bool coroutine_fn crash_image_open(const CrashImage *image, const char *disk, bool quiet, Rig *rig);
 
 #endif

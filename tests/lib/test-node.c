@@ -35,16 +35,21 @@ static void coroutine_fn run_body(void *opaque)
     ((void (*)(void))opaque)();
 }
 
-void test_run(void (*body)(void))
+void test_run_seeded(uint64_t seed, CoroutineEntry *entry, void *opaque)
 {
-    AioSim *sim = aio_sim_new(test_seed());
+    AioSim *sim = aio_sim_new(seed);
     AioContext *ctx = aio_sim_context_new(sim);
 
-    co_start(ctx, co_new(run_body, body));
+    co_start(ctx, co_new(entry, opaque));
     while (aio_sim_step(sim)) {
     }
     aio_context_unref(ctx);
     aio_sim_free(sim);
+}
+
+void test_run(void (*body)(void))
+{
+    test_run_seeded(test_seed(), run_body, body);
 }
 
 void coroutine_fn test_start(CoroutineEntry *entry, void *opaque)

@@ -19,6 +19,9 @@ int64_t test_random_below(uint64_t *state, int64_t limit);
  */
 void blocking_fn test_run(void (*body)(void));
 
+/** test_run_seeded() - test_run() with a seed that the caller knows and an argument */
+void blocking_fn test_run_seeded(uint64_t seed, CoroutineEntry *entry, void *opaque);
+
 /** test_start() - start a coroutine in the calling one's context; it begins at the next yield */
 void coroutine_fn test_start(CoroutineEntry *entry, void *opaque);
 

@@ -18,6 +18,9 @@ static BdrvOptions *create_options(const RigImage *image)
     if (image->compat) {
         bdrv_options_set_string(options, "compat", image->compat);
     }
+    if (image->preallocation) {
+        bdrv_options_set_string(options, "preallocation", image->preallocation);
+    }
     const BdrvOptionSpec *specs[] = { bdrv_find_format("qcow2")->create_options,
                                       (const BdrvOptionSpec[]){ { "size", BDRV_OPTION_SIZE }, { NULL } }, NULL };
     GError *error = NULL;
@@ -32,17 +35,23 @@ static BdrvChild *coroutine_fn open_disk(const char *disk)
     return test_must_open("simdisk", options, NULL);
 }
 
+bool coroutine_fn rig_format(const RigImage *image, GError **errp)
+{
+    BdrvChild *file = open_disk(image->disk);
+    g_autoptr(BdrvOptions) options = create_options(image);
+    bool ok = bdrv_find_format("qcow2")->bdrv_create(image->disk, file, options, errp);
+    test_close(file);
+    return ok;
+}
+
 BdrvSimDisk *coroutine_fn rig_create(const RigImage *image)
 {
     BdrvSimDisk *disk = bdrv_simdisk_new(image->disk, 0);
     g_assert_nonnull(disk);
     bdrv_simdisk_set_volatile(disk, false);
-    BdrvChild *file = open_disk(image->disk);
-    g_autoptr(BdrvOptions) options = create_options(image);
     GError *error = NULL;
-    bdrv_find_format("qcow2")->bdrv_create(image->disk, file, options, &error);
+    rig_format(image, &error);
     g_assert_no_error(error);
-    test_close(file);
     bdrv_simdisk_set_volatile(disk, true);
     return disk;
 }
@@ -120,6 +129,7 @@ int coroutine_fn rig_check(const char *disk, BdrvCheckResult *result)
         int ret = -bdrv_error_code(error);
         g_test_message("check: cannot open: %s", error->message);
         g_error_free(error);
+        test_close(file);
         return ret;
     }
     *result = (BdrvCheckResult){ .report = report };

@@ -19,6 +19,7 @@ typedef struct RigImage {
     int64_t cluster_size;
     int refcount_bits;
     const char *compat;
+    const char *preallocation;
 } RigImage;
 
 /* An open node. */
@@ -29,6 +30,9 @@ typedef struct Rig {
 
 /** rig_create() - make disk and image; the caller unrefs the disk */
 BdrvSimDisk *coroutine_fn rig_create(const RigImage *image);
+
+/** rig_format() - make the image on a disk that is there, as the disk is set; false with @errp set */
+bool coroutine_fn rig_format(const RigImage *image, GError **errp);
 
 /** rig_open() - @options of qcow2, e.g. cache sizes; @backing taken, NULL: none */
 Rig coroutine_fn rig_open(const char *disk, const char *options, BdrvChild *backing);

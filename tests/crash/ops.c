@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: MIT */
+#include "tests/crash/ops.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- where ---- */
+
+/* They differ in what they hold: zeroed, dropped, written, the end of that, never written, past the end (until the disk
+ * grows). */
+static int64_t place(const CrashImage *image, unsigned n)
+{
+    const int64_t places[] = { 0, CRASH_SIZE / 8 + 4096, CRASH_SIZE / 4 - 4096, CRASH_SIZE / 2 - 4096,
+                               crash_image_size(image) };
+    return places[n];
+}
+
+static bool at_cluster(const CrashImage *image, unsigned variant, CrashStep *step)
+{
+    step->offset = place(image, variant) / image->cluster_size * image->cluster_size;
+    step->bytes = 8192;
+    return true;
+}
+
+static bool in_clusters(const CrashImage *image, unsigned variant, CrashStep *step)
+{
+    bool small = image->cluster_size == 512;
+    step->offset = place(image, variant) + (small ? 0 : 512);
+    step->bytes = small ? 1536 : image->cluster_size * 3 / 2;
+    return true;
+}
+
+static bool for_zeroes(const CrashImage *image, unsigned variant, CrashStep *step)
+{
+    step->offset = place(image, variant / 2 + 1);
+    step->bytes = 8192;
+    step->flags = variant % 2 ? BDRV_REQ_MAY_UNMAP : 0;
+    step->fill = 0;
+    return true;
+}
+
+/* Version 2 cannot discard over a backing file. */
+static bool for_discard(const CrashImage *image, unsigned variant, CrashStep *step)
+{
+    step->fill = 0;
+    return at_cluster(image, variant, step) && !(image->compat && image->backing);
+}
+
+static bool for_fua(const CrashImage *image, unsigned variant, CrashStep *step)
+{
+    step->offset = place(image, variant * 2 + 1);
+    step->bytes = 1024;
+    step->flags = BDRV_REQ_FUA;
+    return true;
+}
+
+/* All that one L2 table maps. */
+static bool whole_l2_range(const CrashImage *image, unsigned variant, CrashStep *step)
+{
+    step->offset = 0;
+    step->bytes = image->cluster_size / 8 * image->cluster_size;
+    return step->bytes <= crash_image_size(image);
+}
+
+static bool for_truncate(const CrashImage *image, unsigned variant, CrashStep *step)
+{
+    step->size = variant ? SIZE_LARGE : SIZE_GROWN;
+    return true;
+}
+
+static bool for_create(const CrashImage *image, unsigned variant, CrashStep *step)
+{
+    step->size = SIZE_BASE;
+    return image->start != START_READY;
+}
+
+static bool anywhere(const CrashImage *image, unsigned variant, CrashStep *step)
+{
+    return true;
+}
+
+/* ---- what may be read ---- */
+
+static void expect_fill(CrashRun *run, const CrashStep *step, uint32_t operation)
+{
+    model_write(&run->model, operation, (unsigned)(step->offset / 512), (unsigned)(step->bytes / 512), step->fill);
+}
+
+static void expect_size(CrashRun *run, const CrashStep *step, uint32_t operation)
+{
+    model_write(&run->model, operation, MODEL_SIZE, 1, (uint8_t)step->size);
+}
+
+static void expect_create(CrashRun *run, const CrashStep *step, uint32_t operation)
+{
+    model_write(&run->model, operation, MODEL_SIZE, 1, SIZE_NO_IMAGE);
+    model_write(&run->model, operation, MODEL_SIZE, 1, (uint8_t)step->size);
+    model_write(&run->model, operation, 0, MODEL_SECTORS, 0);
+}
+
+/* Nothing of what was there shows through a new image. */
+static bool old_or_empty(const CrashReading *reading)
+{
+    return reading->size != SIZE_BASE || bdrv_buffer_is_zero(reading->values, sizeof(reading->values));
+}
+
+/* ---- doing it ---- */
+
+static int coroutine_fn run_write(CrashRun *run, const CrashStep *step)
+{
+    g_autofree uint8_t *buf = g_malloc((gsize)step->bytes);
+    crash_fill(buf, step->offset, step->bytes, step->fill);
+    return bdrv_co_pwrite(run->rig.child, step->offset, step->bytes, buf, step->flags);
+}
+
+static int coroutine_fn run_zeroes(CrashRun *run, const CrashStep *step)
+{
+    return bdrv_co_pwrite_zeroes(run->rig.child, step->offset, step->bytes, step->flags);
+}
+
+static int coroutine_fn run_discard(CrashRun *run, const CrashStep *step)
+{
+    return bdrv_co_pdiscard(run->rig.child, step->offset, step->bytes);
+}
+
+static int coroutine_fn run_flush(CrashRun *run, const CrashStep *step)
+{
+    return bdrv_co_flush(run->rig.child);
+}
+
+static int coroutine_fn run_truncate(CrashRun *run, const CrashStep *step)
+{
+    BlockDriverState *bs = run->rig.child->bs;
+    GError *error = NULL;
+    bs->drv->bdrv_drain_begin(bs);
+    bool ok = bs->drv->bdrv_truncate(bs, crash_size_bytes(run->image, step->size), true, BDRV_PREALLOC_OFF, 0, &error);
+    bs->drv->bdrv_drain_end(bs);
+    int ret = ok ? bdrv_co_refresh_length(bs) : -bdrv_error_code(error);
+    g_clear_error(&error);
+    return ret;
+}
+
+static int coroutine_fn open_again(CrashRun *run)
+{
+    run->is_open = crash_image_open(run->image, run->disk, true, &run->rig);
+    return run->is_open ? 0 : -EIO;
+}
+
+/* @closed: what closing it answered. */
+static int coroutine_fn after_close(CrashRun *run, int closed)
+{
+    run->is_open = false;
+    int opened = closed < 0 && run->distrust ? 0 : open_again(run);
+    return closed < 0 ? closed : opened;
+}
+
+static int coroutine_fn run_reopen(CrashRun *run, const CrashStep *step)
+{
+    return after_close(run, crash_run_end(run));
+}
+
+/* The driver's close alone, without the flush that closing a handle is, as if the process was killed between requests. A
+ * node that is opened then has written nothing, so its flush has nothing to do. */
+static int coroutine_fn run_drop(CrashRun *run, const CrashStep *step)
+{
+    return after_close(run, rig_close(&run->rig));
+}
+
+static int coroutine_fn run_check(CrashRun *run, const CrashStep *step)
+{
+    BlockDriverState *bs = run->rig.child->bs;
+    BdrvCheckResult result = { 0 };
+    bs->drv->bdrv_drain_begin(bs);
+    int ret = bs->drv->bdrv_check(bs, &result, BDRV_FIX_NONE);
+    bs->drv->bdrv_drain_end(bs);
+    if (ret >= 0 && result.corruptions) {
+        run->finding = "the check of the open image finds corruption";
+    }
+    return ret;
+}
+
+static int coroutine_fn run_create(CrashRun *run, const CrashStep *step)
+{
+    const RigImage how = {
+        .disk = run->disk,
+        .size = crash_size_bytes(run->image, step->size),
+        .cluster_size = run->image->cluster_size,
+        .refcount_bits = step->variant == 2 ? 16 : run->image->refcount_bits,
+        .preallocation = step->variant == 1 ? "metadata" : NULL,
+        .compat = step->variant == 2 ? "0.10" : NULL,
+    };
+    GError *error = NULL;
+    int ret = rig_format(&how, &error) ? 0 : -bdrv_error_code(error);
+    g_clear_error(&error);
+    return ret < 0 ? ret : open_again(run);
+}
+
+/* ---- the table ---- */
+
+const CrashOp crash_ops[] = {
+    { "write", 5, at_cluster, expect_fill, run_write },
+    { "unaligned", 5, in_clusters, expect_fill, run_write },
+    { "zeroes", 6, for_zeroes, expect_fill, run_zeroes },
+    { "discard", 4, for_discard, expect_fill, run_discard },
+    { "flush", 1, anywhere, NULL, run_flush, DURABLE_ALL },
+    { "fua", 2, for_fua, expect_fill, run_write, DURABLE_ITSELF },
+    { "l2range", 1, whole_l2_range, expect_fill, run_write },
+    { "truncate", 2, for_truncate, expect_size, run_truncate, .alone = true },
+    { "reopen", 1, anywhere, NULL, run_reopen, DURABLE_ALL, .alone = true, .closes = true },
+    { "drop", 1, anywhere, NULL, run_drop, DURABLE_NEVER, .alone = true, .closes = true },
+    { "check", 1, anywhere, NULL, run_check, .alone = true },
+    { "create", 3, for_create, expect_create, run_create, DURABLE_ITSELF, old_or_empty, .alone = true },
+};
+const unsigned crash_op_count = G_N_ELEMENTS(crash_ops);
+
+static bool is_create(const CrashOp *op)
+{
+    return op->run == run_create;
+}
+
+static bool make_step(const CrashImage *image, const CrashOp *op, unsigned variant, CrashStep *step)
+{
+    *step = (CrashStep){ .op = op, .variant = variant, .fill = CRASH_GARBAGE };
+    return variant < op->variants && op->make(image, variant, step);
+}
+
+GArray *crash_steps(const CrashImage *image, bool first)
+{
+    GArray *steps = g_array_new(FALSE, FALSE, sizeof(CrashStep));
+    bool create = first && image->start != START_READY;
+    for (unsigned i = 0; i < crash_op_count; i++) {
+        for (unsigned v = 0; v < crash_ops[i].variants; v++) {
+            CrashStep step;
+            if (is_create(&crash_ops[i]) == create && make_step(image, &crash_ops[i], v, &step)) {
+                g_array_append_val(steps, step);
+            }
+        }
+    }
+    return steps;
+}
+
+char *crash_step_name(const CrashStep *step)
+{
+    return g_strdup_printf("%s:%u", step->op->name, step->variant);
+}
+
+bool crash_step_parse(const CrashImage *image, const char *text, CrashStep *step)
+{
+    g_auto(GStrv) parts = g_strsplit(text, ":", 2);
+    for (unsigned i = 0; parts[0] && i < crash_op_count; i++) {
+        if (g_str_equal(crash_ops[i].name, parts[0])) {
+            return make_step(image, &crash_ops[i], parts[1] ? (unsigned)atoi(parts[1]) : 0, step);
+        }
+    }
+    return false;
+}
+
+/* ---- running ---- */
+
+/* What lies past the end of the disk is cut off; nothing left, nothing open, a disk that is larger already: not now. */
+static bool fit_step(const CrashRun *run, CrashStep *step)
+{
+    if (is_create(step->op)) {
+        return true;
+    }
+    if (!run->is_open) {
+        return false;
+    }
+    int64_t length = run->rig.child->bs->length;
+    if (step->size) {
+        return crash_size_bytes(run->image, step->size) > length;
+    }
+    bool ranged = step->bytes > 0;
+    step->bytes = CLAMP(step->bytes, 0, MAX(length - step->offset, 0));
+    return !ranged || step->bytes > 0;
+}
+
+int coroutine_fn crash_do_step(CrashRun *run, const CrashStep *as_made)
+{
+    CrashStep step = *as_made;
+    if (!fit_step(run, &step)) {
+        return 0;
+    }
+    uint32_t operation = model_begin(&run->model);
+    if (step.op->expect) {
+        step.op->expect(run, &step, operation);
+    }
+    int ret = step.op->run(run, &step);
+    if (ret < 0) {
+        model_failed(&run->model, operation);
+        if (step.op->closes) {
+            model_lost(&run->model);
+        }
+        return ret;
+    }
+    if (step.op->durable == DURABLE_ALL) {
+        model_flushed(&run->model, operation);
+    } else if (step.op->durable == DURABLE_NEVER) {
+        model_lost(&run->model);
+    }
+    model_end(&run->model, operation, step.op->durable == DURABLE_ITSELF);
+    if (is_create(step.op)) { /* the last of the values that it let the size have */
+        uint32_t done = model_begin(&run->model);
+        expect_size(run, &step, done);
+        model_end(&run->model, done, true);
+    }
+    return 0;
+}
+
+int coroutine_fn crash_run_end(CrashRun *run)
+{
+    if (!run->is_open) {
+        return 0;
+    }
+    uint32_t operation = model_begin(&run->model);
+    int ret = bdrv_co_flush(run->rig.child), closed = rig_close(&run->rig);
+    ret = ret < 0 ? ret : closed;
+    run->is_open = false;
+    if (ret >= 0) {
+        model_flushed(&run->model, operation);
+    }
+    return ret;
+}

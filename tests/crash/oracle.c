@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: MIT */
+#include "tests/crash/oracle.h"
+
+#include <string.h>
+#include <zlib.h>
+
+#define OFFSET_BITS UINT64_C(0x00fffffffffffe00)
+#define COPIED (UINT64_C(1) << 63)
+#define COMPRESSED (UINT64_C(1) << 62)
+#define ZERO UINT64_C(1)
+#define SNAPSHOT_FIXED 40 /* bytes of a snapshot table entry before its variable part */
+
+enum { ROLE_NONE, ROLE_HEADER, ROLE_REFCOUNT_TABLE, ROLE_REFCOUNT_BLOCK, ROLE_L1, ROLE_L2, ROLE_DATA,
+       ROLE_COMPRESSED, ROLE_SNAPSHOT_TABLE };
+static const char *const role_names[] = { "nothing",  "header",   "refcount table", "refcount block", "L1 table",
+                                          "L2 table", "data",     "compressed data", "snapshot table" };
+
+static void G_GNUC_PRINTF(2, 3) fault(Oracle *o, const char *format, ...)
+{
+    va_list args;
+    if (!o->fault[0]) {
+        va_start(args, format);
+        g_vsnprintf(o->fault, sizeof(o->fault), format, args);
+        va_end(args);
+    }
+}
+
+/* Big-endian number; past the end of the file there are zeroes. */
+static uint64_t number(const Oracle *o, uint64_t offset, unsigned width)
+{
+    uint64_t value = 0;
+    for (unsigned i = 0; i < width; i++) {
+        uint64_t at = offset + i;
+        value = value << 8 | (at < (uint64_t)o->length ? o->bytes[at] : 0);
+    }
+    return value;
+}
+
+static int64_t cluster_size(const Oracle *o)
+{
+    return INT64_C(1) << o->cluster_bits;
+}
+
+/* ---- references ---- */
+
+static void refer_cluster(Oracle *o, int64_t index, int role, int64_t place, int tree)
+{
+    OracleCluster *c = &o->clusters[index];
+    bool may_share = role == ROLE_COMPRESSED ||
+                     ((role == ROLE_L2 || role == ROLE_DATA) && c->place == place && c->tree != tree);
+    if (c->references && (c->role != role || !may_share)) {
+        fault(o, "cluster %" G_GINT64_FORMAT " is %s (place %" G_GINT64_FORMAT ") and %s (place %" G_GINT64_FORMAT ")",
+              index, role_names[c->role], c->place, role_names[role], place);
+    }
+    c->references++;
+    c->role = (uint8_t)role;
+    c->place = place;
+    c->tree = tree;
+}
+
+/* The clusters that [offset, +bytes) touches. False: outside of the file, or not aligned as it must be. */
+static bool refer(Oracle *o, uint64_t offset, uint64_t bytes, int role, int64_t place, int tree)
+{
+    uint64_t mask = (uint64_t)cluster_size(o) - 1, length = (uint64_t)o->length;
+    if (bytes == 0) {
+        return true;
+    }
+    if (role != ROLE_COMPRESSED && (offset & mask)) {
+        fault(o, "%s at 0x%" G_GINT64_MODIFIER "x is not aligned", role_names[role], offset);
+        return false;
+    }
+    if (offset >= length || ((offset + bytes - 1) & ~mask) >= length) {
+        fault(o, "%s at 0x%" G_GINT64_MODIFIER "x (%" G_GUINT64_FORMAT " bytes) is past the end of the file, 0x%"
+              G_GINT64_MODIFIER "x", role_names[role], offset, bytes, o->length);
+        return false;
+    }
+    for (uint64_t i = offset >> o->cluster_bits; i <= (offset + bytes - 1) >> o->cluster_bits; i++) {
+        refer_cluster(o, (int64_t)i, role, place, tree);
+    }
+    return true;
+}
+
+/* ---- header ---- */
+
+static bool read_header(Oracle *o)
+{
+    o->is_image = o->length >= 72 && number(o, 0, 4) == 0x514649fb;
+    if (!o->is_image) {
+        return false;
+    }
+    o->version = (unsigned)number(o, 4, 4);
+    o->cluster_bits = (unsigned)number(o, 20, 4);
+    o->size = number(o, 24, 8);
+    o->l1_size = (uint32_t)number(o, 36, 4);
+    o->l1_offset = number(o, 40, 8);
+    o->refcount_table_offset = number(o, 48, 8);
+    o->refcount_table_clusters = (uint32_t)number(o, 56, 4);
+    o->snapshot_count = (uint32_t)number(o, 60, 4);
+    o->snapshots_offset = number(o, 64, 8);
+    o->incompatible = o->version >= 3 ? number(o, 72, 8) : 0;
+    o->refcount_order = o->version >= 3 ? (unsigned)number(o, 96, 4) : 4;
+    if (o->version < 2 || o->version > 3 || o->cluster_bits < 9 || o->cluster_bits > 21 || o->refcount_order > 6) {
+        fault(o, "the header is damaged: version %u, cluster bits %u, refcount order %u", o->version, o->cluster_bits,
+              o->refcount_order);
+    }
+    return !o->fault[0];
+}
+
+static uint64_t counted(const Oracle *o, int64_t cluster)
+{
+    uint64_t per_block = (UINT64_C(8) << o->cluster_bits) >> o->refcount_order;
+    uint64_t index = (uint64_t)cluster / per_block, in_block = (uint64_t)cluster % per_block;
+    if (index >= ((uint64_t)o->refcount_table_clusters << o->cluster_bits) / 8) {
+        return 0;
+    }
+    uint64_t block = number(o, o->refcount_table_offset + index * 8, 8) & ~UINT64_C(511);
+    if (!block) {
+        return 0;
+    }
+    if (o->refcount_order >= 3) {
+        unsigned width = 1u << (o->refcount_order - 3);
+        return number(o, block + in_block * width, width);
+    }
+    unsigned bits = 1u << o->refcount_order, in_byte = (unsigned)(in_block * bits % 8);
+    return number(o, block + in_block * bits / 8, 1) >> in_byte & ((1u << bits) - 1);
+}
+
+/* ---- walking ---- */
+
+static void walk_refcounts(Oracle *o)
+{
+    uint64_t entries = ((uint64_t)o->refcount_table_clusters << o->cluster_bits) / 8;
+    if (!refer(o, o->refcount_table_offset, entries * 8, ROLE_REFCOUNT_TABLE, 0, 0)) {
+        return;
+    }
+    for (uint64_t i = 0; i < entries; i++) {
+        uint64_t block = number(o, o->refcount_table_offset + i * 8, 8);
+        if (block & 511) {
+            fault(o, "refcount table entry %" G_GUINT64_FORMAT " has reserved bits", i);
+        } else if (block) {
+            refer(o, block, (uint64_t)cluster_size(o), ROLE_REFCOUNT_BLOCK, (int64_t)i, 0);
+        }
+    }
+}
+
+static uint64_t compressed_place(const Oracle *o, uint64_t entry, uint64_t *bytes)
+{
+    unsigned shift = 62 - (o->cluster_bits - 8);
+    uint64_t offset = entry & ((UINT64_C(1) << shift) - 1);
+    uint64_t sectors = ((entry & ~(COPIED | COMPRESSED)) >> shift) + 1;
+    *bytes = sectors * 512 - offset % 512;
+    return offset;
+}
+
+static void walk_l2_entry(Oracle *o, uint64_t entry, int64_t place, int tree)
+{
+    uint64_t bytes;
+    if (entry & COMPRESSED) {
+        uint64_t offset = compressed_place(o, entry, &bytes);
+        if (entry & COPIED) {
+            fault(o, "guest cluster %" G_GINT64_FORMAT " is compressed and COPIED", place);
+        }
+        refer(o, offset, bytes, ROLE_COMPRESSED, place, tree);
+        return;
+    }
+    if ((entry & ~(OFFSET_BITS | COPIED | ZERO)) || ((entry & ZERO) && o->version < 3)) {
+        fault(o, "guest cluster %" G_GINT64_FORMAT " has reserved bits: 0x%" G_GINT64_MODIFIER "x", place, entry);
+    } else if (entry & OFFSET_BITS) {
+        refer(o, entry & OFFSET_BITS, (uint64_t)cluster_size(o), ROLE_DATA, place, tree);
+    } else if (entry & COPIED) {
+        fault(o, "guest cluster %" G_GINT64_FORMAT " is COPIED but nowhere", place);
+    }
+}
+
+/* @tree: 0 is the active one. */
+static void walk_l1(Oracle *o, uint64_t l1_offset, uint32_t l1_size, int tree)
+{
+    uint32_t l2_entries = (uint32_t)(cluster_size(o) / 8);
+    if (!refer(o, l1_offset, (uint64_t)l1_size * 8, ROLE_L1, tree, tree)) {
+        return;
+    }
+    for (uint32_t i = 0; i < l1_size; i++) {
+        uint64_t entry = number(o, l1_offset + (uint64_t)i * 8, 8), table = entry & OFFSET_BITS;
+        if (entry & ~(OFFSET_BITS | COPIED)) {
+            fault(o, "L1 entry %u has reserved bits: 0x%" G_GINT64_MODIFIER "x", i, entry);
+            return;
+        }
+        if (!table || !refer(o, table, (uint64_t)cluster_size(o), ROLE_L2, i, tree)) {
+            continue;
+        }
+        for (uint32_t j = 0; j < l2_entries; j++) {
+            uint64_t l2_entry = number(o, table + (uint64_t)j * 8, 8);
+            if (l2_entry) {
+                walk_l2_entry(o, l2_entry, (int64_t)i * l2_entries + j, tree);
+            }
+        }
+    }
+}
+
+static void walk_snapshots(Oracle *o)
+{
+    uint64_t at = o->snapshots_offset;
+    for (uint32_t i = 0; i < o->snapshot_count && !o->fault[0]; i++) {
+        if (at + SNAPSHOT_FIXED > (uint64_t)o->length) {
+            fault(o, "snapshot %u of %u is past the end of the file", i, o->snapshot_count);
+            return;
+        }
+        uint64_t variable = number(o, at + 36, 4) + number(o, at + 12, 2) + number(o, at + 14, 2);
+        walk_l1(o, number(o, at, 8), (uint32_t)number(o, at + 8, 4), (int)i + 1);
+        at += (SNAPSHOT_FIXED + variable + 7) & ~UINT64_C(7);
+    }
+    refer(o, o->snapshots_offset, at - o->snapshots_offset, ROLE_SNAPSHOT_TABLE, 0, 0);
+}
+
+/* ---- comparing ---- */
+
+static void compare_counts(Oracle *o)
+{
+    int64_t clusters = (o->length + cluster_size(o) - 1) >> o->cluster_bits;
+    for (int64_t i = 0; i < clusters; i++) {
+        uint64_t count = counted(o, i);
+        if (count < o->clusters[i].references) {
+            fault(o, "cluster %" G_GINT64_FORMAT " (%s) is counted %" G_GUINT64_FORMAT " times and referred to %u times", i,
+                  role_names[o->clusters[i].role], count, o->clusters[i].references);
+        }
+        o->leaks += count > o->clusters[i].references;
+    }
+}
+
+static void compare_flag(Oracle *o, uint64_t entry, const char *what, int64_t place)
+{
+    int64_t cluster = (int64_t)((entry & OFFSET_BITS) >> o->cluster_bits);
+    uint32_t references = o->clusters[cluster].references;
+    bool copied = entry & COPIED;
+    if (copied && references != 1) {
+        fault(o, "%s %" G_GINT64_FORMAT " is COPIED, its cluster %" G_GINT64_FORMAT " is referred to %u times", what, place,
+              cluster, references);
+    } else if (copied != (counted(o, cluster) == 1)) {
+        g_snprintf(o->untidy, sizeof(o->untidy), "%s %" G_GINT64_FORMAT ": COPIED is %d, count is %" G_GUINT64_FORMAT, what,
+                   place, copied, counted(o, cluster));
+    }
+}
+
+/* Of the active tables: in a snapshot's the flag says nothing. */
+static void compare_flags(Oracle *o)
+{
+    uint32_t l2_entries = (uint32_t)(cluster_size(o) / 8);
+    for (uint32_t i = 0; i < o->l1_size && !o->fault[0]; i++) {
+        uint64_t l1_entry = number(o, o->l1_offset + (uint64_t)i * 8, 8), table = l1_entry & OFFSET_BITS;
+        if (!table) {
+            continue;
+        }
+        compare_flag(o, l1_entry, "L1 entry", i);
+        for (uint32_t j = 0; j < l2_entries && !o->fault[0]; j++) {
+            uint64_t entry = number(o, table + (uint64_t)j * 8, 8);
+            if (!(entry & COMPRESSED) && (entry & OFFSET_BITS)) {
+                compare_flag(o, entry, "guest cluster", (int64_t)i * l2_entries + j);
+            }
+        }
+    }
+}
+
+static void prepare(Oracle *o, const uint8_t *bytes, int64_t length)
+{
+    int64_t most = length / 512 + 1;
+    o->bytes = bytes;
+    o->length = length;
+    o->fault[0] = o->untidy[0] = '\0';
+    o->leaks = 0;
+    o->inflated = -1;
+    if (most > o->cluster_capacity) {
+        o->clusters = g_renew(OracleCluster, o->clusters, most);
+        o->cluster_capacity = most;
+    }
+}
+
+void oracle_judge(Oracle *o, const uint8_t *bytes, int64_t length)
+{
+    prepare(o, bytes, length);
+    if (!read_header(o)) {
+        return;
+    }
+    memset(o->clusters, 0, sizeof(*o->clusters) * (size_t)((length >> o->cluster_bits) + 1));
+    refer(o, 0, (uint64_t)cluster_size(o), ROLE_HEADER, 0, 0);
+    walk_refcounts(o);
+    walk_l1(o, o->l1_offset, o->l1_size, 0);
+    walk_snapshots(o);
+    if (!o->fault[0]) {
+        compare_counts(o);
+    }
+    if (!o->fault[0]) {
+        compare_flags(o);
+    }
+    uint64_t covered = ((uint64_t)o->l1_size << (o->cluster_bits - 3)) << o->cluster_bits;
+    if (!o->fault[0] && covered < o->size) {
+        fault(o, "%u L1 entries do not reach to the size %" G_GUINT64_FORMAT, o->l1_size, o->size);
+    }
+}
+
+void oracle_clear(Oracle *o)
+{
+    g_free(o->clusters);
+    g_free(o->plain);
+    *o = (Oracle){ 0 };
+}
+
+/* ---- guest data ---- */
+
+static bool inflate_cluster(Oracle *o, uint64_t entry, int64_t place)
+{
+    uint64_t bytes, offset = compressed_place(o, entry, &bytes);
+    z_stream z = { .next_in = (Bytef *)o->bytes + offset, .avail_in = (uInt)MIN(bytes, (uint64_t)o->length - offset) };
+    o->plain = g_realloc(o->plain, (gsize)cluster_size(o));
+    z.next_out = o->plain;
+    z.avail_out = (uInt)cluster_size(o);
+    o->inflated = -1;
+    if (inflateInit2(&z, -12) != Z_OK) {
+        return false;
+    }
+    int ret = inflate(&z, Z_FINISH);
+    bool ok = z.avail_out == 0 && (ret == Z_STREAM_END || ret == Z_BUF_ERROR || ret == Z_OK);
+    inflateEnd(&z);
+    o->inflated = ok ? place : -1;
+    return ok;
+}
+
+OracleKind oracle_sector(Oracle *o, int64_t n, const uint8_t **data)
+{
+    int64_t guest = n * 512, place = guest >> o->cluster_bits, l2_entries = cluster_size(o) / 8;
+    int64_t in_cluster = guest & (cluster_size(o) - 1);
+    uint64_t table = number(o, o->l1_offset + (uint64_t)(place / l2_entries) * 8, 8) & OFFSET_BITS;
+    uint64_t entry = table ? number(o, table + (uint64_t)(place % l2_entries) * 8, 8) : 0;
+    static const uint8_t zeroes[512];
+    if (entry & COMPRESSED) {
+        if (o->inflated != place && !inflate_cluster(o, entry, place)) {
+            return ORACLE_BROKEN;
+        }
+        *data = o->plain + in_cluster;
+        return ORACLE_DATA;
+    }
+    if (entry & ZERO) {
+        return ORACLE_ZERO;
+    }
+    if (!(entry & OFFSET_BITS)) {
+        return ORACLE_BACKING;
+    }
+    int64_t at = (int64_t)(entry & OFFSET_BITS) + in_cluster;
+    *data = at < o->length ? o->bytes + at : zeroes;
+    return ORACLE_DATA;
+}

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef TEST_CRASH_ORACLE_H
+#define TEST_CRASH_ORACLE_H
+
+/*
+ * What a qcow2 image must be at every moment, judged from its bytes alone: a walker of its own, written from
+ * the specification and sharing no code with drivers/qcow2, so that a mistake of the driver's check is not
+ * made twice. Also tells where each guest sector is.
+ */
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct OracleCluster {
+    uint32_t references; /* from what the header leads to */
+    uint8_t role;
+    int64_t place; /* of a data cluster or L2 table: index in the guest */
+    int tree;      /* the table tree that referred to it last */
+} OracleCluster;
+
+typedef struct Oracle {
+    const uint8_t *bytes; /* of the image; the caller's */
+    int64_t length;
+    OracleCluster *clusters;
+    int64_t cluster_capacity;
+
+    /* from the header */
+    unsigned version, cluster_bits, refcount_order;
+    uint64_t size, l1_offset, refcount_table_offset, snapshots_offset;
+    uint32_t l1_size, refcount_table_clusters, snapshot_count;
+    uint64_t incompatible;
+
+    /* results */
+    bool is_image;    /* the magic is there */
+    char fault[200];  /* unsafe, "": none */
+    char untidy[200]; /* safe, but not as a closed image should be: "": none */
+    int64_t leaks;    /* clusters counted more often than referred to */
+
+    int64_t inflated; /* guest cluster in @plain, -1: none */
+    uint8_t *plain;
+} Oracle;
+
+void oracle_clear(Oracle *oracle);
+
+/**
+ * oracle_judge() - walk everything
+ * @bytes: stay the caller's, also for the calls below; zeroes from @length to the end of its sector
+ *
+ * Faults: a structure or cluster outside of the file or not aligned; fewer counted than real references; two
+ * owners of one cluster; COPIED set with more than one reference. Untidy: COPIED clear, or set with a count
+ * that is too high, where the check of a closed image would complain.
+ */
+void oracle_judge(Oracle *oracle, const uint8_t *bytes, int64_t length);
+
+typedef enum OracleKind {
+    ORACLE_ZERO,
+    ORACLE_BACKING, /* what the backing file has there, zeroes past its end */
+    ORACLE_DATA,
+    ORACLE_BROKEN, /* compressed data that cannot be decoded */
+} OracleKind;
+
+/** oracle_sector() - guest sector @n of an image without fault; @data: the 512 bytes of DATA, valid until the
+ * next call */
+OracleKind oracle_sector(Oracle *oracle, int64_t n, const uint8_t **data);
+
+#endif

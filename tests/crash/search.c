@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: MIT */
+#include "tests/crash/search.h"
+
+#include <unistd.h>
+
+#include "tests/crash/states.h"
+
+/* ---- the states of one history ---- */
+
+typedef struct Visit {
+    Search *search;
+    const CrashHistory *history;
+    const CrashTrace *trace;
+    unsigned first_step; /* moments before it belong to a shorter sequence */
+    unsigned moment;
+    int state;
+    const char *fault;
+    GString *choices; /* of the state at fault */
+} Visit;
+
+static const char *const fate_names[] = { "lost", "kept", "torn inside", "torn outside", "data only", "size only" };
+
+static void describe_state(Visit *visit, const BdrvSimChoice *choices)
+{
+    const BdrvSimCut *cut = visit->search->content.cut;
+    static const char *const kinds[] = { "read", "write", "zero", "discard", "truncate", "flush", "copy" };
+    visit->choices = g_string_new(NULL);
+    for (unsigned i = 0; i < bdrv_simcut_count(cut); i++) {
+        BdrvSimRequest r = bdrv_simcut_nth(cut, i);
+        g_string_append_printf(visit->choices,
+                               "  request %" G_GUINT64_FORMAT ": %s 0x%" G_GINT64_MODIFIER "x +%" G_GINT64_FORMAT "%s%s: ",
+                               r.number, kinds[__builtin_ctz(r.kind)], r.offset, r.bytes, r.completed ? "" : " in flight",
+                               r.forgotten ? " forgotten" : "");
+        g_string_append(visit->choices, r.durable ? "durable" : fate_names[choices[i].fate]);
+        if (!r.durable && (choices[i].fate == BDRV_SIM_TORN_INSIDE || choices[i].fate == BDRV_SIM_TORN_OUTSIDE)) {
+            g_string_append_printf(visit->choices, " %u..%u", choices[i].tear_from, choices[i].tear_to);
+        }
+        g_string_append_c(visit->choices, '\n');
+    }
+}
+
+static void export_state(const Search *search, const BdrvSimChoice *choices, GString *text)
+{
+    g_autofree char *path = g_strdup_printf("%s/crash-state-%d.qcow2", g_get_tmp_dir(), (int)getpid());
+    g_autoptr(BdrvSimDisk) disk = bdrv_simcut_disk(search->content.cut, choices, "exported");
+    if (disk && bdrv_simdisk_export(disk, path) == 0) {
+        g_string_append_printf(text, "  the image is in %s\n", path);
+    }
+}
+
+static bool coroutine_fn visit_state(void *opaque, const BdrvSimChoice *choices)
+{
+    Visit *visit = opaque;
+    Search *search = visit->search;
+    const Moment *moment = g_ptr_array_index(visit->trace->moments, visit->moment);
+    int only = search->options->only_state;
+    visit->state++;
+    if (only >= 0 && visit->state != only) {
+        return true;
+    }
+    visit->fault = judge_state(&search->judge, &search->content, choices, moment->sets, moment->op);
+    if (visit->fault && !search->options->quiet) {
+        describe_state(visit, choices);
+        export_state(search, choices, visit->choices);
+    }
+    return !visit->fault;
+}
+
+static bool is_wanted(const Visit *visit, const Moment *moment)
+{
+    int only = visit->search->options->only_cut;
+    if (only >= 0) {
+        return visit->moment == (unsigned)only;
+    }
+    return moment->step >= visit->first_step && (visit->history->fail == FAIL_NONE || moment->after_failure);
+}
+
+static void coroutine_fn visit_moments(void *opaque)
+{
+    Visit *visit = opaque;
+    Search *search = visit->search;
+    for (; visit->moment < visit->trace->moments->len; visit->moment++) {
+        const Moment *moment = g_ptr_array_index(visit->trace->moments, visit->moment);
+        if (!is_wanted(visit, moment)) {
+            continue;
+        }
+        search->cuts++;
+        visit->state = -1;
+        content_load(&search->content, moment->cut);
+        states_each(moment->cut, search->options->all_up_to, visit_state, visit);
+        if (visit->fault) {
+            return;
+        }
+    }
+}
+
+/* ---- findings ---- */
+
+static char *replay_command(const Visit *visit)
+{
+    const CrashHistory *h = visit->history;
+    g_autofree char *ops = history_text(h);
+    GString *text = g_string_new(NULL);
+    g_string_append_printf(text, "scripts/crash-search BUILD --image '%s' --ops '%s' --seed %" G_GUINT64_FORMAT,
+                           visit->search->image->name, ops, h->seed);
+    if (h->delays) {
+        g_string_append(text, " --delays");
+    }
+    if (h->fail) {
+        g_string_append_printf(text, " --fail %s:%u", fail_names[h->fail], h->fail_nth);
+    }
+    if (visit->fault) {
+        g_string_append_printf(text, " --cut %u --state %d", visit->moment, visit->state);
+    }
+    return g_string_free(text, FALSE);
+}
+
+static void note_finding(Visit *visit, const char *what)
+{
+    Search *search = visit->search;
+    g_autofree char *ops = history_text(visit->history), *replay = replay_command(visit);
+    const Moment *moment =
+        visit->fault ? g_ptr_array_index(visit->trace->moments, visit->moment) : NULL;
+    GString *text = g_string_new(NULL);
+    g_string_append_printf(text, "%s: %s\n  operations: %s\n", search->image->name, what, ops);
+    if (moment) {
+        g_string_append_printf(text, "  cut %u, in %s, state %d\n", visit->moment,
+                               moment->step >= visit->history->count ? "the closing"
+                               : moment->op                          ? moment->op->name
+                                                                     : "several operations",
+                               visit->state);
+    }
+    g_string_append_printf(text, "%s  again: %s", visit->choices ? visit->choices->str : "", replay);
+    search->finding = g_string_free(text, FALSE);
+}
+
+/* Returns false if something was found; @calls: how many could have failed. */
+static bool search_history(Search *search, const CrashHistory *history, unsigned first_step, unsigned calls[FAIL_KINDS])
+{
+    CrashTrace trace;
+    Visit visit = { .search = search, .history = history, .trace = &trace, .first_step = first_step };
+    search->histories++;
+    history_run(search->image, search->base, search->cells, history, &trace);
+    if (trace.finding) {
+        note_finding(&visit, trace.finding);
+    } else {
+        test_run_seeded(history->seed, visit_moments, &visit);
+        if (visit.fault) {
+            note_finding(&visit, visit.fault);
+        }
+    }
+    if (visit.choices) {
+        g_string_free(visit.choices, TRUE);
+    }
+    for (unsigned i = 0; calls && i < FAIL_KINDS; i++) {
+        calls[i] = trace.calls[i];
+    }
+    content_forget(&search->content);
+    trace_clear(&trace);
+    return !search->finding;
+}
+
+/* The history, and if asked for all in which one of its calls fails. */
+static bool search_with_failures(Search *search, const CrashHistory *history, unsigned first_step)
+{
+    unsigned calls[FAIL_KINDS];
+    bool ok = search_history(search, history, first_step, calls);
+    for (unsigned kind = 1; ok && search->options->failures && kind < FAIL_KINDS; kind++) {
+        for (unsigned nth = 1; ok && nth <= calls[kind]; nth++) {
+            CrashHistory failing = *history;
+            failing.fail = (FailKind)kind;
+            failing.fail_nth = nth;
+            ok = search_history(search, &failing, first_step, NULL);
+        }
+    }
+    return ok;
+}
+
+/* ---- which histories ---- */
+
+static void progress(const Search *search)
+{
+    if (search->progress) {
+        search->progress(search->progress_opaque, search);
+    }
+}
+
+/* Sequence @number of those with @length operations; false if there are not so many. */
+static bool nth_sequence(const Search *search, unsigned length, uint64_t number, CrashStep *steps)
+{
+    for (unsigned i = length; i-- > 0;) {
+        const GArray *from = i == 0 ? search->first_steps : search->steps;
+        steps[i] = g_array_index(from, CrashStep, number % from->len);
+        steps[i].fill = steps[i].fill ? history_fill(i) : 0;
+        number /= from->len;
+    }
+    return number == 0;
+}
+
+static bool search_sequences(Search *search)
+{
+    const SearchOptions *o = search->options;
+    uint64_t index = 0;
+    for (unsigned length = 1; length <= o->length; length++) {
+        CrashStep steps[CRASH_HISTORY_MAX];
+        for (uint64_t number = 0; nth_sequence(search, length, number, steps); number++, index++) {
+            CrashHistory history = { .steps = steps, .count = length, .seed = o->seed };
+            if (index < search->next || index % o->shards != o->shard) {
+                continue;
+            }
+            if (!search_with_failures(search, &history, length - 1)) {
+                return false;
+            }
+            search->next = index + 1;
+            progress(search);
+        }
+    }
+    return true;
+}
+
+static unsigned random_history(const Search *search, uint64_t *random, CrashStep *steps)
+{
+    unsigned count = 3 + (unsigned)test_random_below(random, CRASH_HISTORY_MAX / 2 - 3);
+    for (unsigned i = 0; i < count; i++) {
+        const GArray *from = i == 0 ? search->first_steps : search->steps;
+        steps[i] = g_array_index(from, CrashStep, test_random_below(random, from->len));
+        steps[i].fill = steps[i].fill ? history_fill(i) : 0;
+    }
+    for (unsigned i = 0; i + 1 < count; i++) {
+        steps[i].with_next = !steps[i].op->alone && !steps[i + 1].op->alone && test_random_below(random, 3) == 0;
+    }
+    return count;
+}
+
+/* Histories of seeds that count up, so that one is found again by its seed. */
+static bool search_random(Search *search)
+{
+    const SearchOptions *o = search->options;
+    for (uint64_t n = 0; o->deadline ? g_get_monotonic_time() < o->deadline : n < o->histories; n++) {
+        uint64_t seed = o->seed + n, random = seed;
+        unsigned calls[FAIL_KINDS];
+        CrashStep steps[CRASH_HISTORY_MAX];
+        CrashHistory history = { .steps = steps, .count = random_history(search, &random, steps), .seed = seed };
+        history.delays = test_random_below(&random, 2);
+        if (!search_history(search, &history, 0, calls)) {
+            return false;
+        }
+        history.fail = (FailKind)test_random_below(&random, FAIL_KINDS);
+        history.fail_nth = 1 + (unsigned)test_random_below(&random, calls[history.fail]);
+        if (history.fail && !search_history(search, &history, 0, NULL)) {
+            return false;
+        }
+        progress(search);
+    }
+    return true;
+}
+
+static bool search_replay(Search *search)
+{
+    const SearchOptions *o = search->options;
+    g_autoptr(GArray) steps = history_parse(search->image, o->ops);
+    if (!steps || steps->len == 0) {
+        search->finding = g_strdup_printf("%s: '%s' has an operation that is unknown or not of this image",
+                                          search->image->name, o->ops);
+        return false;
+    }
+    CrashHistory history = {
+        .steps = (const CrashStep *)(void *)steps->data,
+        .count = steps->len,
+        .seed = o->seed,
+        .delays = o->delays,
+        .fail = o->fail,
+        .fail_nth = o->fail_nth,
+    };
+    return search_history(search, &history, 0, NULL);
+}
+
+typedef struct Base {
+    Search *search;
+    BdrvSimDisk *disk, *backing;
+} Base;
+
+static void coroutine_fn make_base(void *opaque)
+{
+    Base *base = opaque;
+    base->disk = crash_image_make(base->search->image, base->search->cells, &base->backing);
+}
+
+bool search_run(Search *search)
+{
+    Base base = { .search = search };
+    test_run_seeded(1, make_base, &base);
+    search->base = bdrv_simdisk_cut(base.disk);
+    search->first_steps = crash_steps(search->image, true);
+    search->steps = crash_steps(search->image, false);
+    content_init(&search->content);
+    judge_init(&search->judge, search->image);
+    search->judge.qemu_every = search->options->qemu_every;
+    bool ok = search->options->ops                                         ? search_replay(search)
+              : search->options->histories || search->options->deadline ? search_random(search)
+                                                                           : search_sequences(search);
+    search->finished = ok;
+    progress(search);
+    bdrv_simdisk_unref(base.disk);
+    bdrv_simdisk_unref(base.backing);
+    return ok;
+}
+
+void search_clear(Search *search)
+{
+    bdrv_simcut_unref(search->base);
+    g_array_unref(search->first_steps);
+    g_array_unref(search->steps);
+    content_clear(&search->content);
+    judge_clear(&search->judge);
+    g_free(search->finding);
+}
