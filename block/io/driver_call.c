@@ -152,13 +152,8 @@ int coroutine_fn bdrv_co_check(BlockDriverState *bs, BdrvCheckResult *result, Bd
         return -ENOTSUP;
     }
     ret = bs->drv->bdrv_check(bs, result, fix);
-    if (ret == -ENOTSUP && fix) {
-        g_set_error(errp, BDRV_ERROR, ENOTSUP, "Repairing %s images is not built yet; check without repair",
-                    bs->drv->format_name);
-        return ret;
-    }
     if (ret < 0) {
-        g_set_error(errp, BDRV_ERROR, -ret, "Check failed: %s", g_strerror(-ret));
+        g_set_error(errp, BDRV_ERROR, -ret, "%s", g_strerror(-ret));
         return ret;
     }
     return fix ? bdrv_co_refresh_length(bs) : 0;

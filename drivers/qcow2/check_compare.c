@@ -10,14 +10,7 @@
 
 #define PIECE_BYTES (1u << 20)
 
-/* A refcount table entry that points nowhere sensible; the walk has reported it. */
-#define UNUSABLE (-EILSEQ)
-
-/*
- * *@block: refcount block @index as it is on disk, NULL if there is none. Valid until the next call.
- * Returns: 0; UNUSABLE if the refcount table entry is damaged; -errno if the block cannot be read.
- */
-static int coroutine_fn disk_block(Qcow2Check *c, uint64_t index, const uint8_t **block)
+int coroutine_fn qcow2_check_disk_block(Qcow2Check *c, uint64_t index, const uint8_t **block)
 {
     uint64_t offset = 0;
     if (index < c->refcount_table_entries) {
@@ -25,7 +18,7 @@ static int coroutine_fn disk_block(Qcow2Check *c, uint64_t index, const uint8_t 
     }
     uint32_t cluster_size = c->s->geometry.cluster_size;
     if ((offset & (cluster_size - 1)) || offset > (uint64_t)INT64_MAX - cluster_size) {
-        return UNUSABLE;
+        return QCOW2_CHECK_UNUSABLE;
     }
     *block = NULL;
     if (offset == 0) {
@@ -51,27 +44,43 @@ static int coroutine_fn disk_block(Qcow2Check *c, uint64_t index, const uint8_t 
     return 0;
 }
 
-static int coroutine_fn disk_refcount(Qcow2Check *c, uint64_t host_offset, uint64_t *refcount)
+/* What COPIED flags are held against: the refcount as it is, or as the repair will make it. */
+static int coroutine_fn effective_refcount(Qcow2Check *c, uint64_t host_offset, uint64_t *refcount)
 {
     const Qcow2Geometry *g = &c->s->geometry;
     uint64_t cluster = host_offset >> g->cluster_bits;
     const uint8_t *block;
-    int ret = disk_block(c, cluster >> g->refblock_bits, &block);
+    if (c->fix & BDRV_FIX_ERRORS) {
+        *refcount = qcow2_check_refs_get(&c->refs, cluster);
+        return 0;
+    }
+    int ret = qcow2_check_disk_block(c, cluster >> g->refblock_bits, &block);
     if (ret >= 0) {
         uint64_t index = cluster & ((UINT64_C(1) << g->refblock_bits) - 1);
         *refcount = block ? qcow2_refcount_get(block, index, g->refcount_order) : 0;
+        if (c->fix & BDRV_FIX_LEAKS) {
+            *refcount = MIN(*refcount, qcow2_check_refs_get(&c->refs, cluster));
+        }
     }
     return ret;
+}
+
+/* Word for a finding that the repair will put right, as qemu-img check has it. */
+static const char *verb(const Qcow2Check *c, BdrvCheckFix needed, const char *otherwise)
+{
+    return (c->fix & needed) ? "Repairing" : otherwise;
 }
 
 static void compare_cluster(Qcow2Check *c, uint64_t cluster, uint64_t refcount, uint64_t references)
 {
     if (refcount < references) {
-        qcow2_check_corruption(c, "ERROR cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64,
-                               cluster, refcount, references);
+        c->raise = true;
+        qcow2_check_corruption(c, "%s cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64,
+                               verb(c, BDRV_FIX_ERRORS, "ERROR"), cluster, refcount, references);
     } else if (refcount > references) {
-        qcow2_check_leak(c, "Leaked cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64, cluster,
-                         refcount, references);
+        c->lower = true;
+        qcow2_check_leak(c, "%s cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64,
+                         verb(c, BDRV_FIX_LEAKS, "Leaked"), cluster, refcount, references);
     }
 }
 
@@ -95,7 +104,7 @@ static uint64_t compare_block(Qcow2Check *c, const uint8_t *disk, const uint8_t 
 /* A block that cannot be read: every cluster in use that it should count is an error of the check. */
 static void unreadable_block(Qcow2Check *c, uint64_t first, uint64_t end, int ret)
 {
-    ret = ret == UNUSABLE ? -EIO : ret;
+    ret = ret == QCOW2_CHECK_UNUSABLE ? -EIO : ret;
     for (uint64_t cluster = first; cluster < end; cluster++) {
         qcow2_check_error(c, "Can't get refcount for cluster %" PRIu64 ": %s", cluster, g_strerror(-ret));
     }
@@ -105,18 +114,23 @@ static int coroutine_fn compare_index(Qcow2Check *c, uint64_t index, uint64_t *u
 {
     const Qcow2Geometry *g = &c->s->geometry;
     uint64_t first = index << g->refblock_bits;
-    uint64_t end = MIN(first + (UINT64_C(1) << g->refblock_bits), c->file_clusters);
+    uint64_t end = MIN(first + (UINT64_C(1) << g->refblock_bits), c->end_clusters);
     const uint8_t *counted = qcow2_check_refs_block(&c->refs, index);
     const uint8_t *disk;
-    int ret = disk_block(c, index, &disk);
+    int ret = qcow2_check_disk_block(c, index, &disk);
     if (ret == -ENOMEM) {
         return ret;
     }
     if (ret < 0) {
+        c->rebuild = c->refcounts_damaged = true;
         unreadable_block(c, first, end, ret);
     } else if (disk || counted) {
+        bool raised = c->raise;
+        c->raise = false;
         uint64_t block_end = compare_block(c, disk, counted, first, end);
         *used_end = MAX(*used_end, block_end);
+        c->rebuild = c->rebuild || (c->raise && !disk); /* no block to raise them in */
+        c->raise = c->raise || raised;
     }
     return 0;
 }
@@ -124,7 +138,7 @@ static int coroutine_fn compare_index(Qcow2Check *c, uint64_t index, uint64_t *u
 int coroutine_fn qcow2_check_compare_refcounts(Qcow2Check *c)
 {
     const Qcow2Geometry *g = &c->s->geometry;
-    uint64_t file_blocks = (c->file_clusters + (UINT64_C(1) << g->refblock_bits) - 1) >> g->refblock_bits;
+    uint64_t file_blocks = (c->end_clusters + (UINT64_C(1) << g->refblock_bits) - 1) >> g->refblock_bits;
     uint64_t table_end = MIN(file_blocks, c->refcount_table_entries);
     uint64_t used_end = 1; /* the header */
     int ret = 0;
@@ -156,14 +170,14 @@ static int coroutine_fn check_l2_flags(Qcow2Check *c, uint64_t l2_offset, uint8_
         if ((entry & QCOW2_COMPRESSED) || !(entry & QCOW2_OFFSET_MASK)) {
             continue;
         }
-        ret = disk_refcount(c, entry & QCOW2_OFFSET_MASK, &refcount);
+        ret = effective_refcount(c, entry & QCOW2_OFFSET_MASK, &refcount);
         if (ret < 0) {
             return ret;
         }
         if ((refcount == 1) != ((entry & QCOW2_COPIED) != 0)) {
-            qcow2_check_corruption(c,
-                                   "ERROR OFLAG_COPIED data cluster: l2_entry=%" PRIx64 " refcount=%" PRIu64,
-                                   entry, refcount);
+            c->copied = true;
+            qcow2_check_corruption(c, "%s OFLAG_COPIED data cluster: l2_entry=%" PRIx64 " refcount=%" PRIu64,
+                                   verb(c, BDRV_FIX_ERRORS, "ERROR"), entry, refcount);
         }
     }
     return 0;
@@ -176,14 +190,15 @@ static int coroutine_fn check_l1_flag(Qcow2Check *c, uint64_t index, uint64_t en
     if (l2_offset == 0) {
         return 0;
     }
-    int ret = disk_refcount(c, l2_offset, &refcount);
+    int ret = effective_refcount(c, l2_offset, &refcount);
     if (ret < 0) {
         return ret;
     }
     if ((refcount == 1) != ((entry & QCOW2_COPIED) != 0)) {
+        c->copied = true;
         qcow2_check_corruption(
-            c, "ERROR OFLAG_COPIED L2 cluster: l1_index=%" PRIu64 " l1_entry=%" PRIx64 " refcount=%" PRIu64,
-            index, entry, refcount);
+            c, "%s OFLAG_COPIED L2 cluster: l1_index=%" PRIu64 " l1_entry=%" PRIx64 " refcount=%" PRIu64,
+            verb(c, BDRV_FIX_ERRORS, "ERROR"), index, entry, refcount);
     }
     return check_l2_flags(c, l2_offset, l2_buf);
 }
@@ -204,7 +219,7 @@ int coroutine_fn qcow2_check_copied_flags(Qcow2Check *c)
     }
     g_free(piece);
     g_free(l2_buf);
-    if (ret < 0 && ret != UNUSABLE && ret != -ENOMEM) {
+    if (ret < 0 && ret != QCOW2_CHECK_UNUSABLE && ret != -ENOMEM) {
         qcow2_check_error(c, "ERROR: I/O error while looking at COPIED flags: %s", g_strerror(-ret));
     }
     return ret == -ENOMEM ? ret : 0;

@@ -6,12 +6,13 @@
 
 #include "drivers/qcow2/check.h"
 
-void qcow2_check_refs_init(Qcow2CheckRefs *refs, const Qcow2Geometry *geometry)
+void qcow2_check_refs_init(Qcow2CheckRefs *refs, const Qcow2Geometry *geometry, uint64_t max_bytes)
 {
     *refs = (Qcow2CheckRefs){
         .order = geometry->refcount_order,
         .refblock_bits = geometry->refblock_bits,
         .block_bytes = geometry->cluster_size,
+        .max_bytes = max_bytes,
         .blocks = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, g_free),
         .last_index = -1,
     };
@@ -58,9 +59,10 @@ size_t qcow2_check_refs_from(Qcow2CheckRefs *refs, uint64_t first, int64_t **ind
 static uint8_t *block_for_writing(Qcow2CheckRefs *refs, uint64_t index)
 {
     uint8_t *block = qcow2_check_refs_block(refs, index);
-    if (!block) {
+    if (!block && refs->bytes + refs->block_bytes <= refs->max_bytes) {
         block = g_try_malloc0(refs->block_bytes);
         if (block) {
+            refs->bytes += refs->block_bytes;
             gint64 *key = g_new(gint64, 1);
             *key = (gint64)index;
             g_hash_table_insert(refs->blocks, key, block);
@@ -90,4 +92,14 @@ int qcow2_check_refs_add(Qcow2CheckRefs *refs, uint64_t cluster)
     }
     qcow2_refcount_set(block, index, refs->order, count + 1);
     return 0;
+}
+
+void qcow2_check_refs_drop(Qcow2CheckRefs *refs, uint64_t cluster)
+{
+    uint8_t *block = qcow2_check_refs_block(refs, cluster >> refs->refblock_bits);
+    uint64_t index = cluster & ((UINT64_C(1) << refs->refblock_bits) - 1);
+    uint64_t count = block ? qcow2_refcount_get(block, index, refs->order) : 0;
+    if (count) {
+        qcow2_refcount_set(block, index, refs->order, count - 1);
+    }
 }

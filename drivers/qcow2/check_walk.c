@@ -21,14 +21,12 @@ typedef struct FragmentStats {
 /* One reference more to every cluster that [offset, +bytes) touches. */
 static int add_references(Qcow2Check *c, uint64_t offset, uint64_t bytes)
 {
-    uint32_t cluster_size = c->s->geometry.cluster_size;
     unsigned bits = c->s->geometry.cluster_bits;
     if (bytes == 0) {
         return 0;
     }
-    bool outside = offset > c->file_length || bytes > c->file_length - offset;
-    if (outside && (offset > c->file_length || bytes - (c->file_length - offset) >= cluster_size)) {
-        qcow2_check_corruption(
+    if (qcow2_check_outside(c, offset, bytes)) {
+        qcow2_check_damage(
             c,
             "ERROR: counting reference for region exceeding the end of the file by one cluster or "
             "more: offset 0x%" PRIx64 " size 0x%" PRIx64,
@@ -36,10 +34,11 @@ static int add_references(Qcow2Check *c, uint64_t offset, uint64_t bytes)
         return 0;
     }
     uint64_t last = (offset + bytes - 1) >> bits;
+    c->end_clusters = MAX(c->end_clusters, last + 1);
     for (uint64_t cluster = offset >> bits; cluster <= last; cluster++) {
-        int ret = qcow2_check_refs_add(&c->refs, cluster);
+        int ret = qcow2_check_refs_add(c->into, cluster);
         if (ret == -ERANGE) {
-            qcow2_check_corruption(c, "ERROR: overflow cluster offset=0x%" PRIx64, cluster << bits);
+            qcow2_check_damage(c, "ERROR: overflow cluster offset=0x%" PRIx64, cluster << bits);
         } else if (ret < 0) {
             return ret;
         }
@@ -47,11 +46,24 @@ static int add_references(Qcow2Check *c, uint64_t offset, uint64_t bytes)
     return 0;
 }
 
+/* The same for a table; a repair wants to know which clusters hold tables. */
+static int add_table(Qcow2Check *c, Qcow2ClusterSet *set, uint64_t offset, uint64_t bytes)
+{
+    unsigned bits = c->s->geometry.cluster_bits;
+    if (bytes && c->fix && !qcow2_check_outside(c, offset, bytes)) {
+        uint64_t first = offset >> bits;
+        if (!qcow2_cluster_set_add(set, first, ((offset + bytes - 1) >> bits) - first + 1)) {
+            return -ENOMEM;
+        }
+    }
+    return add_references(c, offset, bytes);
+}
+
 static int count_compressed(Qcow2Check *c, uint64_t entry, FragmentStats *stats)
 {
     Qcow2L2Entry e = qcow2_l2_entry_decode(entry, c->s->geometry.version, c->s->geometry.cluster_bits);
     if (entry & QCOW2_COPIED) {
-        qcow2_check_corruption(
+        qcow2_check_damage(
             c, "ERROR: coffset=0x%" PRIx64 ": copied flag must never be set for compressed clusters",
             e.host_offset);
     }
@@ -70,19 +82,19 @@ static int count_l2_entry(Qcow2Check *c, uint64_t entry, FragmentStats *stats)
         return count_compressed(c, entry, stats);
     }
     if (entry & QCOW2_L2_RESERVED) {
-        qcow2_check_corruption(c, "ERROR found l2 entry with reserved bits set: %" PRIx64, entry);
+        qcow2_check_damage(c, "ERROR found l2 entry with reserved bits set: %" PRIx64, entry);
     }
     uint64_t offset = entry & QCOW2_OFFSET_MASK;
     uint32_t cluster_size = c->s->geometry.cluster_size;
     if ((entry & QCOW2_L2_ZERO) && c->s->geometry.version < 3) {
-        qcow2_check_corruption(
+        qcow2_check_damage(
             c, "ERROR found l2 entry with the zero flag, which version 2 does not have: %" PRIx64, entry);
     }
     if (offset == 0) {
         return 0;
     }
     if (offset & (cluster_size - 1)) {
-        qcow2_check_corruption(c, "ERROR offset=%" PRIx64 ": %s is not properly aligned; L2 entry corrupted.",
+        qcow2_check_damage(c, "ERROR offset=%" PRIx64 ": %s is not properly aligned; L2 entry corrupted.",
                                offset, entry & QCOW2_L2_ZERO ? "Preallocated cluster" : "Data cluster");
     }
     if (stats) {
@@ -101,7 +113,7 @@ static int coroutine_fn count_l2_table(Qcow2Check *c, uint64_t l2_offset, uint8_
     uint32_t cluster_size = c->s->geometry.cluster_size;
     int ret = qcow2_check_pread(c, l2_offset, cluster_size, buf);
     if (ret < 0) {
-        qcow2_check_error(c, "ERROR: I/O error in check_refcounts_l2: L2 table at 0x%" PRIx64 ": %s",
+        qcow2_check_unread(c, "ERROR: I/O error in check_refcounts_l2: L2 table at 0x%" PRIx64 ": %s",
                           l2_offset, g_strerror(-ret));
         return 0;
     }
@@ -123,18 +135,15 @@ static int coroutine_fn count_l1_entry(Qcow2Check *c, uint64_t entry, uint8_t *l
         return 0;
     }
     if (entry & QCOW2_L1_RESERVED) {
-        qcow2_check_corruption(c, "ERROR found L1 entry with reserved bits set: %" PRIx64, entry);
+        qcow2_check_damage(c, "ERROR found L1 entry with reserved bits set: %" PRIx64, entry);
     }
-    uint64_t l2_offset = entry & QCOW2_OFFSET_MASK;
-    if (l2_offset == 0) {
-        return 0;
-    }
-    int ret = add_references(c, l2_offset, c->s->geometry.cluster_size);
+    uint64_t l2_offset = entry & QCOW2_OFFSET_MASK; /* may be 0: flags alone lead to the header */
+    int ret = add_table(c, &c->l2_tables, l2_offset, c->s->geometry.cluster_size);
     if (ret < 0) {
         return ret;
     }
     if (l2_offset & (c->s->geometry.cluster_size - 1)) {
-        qcow2_check_corruption(
+        qcow2_check_damage(
             c, "ERROR l2_offset=%" PRIx64 ": Table is not cluster aligned; L1 entry corrupted", l2_offset);
     }
     return count_l2_table(c, l2_offset, l2_buf, stats);
@@ -142,7 +151,7 @@ static int coroutine_fn count_l1_entry(Qcow2Check *c, uint64_t entry, uint8_t *l
 
 static int coroutine_fn count_l1(Qcow2Check *c, uint64_t l1_offset, uint64_t l1_entries, FragmentStats *stats)
 {
-    int ret = add_references(c, l1_offset, l1_entries * 8);
+    int ret = add_table(c, &c->tables, l1_offset, l1_entries * 8);
     uint8_t *piece = g_try_malloc(PIECE_BYTES);
     uint8_t *l2_buf = g_try_malloc(c->s->geometry.cluster_size);
     if (!piece || !l2_buf) {
@@ -152,7 +161,7 @@ static int coroutine_fn count_l1(Qcow2Check *c, uint64_t l1_offset, uint64_t l1_
         uint64_t n = MIN(l1_entries - done, PIECE_BYTES / 8);
         ret = qcow2_check_pread(c, l1_offset + done * 8, n * 8, piece);
         if (ret < 0) {
-            qcow2_check_error(c, "ERROR: I/O error in check_refcounts_l1: L1 table at 0x%" PRIx64 ": %s",
+            qcow2_check_unread(c, "ERROR: I/O error in check_refcounts_l1: L1 table at 0x%" PRIx64 ": %s",
                               l1_offset, g_strerror(-ret));
             ret = 0;
             break;
@@ -170,17 +179,20 @@ static int coroutine_fn count_l1(Qcow2Check *c, uint64_t l1_offset, uint64_t l1_
 static int coroutine_fn count_snapshots(Qcow2Check *c)
 {
     const Qcow2SnapshotTable *table = &c->s->snapshots;
+    if (c->s->snapshot_damage) {
+        qcow2_check_damage(c, "ERROR snapshot table: %s", c->s->snapshot_damage);
+    }
     for (unsigned i = 0; i < table->count; i++) {
         const Qcow2Snapshot *s = &table->snapshots[i];
         if (s->l1_table_offset & (c->s->geometry.cluster_size - 1)) {
-            qcow2_check_corruption(c,
+            qcow2_check_damage(c,
                                    "ERROR snapshot %s (%s) l1_offset=%" PRIx64
                                    ": L1 table is not cluster aligned; snapshot table entry corrupted",
                                    s->id, s->name, s->l1_table_offset);
             continue;
         }
         if (s->l1_size > QCOW2_MAX_L1_BYTES / 8) {
-            qcow2_check_corruption(c,
+            qcow2_check_damage(c,
                                    "ERROR snapshot %s (%s) l1_size=%" PRIx32
                                    ": L1 table is too large; snapshot table entry corrupted",
                                    s->id, s->name, s->l1_size);
@@ -191,13 +203,13 @@ static int coroutine_fn count_snapshots(Qcow2Check *c)
             return ret;
         }
     }
-    return add_references(c, table->offset, table->bytes);
+    return add_table(c, &c->tables, table->offset, table->bytes);
 }
 
 static int coroutine_fn count_bitmap_table(Qcow2Check *c, const Qcow2Bitmap *bitmap)
 {
     uint64_t bytes = (uint64_t)bitmap->table_size * 8;
-    int ret = add_references(c, bitmap->table_offset, bytes);
+    int ret = add_table(c, &c->tables, bitmap->table_offset, bytes);
     uint8_t *piece = g_try_malloc(PIECE_BYTES);
     if (!piece) {
         return -ENOMEM;
@@ -209,7 +221,7 @@ static int coroutine_fn count_bitmap_table(Qcow2Check *c, const Qcow2Bitmap *bit
         uint64_t n = MIN(end - done, PIECE_BYTES);
         ret = qcow2_check_pread(c, bitmap->table_offset + done, n, piece);
         if (ret < 0) {
-            qcow2_check_error(c, "ERROR: cannot read the table of bitmap '%s': %s", bitmap->name,
+            qcow2_check_unread(c, "ERROR: cannot read the table of bitmap '%s': %s", bitmap->name,
                               g_strerror(-ret));
             ret = 0;
             break;
@@ -219,10 +231,10 @@ static int coroutine_fn count_bitmap_table(Qcow2Check *c, const Qcow2Bitmap *bit
             uint64_t offset = entry & QCOW2_OFFSET_MASK;
             if ((entry & QCOW2_BITMAP_TABLE_RESERVED) || (offset && (entry & 1)) ||
                 (offset & (c->s->geometry.cluster_size - 1))) {
-                qcow2_check_corruption(c, "ERROR bitmap '%s': table entry %" PRIx64 " is invalid",
+                qcow2_check_damage(c, "ERROR bitmap '%s': table entry %" PRIx64 " is invalid",
                                        bitmap->name, entry);
             } else if (offset) {
-                ret = add_references(c, offset, c->s->geometry.cluster_size);
+                ret = add_table(c, &c->tables, offset, c->s->geometry.cluster_size);
             }
         }
         done += n;
@@ -241,11 +253,11 @@ static int coroutine_fn count_bitmap_directory(Qcow2Check *c, const Qcow2Bitmaps
     }
     int ret = qcow2_check_pread(c, ext->directory_offset, ext->directory_size, directory);
     if (ret < 0) {
-        qcow2_check_error(c, "ERROR: cannot read the bitmap directory: %s", g_strerror(-ret));
+        qcow2_check_unread(c, "ERROR: cannot read the bitmap directory: %s", g_strerror(-ret));
         ret = 0;
     } else if (!qcow2_bitmap_directory_decode(directory, ext->directory_size, ext->nb_bitmaps, &table,
                                               &error)) {
-        qcow2_check_corruption(c, "ERROR bitmap directory: %s", error->message);
+        qcow2_check_damage(c, "ERROR bitmap directory: %s", error->message);
     }
     g_free(directory);
     for (unsigned i = 0; ret >= 0 && i < table.count; i++) {
@@ -256,7 +268,7 @@ static int coroutine_fn count_bitmap_directory(Qcow2Check *c, const Qcow2Bitmaps
 }
 
 /* Bitmaps count only while their feature bit vouches for them. */
-static int coroutine_fn count_bitmaps(Qcow2Check *c)
+static int coroutine_fn count_bitmap_structures(Qcow2Check *c)
 {
     Qcow2BitmapsExtension ext;
     g_autoptr(GError) error = NULL;
@@ -265,16 +277,24 @@ static int coroutine_fn count_bitmaps(Qcow2Check *c)
     }
     if (!qcow2_bitmaps_extension_decode(c->s->extensions.bitmaps, c->s->extensions.bitmaps_bytes, &ext,
                                         &error)) {
-        qcow2_check_corruption(c, "ERROR %s", error->message);
+        qcow2_check_damage(c, "ERROR %s", error->message);
         return 0;
     }
     if (ext.directory_size > QCOW2_MAX_BITMAP_DIRECTORY_BYTES) {
-        qcow2_check_corruption(c, "ERROR bitmap directory of %" PRIu64 " bytes is too large",
+        qcow2_check_damage(c, "ERROR bitmap directory of %" PRIu64 " bytes is too large",
                                ext.directory_size);
         return 0;
     }
-    int ret = add_references(c, ext.directory_offset, ext.directory_size);
+    int ret = add_table(c, &c->tables, ext.directory_offset, ext.directory_size);
     return ret < 0 ? ret : count_bitmap_directory(c, &ext);
+}
+
+static int coroutine_fn count_bitmaps(Qcow2Check *c)
+{
+    int64_t before = c->result->corruptions;
+    int ret = count_bitmap_structures(c);
+    c->bitmaps_damaged = c->bitmaps_damaged || c->result->corruptions != before;
+    return ret;
 }
 
 static int count_crypto_header(Qcow2Check *c)
@@ -284,7 +304,7 @@ static int count_crypto_header(Qcow2Check *c)
         !qcow2_crypto_extension_decode(c->s->extensions.crypto, c->s->extensions.crypto_bytes, &ext, NULL)) {
         return 0;
     }
-    return add_references(c, ext.offset, ext.length);
+    return add_table(c, &c->tables, ext.offset, ext.length);
 }
 
 static int count_refblock(Qcow2Check *c, uint64_t index, uint64_t entry)
@@ -313,37 +333,59 @@ static int count_refblock(Qcow2Check *c, uint64_t index, uint64_t entry)
     return ret;
 }
 
+/* Whether nobody else claims a cluster of them, so that they may be written in place. */
+static bool refcount_structures_alone(Qcow2Check *c)
+{
+    unsigned bits = c->s->geometry.cluster_bits;
+    uint64_t table = c->s->header.refcount_table_offset >> bits;
+    bool alone = true;
+    for (uint64_t i = 0; i < c->refcount_table_entries >> (bits - 3) && alone; i++) {
+        alone = qcow2_check_refs_get(&c->refs, table + i) == 1;
+    }
+    for (uint64_t i = 0; i < c->refcount_table_entries && alone; i++) {
+        uint64_t block = load_be64(c->refcount_table + 8 * i) & QCOW2_REFTABLE_OFFSET_MASK;
+        alone = block == 0 || qcow2_check_refs_get(&c->refs, block >> bits) == 1;
+    }
+    return alone;
+}
+
 static int count_refcount_structures(Qcow2Check *c)
 {
-    int ret = 0;
+    bool damaged_before = c->pointers_damaged;
+    int64_t before = c->result->corruptions;
+    int ret = add_references(c, c->s->header.refcount_table_offset, c->refcount_table_entries * 8);
     for (uint64_t i = 0; ret >= 0 && i < c->refcount_table_entries; i++) {
         uint64_t entry = load_be64(c->refcount_table + 8 * i);
         if (entry) {
             ret = count_refblock(c, i, entry);
         }
     }
-    if (ret < 0) {
-        return ret;
+    c->pointers_damaged = damaged_before; /* these will be new */
+    if (ret >= 0 && (c->result->corruptions != before || !refcount_structures_alone(c))) {
+        c->rebuild = c->refcounts_damaged = true;
     }
-    return add_references(c, c->s->header.refcount_table_offset, c->refcount_table_entries * 8);
+    return ret;
+}
+
+int coroutine_fn qcow2_check_count_fixed(Qcow2Check *c, bool bitmaps)
+{
+    int ret = add_table(c, &c->tables, 0, c->s->geometry.cluster_size);
+    if (ret >= 0) {
+        ret = count_crypto_header(c);
+    }
+    return ret < 0 || !bitmaps ? ret : count_bitmaps(c);
 }
 
 int coroutine_fn qcow2_check_count_references(Qcow2Check *c)
 {
     const Qcow2Header *h = &c->s->header;
     FragmentStats stats = { 0 };
-    int ret = add_references(c, 0, c->s->geometry.cluster_size);
+    int ret = qcow2_check_count_fixed(c, true);
     if (ret >= 0) {
         ret = count_l1(c, h->l1_table_offset, h->l1_size, &stats);
     }
     if (ret >= 0) {
         ret = count_snapshots(c);
-    }
-    if (ret >= 0) {
-        ret = count_crypto_header(c);
-    }
-    if (ret >= 0) {
-        ret = count_bitmaps(c);
     }
     if (ret >= 0) {
         ret = count_refcount_structures(c);

@@ -16,6 +16,7 @@
 #include "drivers/qcow2/callbacks.h"
 #include "drivers/qcow2/compressed.h"
 #include "drivers/qcow2/open.h"
+#include "drivers/qcow2/repair.h"
 
 #define KNOWN_INCOMPATIBLE                                                                                   \
     (QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT | QCOW2_INCOMPAT_DATA_FILE | QCOW2_INCOMPAT_COMPRESSION | \
@@ -301,7 +302,7 @@ static bool load_backing_name(Opening *o, GError **errp)
 static bool coroutine_fn load_snapshots(Opening *o, GError **errp)
 {
     Qcow2State *s = o->s;
-    if (!qcow2_load_snapshots(o->bs, o->file_length, &s->snapshots, errp)) {
+    if (!qcow2_load_snapshots(o->bs, o->file_length, &s->snapshots, o->check ? &s->snapshot_damage : NULL, errp)) {
         return false;
     }
     for (unsigned n = 0; n < s->snapshots.count && !o->check; n++) {
@@ -321,14 +322,7 @@ bool qcow2_check_writable(const Qcow2State *s, bool check, GError **errp)
             "first");
         return false;
     }
-    if (s->dirty_at_open && !check) {
-        g_set_error(errp, BDRV_ERROR, EACCES,
-                    "the image was not closed cleanly (dirty bit) and cannot be opened read/write before its "
-                    "refcounts "
-                    "are repaired; open it read-only, or repair it first");
-        return false;
-    }
-    if (s->header.autoclear_features & QCOW2_AUTOCLEAR_BITMAPS) {
+    if ((s->header.autoclear_features & QCOW2_AUTOCLEAR_BITMAPS) && !check) {
         g_set_error(
             errp, BDRV_ERROR, ENOTSUP,
             "writing to an image with persistent bitmaps is not built yet; open it read-only, or remove the "
@@ -341,6 +335,13 @@ bool qcow2_check_writable(const Qcow2State *s, bool check, GError **errp)
 static bool check_writable(Opening *o, GError **errp)
 {
     return !o->writable || qcow2_check_writable(o->s, o->check, errp);
+}
+
+/* Refcounts that were written lazily are behind after a crash. Who only reads does not need them. */
+static bool coroutine_fn repair_dirty(Opening *o, GError **errp)
+{
+    bool wanted = o->writable && o->s->dirty_at_open && !o->s->metadata_only;
+    return !wanted || qcow2_repair_dirty(o->bs, errp);
 }
 
 static bool coroutine_fn load_bitmaps(Opening *o, GError **errp)
@@ -406,6 +407,7 @@ static void free_state(BlockDriverState *bs)
     Qcow2State *s = qcow2_state(bs);
     qcow2_compressed_close(bs);
     qcow2_snapshot_table_clear(&s->snapshots);
+    g_clear_pointer(&s->snapshot_damage, g_free);
     qcow2_bitmap_table_clear(&s->bitmaps);
     qcow2_extensions_clear(&s->extensions);
 }
@@ -434,8 +436,8 @@ bool coroutine_fn qcow2_open(BlockDriverState *bs, const BdrvOptions *options, B
         .info_only = flags & BDRV_O_NO_IO,
     };
     s->bs = bs;
-    /* A check that repairs nothing reads all tables itself, so that damage cannot keep it from starting. */
-    s->metadata_only = o.info_only || (o.check && !o.writable);
+    /* A check reads all tables itself, so that damage cannot keep it from starting. */
+    s->metadata_only = o.info_only || o.check;
     /* clang-format off */
     bool ok = qcow2_check_open_options(options, errp) &&
               load_header(&o, errp) &&
@@ -446,12 +448,13 @@ bool coroutine_fn qcow2_open(BlockDriverState *bs, const BdrvOptions *options, B
               check_encryption(&o, errp) &&
               set_geometry(&o, errp) &&
               qcow2_check_l1_table(s, o.file_length, errp) &&
-              qcow2_check_refcount_table(s, o.file_length, errp) &&
+              (o.check || qcow2_check_refcount_table(s, o.file_length, errp)) &&
               load_extensions(&o, errp) &&
               load_backing_name(&o, errp) &&
               load_snapshots(&o, errp) &&
               load_bitmaps(&o, errp) &&
               check_writable(&o, errp) &&
+              repair_dirty(&o, errp) &&
               open_meta(&o, errp) &&
               clear_autoclear(&o, errp);
     /* clang-format on */

@@ -37,8 +37,9 @@ typedef struct Qcow2State {
     Qcow2Header header;             /* as in the file, host byte order; structural operations change it drained */
     Qcow2HeaderExtensions extensions;
     Qcow2SnapshotTable snapshots;   /* loaded at open */
+    char *snapshot_damage;          /* opened for check: why @snapshots is not all of them; NULL: it is */
     Qcow2BitmapTable bitmaps;       /* persistent bitmaps that are consistent; loaded at open */
-    bool dirty_at_open;             /* incompatible dirty bit: opened read-only */
+    bool dirty_at_open;             /* the dirty bit was set when the image was opened, and is still */
     bool metadata_only;             /* for information or check: meta is NULL, I/O is refused */
     _Atomic bool corrupt;           /* the corrupt bit is set: no more writes */
     struct {
@@ -58,10 +59,15 @@ static inline Qcow2State *qcow2_state(const BlockDriverState *bs)
 /** qcow2_geometry_init() - derive from a header whose cluster_bits and refcount_order are in range */
 void qcow2_geometry_init(Qcow2Geometry *geometry, const Qcow2Header *header);
 
-/** qcow2_load_snapshots() - read the snapshot table that s->header names (snapshot_table.c)
- * Fails with EINVAL or an I/O error; *@table is then untouched. @file_length: of bs->file. */
+/**
+ * qcow2_load_snapshots() - read the snapshot table that s->header names (snapshot_table.c)
+ * @file_length: of bs->file
+ * @damage: NULL, or set to what is wrong with an entry: the ones before it are loaded then. Caller frees.
+ *
+ * Fails with EINVAL or an I/O error; *@table is then untouched.
+ */
 bool coroutine_fn qcow2_load_snapshots(BlockDriverState *bs, int64_t file_length, Qcow2SnapshotTable *table,
-                                       GError **errp);
+                                       char **damage, GError **errp);
 
 /**
  * qcow2_compose_header() - the bytes of the header cluster up to the end of the backing file name

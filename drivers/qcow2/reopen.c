@@ -44,6 +44,12 @@ static bool check_becomes_writable(BlockDriverState *bs, BdrvOpenFlags flags, GE
                     s->header.autoclear_features);
         return false;
     }
+    if (s->dirty_at_open) {
+        g_set_error(errp, BDRV_ERROR, EACCES,
+                    "the image was not closed cleanly (dirty bit): its refcounts must be repaired before it is written; "
+                    "close the image and open it read-write");
+        return false;
+    }
     return qcow2_check_writable(s, flags & BDRV_O_CHECK, errp);
 }
 

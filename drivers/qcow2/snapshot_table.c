@@ -65,6 +65,7 @@ static bool coroutine_fn load_entry(TableWindow *w, uint64_t *at, Qcow2Snapshot 
     return true;
 }
 
+/* @table: also after an error, those that came before */
 static bool coroutine_fn load_entries(TableWindow *w, unsigned count, Qcow2SnapshotTable *table,
                                       GError **errp)
 {
@@ -85,15 +86,15 @@ static bool coroutine_fn load_entries(TableWindow *w, unsigned count, Qcow2Snaps
             return false;
         }
         table->count++;
+        table->bytes = at;
     }
-    table->bytes = at;
     return true;
 }
 
-static bool check_fields(const Qcow2State *s, int64_t file_length, GError **errp)
+static bool check_fields(const Qcow2State *s, int64_t file_length, bool any_count, GError **errp)
 {
     const Qcow2Header *h = &s->header;
-    if (h->nb_snapshots > QCOW2_MAX_SNAPSHOTS) {
+    if (h->nb_snapshots > QCOW2_MAX_SNAPSHOTS && !any_count) {
         g_set_error(errp, BDRV_ERROR, EINVAL,
                     "the header counts %" PRIu32 " snapshots; at most %u are allowed", h->nb_snapshots,
                     QCOW2_MAX_SNAPSHOTS);
@@ -120,14 +121,14 @@ static bool check_fields(const Qcow2State *s, int64_t file_length, GError **errp
 }
 
 bool coroutine_fn qcow2_load_snapshots(BlockDriverState *bs, int64_t file_length, Qcow2SnapshotTable *table,
-                                       GError **errp)
+                                       char **damage, GError **errp)
 {
     const Qcow2State *s = qcow2_state(bs);
     if (s->header.nb_snapshots == 0) {
         *table = (Qcow2SnapshotTable){ 0 };
         return true;
     }
-    if (!check_fields(s, file_length, errp)) {
+    if (!check_fields(s, file_length, damage != NULL, errp)) {
         return false;
     }
     TableWindow w = {
@@ -141,10 +142,19 @@ bool coroutine_fn qcow2_load_snapshots(BlockDriverState *bs, int64_t file_length
         return false;
     }
     Qcow2SnapshotTable loaded = { .offset = s->header.snapshots_offset };
-    bool ok = load_entries(&w, s->header.nb_snapshots, &loaded, errp);
+    GError *error = NULL;
+    bool ok = load_entries(&w, MIN(s->header.nb_snapshots, QCOW2_MAX_SNAPSHOTS), &loaded, &error);
     g_free(w.buf);
+    if (ok && s->header.nb_snapshots > QCOW2_MAX_SNAPSHOTS) {
+        *damage = g_strdup_printf("the header counts %" PRIu32 " snapshots", s->header.nb_snapshots);
+    } else if (!ok && damage && bdrv_error_code(error) == EINVAL) {
+        *damage = g_strdup(error->message);
+        g_clear_error(&error);
+        ok = true;
+    }
     if (!ok) {
         qcow2_snapshot_table_clear(&loaded);
+        g_propagate_error(errp, error);
         return false;
     }
     *table = loaded;

@@ -238,7 +238,14 @@ BDRV_API bool coroutine_fn blk_co_reopen(BlockBackend *blk, BdrvOptions *options
 /** blk_truncate() - resize; see the driver table */
 BDRV_API bool blocking_fn blk_truncate(BlockBackend *blk, int64_t length, bool exact, BdrvPrealloc prealloc,
                                        BdrvRequestFlags flags, GError **errp);
-/** blk_check() - check (and repair) the image's metadata; result->report is called in this thread */
+/**
+ * blk_check() - check (and repair) the image's metadata; result->report is called in this thread
+ * @result: set on success: what is wrong, after a repair what is left, and how much was repaired
+ * @fix: anything but BDRV_FIX_NONE wants a writable image. BDRV_FIX_ERRORS goes with BDRV_FIX_LEAKS.
+ *
+ * Fails with ENOTSUP (the format has no check), EROFS, EBUSY (a repair of an image that was found corrupt while it
+ * served: close it, open it with BDRV_O_CHECK), or an I/O error; a repair that fails leaves the image no worse.
+ */
 BDRV_API bool blocking_fn blk_check(BlockBackend *blk, BdrvCheckResult *result, BdrvCheckFix fix, GError **errp);
 /** blk_get_info() - cluster size and the like */
 BDRV_API int blocking_fn blk_get_info(BlockBackend *blk, BdrvInfo *info);

@@ -23,7 +23,7 @@ typedef enum BdrvOpenFlags {
     BDRV_O_NO_FLUSH = 1 << 2,    /* [cache.no-flush=on] flushes answer 0 and do nothing */
     BDRV_O_FORCE_SHARE = 1 << 3, /* [force-share=on] take no lock against writers; read-only only */
     BDRV_O_UNMAP = 1 << 4,       /* [discard=unmap] pass discards on */
-    BDRV_O_CHECK = 1 << 5,       /* for check/repair: tolerate what a check can report */
+    BDRV_O_CHECK = 1 << 5,       /* for check/repair only: tolerate what a check can report; no I/O */
     BDRV_O_NO_BACKING = 1 << 6,  /* [backing=null] do not open the backing file */
     BDRV_O_NO_IO = 1 << 7,       /* only metadata is wanted (info): keys are not needed */
     BDRV_O_RESIZE = 1 << 8,      /* the caller will resize */

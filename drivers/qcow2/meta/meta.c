@@ -208,6 +208,34 @@ void qcow2_meta_set_writable(BlockDriverState *bs, bool writable)
     qcow2_meta(bs)->writable = writable;
 }
 
+/* ---- forget and load again ---- */
+
+unsigned coroutine_fn qcow2_meta_suspend(BlockDriverState *bs)
+{
+    Qcow2Meta *meta = qcow2_meta(bs);
+    unsigned drained = meta->drained;
+
+    qcow2_meta_drain_begin(bs); /* a background commit may be ending */
+    free_meta(meta);
+    return drained;
+}
+
+bool coroutine_fn qcow2_meta_resume(BlockDriverState *bs, unsigned drained, GError **errp)
+{
+    const Qcow2State *s = qcow2_state(bs);
+    Qcow2MetaConfig config = {
+        .l2_cache_bytes = s->cache.l2_bytes,
+        .refcount_cache_bytes = s->cache.refcount_bytes,
+        .slice_bytes = s->cache.slice_bytes,
+    };
+
+    if (!qcow2_meta_open(bs, &config, errp)) {
+        return false;
+    }
+    qcow2_meta(bs)->drained = drained;
+    return true;
+}
+
 /* ---- close ---- */
 
 int coroutine_fn qcow2_meta_close(BlockDriverState *bs)

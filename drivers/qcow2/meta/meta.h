@@ -21,6 +21,12 @@ bool coroutine_fn qcow2_meta_open(BlockDriverState *bs, const Qcow2MetaConfig *c
  * The node is drained: no request is inside. */
 int coroutine_fn qcow2_meta_close(BlockDriverState *bs);
 
+/** qcow2_meta_suspend() - settled and drained: forget everything, so that a repair may write the file; s->meta is NULL
+ * Returns what qcow2_meta_resume() wants: how deep the node is drained. */
+unsigned coroutine_fn qcow2_meta_suspend(BlockDriverState *bs);
+/** qcow2_meta_resume() - load everything again, as s->header has it; false: s->meta stays NULL */
+bool coroutine_fn qcow2_meta_resume(BlockDriverState *bs, unsigned drained, GError **errp);
+
 /** qcow2_meta_set_writable() - reopened: whether anything may be written from now on; drained, settled, must not yield */
 void qcow2_meta_set_writable(BlockDriverState *bs, bool writable);
 

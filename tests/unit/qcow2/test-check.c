@@ -104,18 +104,24 @@ static void on_report(void *opaque, bool is_corruption, const char *text)
     g_test_message("  %s", text);
 }
 
+/* Image "c" with damage @i, made from "good". */
+static void prepare(unsigned i)
+{
+    g_autofree char *options = g_strdup_printf("size=1M,cluster_size=4k,preallocation=metadata%s%s",
+                                               cases[i].options ? "," : "", cases[i].options ? cases[i].options : "");
+    g_test_message("%s", cases[i].what);
+    stand_create("good", options);
+    /* Blocks of 64-bit and 1-bit refcounts make the image longer or shorter: put nothing else in the way. */
+    stand_copy("good", "c", cases[i].length ? cases[i].length : -1);
+    for (unsigned p = 0; p < 4 && cases[i].patches[p].width; p++) {
+        stand_put("c", cases[i].patches[p].offset, cases[i].patches[p].width, cases[i].patches[p].value);
+    }
+}
+
 static void test_damage(void)
 {
     for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
-        g_autofree char *options = g_strdup_printf("size=1M,cluster_size=4k,preallocation=metadata%s%s",
-                                                   cases[i].options ? "," : "", cases[i].options ? cases[i].options : "");
-        g_test_message("%s", cases[i].what);
-        stand_create("good", options);
-        /* Blocks of 64-bit and 1-bit refcounts make the image longer or shorter: put nothing else in the way. */
-        stand_copy("good", "c", cases[i].length ? cases[i].length : -1);
-        for (unsigned p = 0; p < 4 && cases[i].patches[p].width; p++) {
-            stand_put("c", cases[i].patches[p].offset, cases[i].patches[p].width, cases[i].patches[p].value);
-        }
+        prepare(i);
         Found found = { .pattern = cases[i].text };
         BdrvCheckResult r = { .report = on_report, .report_opaque = &found };
         GError *error = NULL;
@@ -137,18 +143,25 @@ static void test_damage(void)
     }
 }
 
-static void test_repair_refused(void)
+/* What is found is repaired, and the second check finds nothing. */
+static void test_repair(void)
 {
-    BdrvCheckResult r = { .leaks = 77 };
-    GError *error = NULL;
-    stand_create("c", "size=1M");
-    BlockBackend *blk = stand_must_open("c", NULL, BDRV_O_CHECK);
-    g_assert_false(blk_check(blk, &r, BDRV_FIX_LEAKS, &error));
-    g_assert_error(error, BDRV_ERROR, ENOTSUP);
-    g_assert_true(stand_matches("*Repairing qcow2 images is not built yet*", error->message));
-    g_clear_error(&error);
-    stand_close(blk);
-    stand_forget("c");
+    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+        prepare(i);
+        BdrvCheckResult r = { .report = on_report, .report_opaque = &(Found){ NULL, false } };
+        GError *error = NULL;
+        BlockBackend *blk = stand_must_open("c", NULL, BDRV_O_CHECK | BDRV_O_RDWR);
+        g_assert_true(blk_check(blk, &r, BDRV_FIX_LEAKS | BDRV_FIX_ERRORS, &error));
+        g_assert_no_error(error);
+        g_assert_cmpint(r.corruptions_fixed + r.leaks_fixed > 0, ==, cases[i].corruptions + cases[i].leaks > 0);
+        for (unsigned round = 0; round < 2; round++) {
+            g_assert_cmpint(r.corruptions + r.leaks + r.check_errors, ==, 0);
+            g_assert_true(blk_check(blk, &r, BDRV_FIX_NONE, &error));
+        }
+        stand_close(blk);
+        stand_forget("c");
+        stand_forget("good");
+    }
 }
 
 /* A file of 2 PiB with a reference far out: neither memory nor time may follow its length. */
@@ -194,7 +207,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/qcow2/check/each damage is counted and told", test_damage);
-    g_test_add_func("/qcow2/check/repair is refused", test_repair_refused);
+    g_test_add_func("/qcow2/check/each damage is repaired", test_repair);
     g_test_add_func("/qcow2/check/a very long sparse file costs nothing", test_very_long_file);
     g_test_add_func("/qcow2/check/what cannot be read is not called good", test_read_errors);
     return g_test_run();

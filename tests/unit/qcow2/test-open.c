@@ -90,8 +90,12 @@ static void test_dirty(void)
     g_assert_true(info.is_dirty);
     g_assert_cmpint(blk_pread(blk, 0, sizeof(buf), buf, 0), ==, 0);
     stand_close(blk);
-    expect_refused("o", NULL, BDRV_O_RDWR, EACCES,
-                   "*not closed cleanly (dirty bit)*open it read-only, or repair*");
+    g_assert_cmphex(stand_get("o", INCOMPATIBLE, 8), ==, DIRTY);
+    blk = stand_must_open("o", NULL, BDRV_O_RDWR);
+    g_assert_cmpint(blk_get_info(blk, &info), ==, 0);
+    g_assert_false(info.is_dirty);
+    stand_close(blk);
+    g_assert_cmphex(stand_get("o", INCOMPATIBLE, 8), ==, 0);
     stand_forget("o");
 }
 
@@ -574,7 +578,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/qcow2/open/both versions tell what they are", test_versions);
-    g_test_add_func("/qcow2/open/a dirty image opens for reading only", test_dirty);
+    g_test_add_func("/qcow2/open/a dirty image is repaired when opened for writing", test_dirty);
     g_test_add_func("/qcow2/open/a corrupt image opens for reading only", test_corrupt);
     g_test_add_func("/qcow2/open/lazy refcounts and unknown compatible bits are left alone",
                     test_lazy_refcounts);
