@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* check: look for errors in an image's metadata. Exit codes: 0 clean, 1 not checked, 2 corrupt, 3 leaks, 63 no checks. */
+/*
+ * check: look for errors in an image's metadata, and repair them. Exit codes: 0 clean, 1 not checked, 2 corrupt,
+ * 3 leaks, 63 no checks.
+ */
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
@@ -72,35 +75,69 @@ static void print_json(const BdrvCheckResult *result, const char *filename, cons
     printf("%s\n", text);
 }
 
-static int check(BlockBackend *blk, const char *filename, ImgOutput output, BdrvCheckFix fix, bool quiet)
+/* One check, or one repair; false with the exit code set. */
+static bool run_check(BlockBackend *blk, BdrvCheckResult *result, BdrvCheckFix fix, bool quiet, int *status)
 {
-    BdrvCheckResult result = { .report = quiet ? NULL : print_finding };
     GError *error = NULL;
 
-    if (!blk_check(blk, &result, fix, &error)) {
-        int code = bdrv_error_code(error);
-
-        if (code == ENOTSUP && fix == BDRV_FIX_NONE) {
-            tool_error("This image format does not support checks");
-            g_error_free(error);
-            return EXIT_UNSUPPORTED;
-        }
-        tool_error("Check failed: %s", error->message);
-        g_error_free(error);
-        return EXIT_NOT_CHECKED;
+    *result = (BdrvCheckResult){ .report = quiet ? NULL : print_finding };
+    if (blk_check(blk, result, fix, &error)) {
+        return true;
     }
-    if (output == IMG_OUTPUT_JSON && !quiet) {
-        print_json(&result, filename, blk_driver(blk));
-    } else if (!quiet) {
+    if (bdrv_error_code(error) == ENOTSUP) {
+        tool_error("This image format does not support checks");
+        *status = EXIT_UNSUPPORTED;
+    } else {
+        tool_error("Check failed: %s", error->message);
+        *status = EXIT_NOT_CHECKED;
+    }
+    g_error_free(error);
+    return false;
+}
+
+/* After a repair that did something: say what, and look again. */
+static bool check_again(BlockBackend *blk, BdrvCheckResult *result, bool human, bool quiet, int *status)
+{
+    int64_t leaks_fixed = result->leaks_fixed, corruptions_fixed = result->corruptions_fixed;
+
+    if (human) {
+        printf("The following inconsistencies were found and repaired:\n\n"
+               "    %" PRId64 " leaked clusters\n    %" PRId64 " corruptions\n\n"
+               "Double checking the fixed image now...\n",
+               leaks_fixed, corruptions_fixed);
+    }
+    if (!run_check(blk, result, BDRV_FIX_NONE, quiet, status)) {
+        return false;
+    }
+    result->leaks_fixed = leaks_fixed;
+    result->corruptions_fixed = corruptions_fixed;
+    return true;
+}
+
+static int check(BlockBackend *blk, const char *filename, ImgOutput output, BdrvCheckFix fix, bool quiet)
+{
+    bool human = output != IMG_OUTPUT_JSON && !quiet;
+    BdrvCheckResult result;
+    int status;
+
+    if (!run_check(blk, &result, fix, quiet, &status)) {
+        return status;
+    }
+    if ((result.leaks_fixed || result.corruptions_fixed) && !check_again(blk, &result, human, quiet, &status)) {
+        return status;
+    }
+    if (human) {
         print_human(&result);
+    } else if (!quiet) {
+        print_json(&result, filename, blk_driver(blk));
+    }
+    if (result.check_errors) {
+        return EXIT_NOT_CHECKED;
     }
     if (result.corruptions) {
         return EXIT_CORRUPT;
     }
-    if (result.leaks) {
-        return EXIT_LEAKS;
-    }
-    return result.check_errors ? EXIT_NOT_CHECKED : EXIT_CLEAN;
+    return result.leaks ? EXIT_LEAKS : EXIT_CLEAN;
 }
 
 int img_check(int argc, char **argv)
@@ -158,7 +195,7 @@ int img_check(int argc, char **argv)
         return img_usage_error("Expecting one image file name");
     }
     if (fix != BDRV_FIX_NONE) {
-        return img_not_built("repair (-r)");
+        image.flags |= BDRV_O_RDWR;
     }
     image.filename = argv[optind];
     graph = tool_graph();
