@@ -6,7 +6,7 @@
  * At most one flush of a node runs, and at most one round waits to start after it. A flush that
  * arrives joins the waiting round, never the running one (which may have passed by what the newcomer
  * wrote), and the whole round gets one result. A flush with nothing written since the last good one
- * calls nothing, but the first one of a node does: what its file had before may not be durable. A failed
+ * calls nothing, but the first one of a writer does: what its file had before may not be durable. A failed
  * flush leaves the generations as they were: the next one tries again.
  *
  * Whose data is whose: a node whose driver has bdrv_co_flush_to_disk makes its children durable
@@ -117,7 +117,7 @@ int coroutine_fn bdrv_flush_node(BlockDriverState *bs)
     uint64_t generation = atomic_load(&io->write_gen);
     int ret = 0;
 
-    if (generation == atomic_load(&io->flushed_gen)) {
+    if (generation == atomic_load(&io->flushed_gen) || (bs->read_only && generation == BDRV_FIRST_GEN)) {
         return 0;
     }
     pthread_mutex_lock(&io->flush_lock);

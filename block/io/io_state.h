@@ -7,6 +7,8 @@
 #include <bdrv/coroutine.h>
 #include <stdatomic.h>
 
+#define BDRV_FIRST_GEN 1u
+
 typedef struct BdrvIoState {
     /*
      * Writes that may overlap a read-modify-write (request.c). Kept only at nodes whose
@@ -20,7 +22,7 @@ typedef struct BdrvIoState {
      * that @write_gen is above @captured_gen; a flush that starts sets @captured_gen to @write_gen.
      * Many writes between two flushes therefore share one generation, and do not fight for a cache line.
      */
-    _Atomic uint64_t write_gen;
+    _Atomic uint64_t write_gen; /* BDRV_FIRST_GEN: nothing was written since it was opened */
     _Atomic uint64_t captured_gen; /* written with flush_lock held */
     _Atomic uint64_t
         flushed_gen; /* the last flush that succeeded had captured this; written with flush_lock held */

@@ -16,7 +16,7 @@ void bdrv_io_state_init(BdrvIoState *io)
     io->track_always = false;
 
     /* What the file had before it was opened may not be durable: a flush of it may have failed. The first one is real. */
-    atomic_init(&io->write_gen, 1);
+    atomic_init(&io->write_gen, BDRV_FIRST_GEN);
     atomic_init(&io->captured_gen, 0);
     atomic_init(&io->flushed_gen, 0);
     pthread_mutex_init(&io->flush_lock, NULL);

@@ -490,6 +490,16 @@ static void coroutine_fn first_flush_is_real(void)
     close_disk(child);
 }
 
+static void coroutine_fn a_reader_flushes_nothing(void)
+{
+    new_disk(DISK_BYTES);
+    BdrvChild *child = open_disk();
+    child->bs->read_only = true;
+    g_assert_cmpint(bdrv_co_flush(child), ==, 0);
+    g_assert_cmpuint(flushes(), ==, 0);
+    close_disk(child);
+}
+
 static void coroutine_fn failed_flush_is_repeated(void)
 {
     BdrvChild *child;
@@ -945,6 +955,7 @@ static const struct {
     { "/io/discard drops unaligned ends and never fails for lack of support", discard_is_a_hint },
     { "/io/a flush with nothing written calls nothing", nothing_to_flush },
     { "/io/the first flush covers what was not durable when the file was opened", first_flush_is_real },
+    { "/io/a node that was never writable has nothing to flush", a_reader_flushes_nothing },
     { "/io/a failed flush is repeated by the next", failed_flush_is_repeated },
     { "/io/no-flush sets no barrier", no_flush_means_no_barrier },
     { "/io/flushes join the round that has not started and share its result", flushes_merge },
