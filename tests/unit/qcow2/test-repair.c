@@ -211,7 +211,7 @@ static void note_first_write(void *opaque, BdrvSimDisk *disk, const BdrvSimReque
 {
     FirstWrite *first = opaque;
     first->reads += request->kind == BDRV_SIM_READ;
-    if (request->kind != BDRV_SIM_READ && !first->written) {
+    if (!(request->kind & (BDRV_SIM_READ | BDRV_SIM_FLUSH)) && !first->written) {
         first->written = true;
         first->reads_before = first->reads;
     }
