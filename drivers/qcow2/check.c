@@ -90,6 +90,9 @@ static int coroutine_fn load_refcount_table(Qcow2Check *c)
         return -ENOMEM;
     }
     int ret = qcow2_check_pread(c, h->refcount_table_offset, bytes, c->refcount_table);
+    if (ret < 0 && !(c->fix & BDRV_FIX_ERRORS)) {
+        return ret; /* all that could be said is that nothing is counted */
+    }
     if (ret < 0) {
         qcow2_check_error(c, "ERROR: I/O error: refcount table at 0x%" PRIx64 ": %s", h->refcount_table_offset,
                           g_strerror(-ret));
