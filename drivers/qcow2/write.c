@@ -10,6 +10,7 @@
 
 #include "drivers/qcow2/callbacks.h"
 #include "drivers/qcow2/cow.h"
+#include "drivers/qcow2/fanout.h"
 #include "drivers/qcow2/inflight.h"
 #include "drivers/qcow2/map.h"
 
@@ -92,17 +93,24 @@ static int coroutine_fn write_run(BlockDriverState *bs, WriteState *state, Qcow2
     return 0;
 }
 
+/* Where the allocating step that begins at @offset ends: it stays in one slice. */
+static uint64_t alloc_step_end(BlockDriverState *bs, uint64_t offset, uint64_t bytes)
+{
+    const Qcow2Geometry *g = &qcow2_state(bs)->geometry;
+    uint64_t mask = g->cluster_size - 1, begin = offset & ~mask;
+    uint64_t end = MIN((offset + bytes + mask) & ~mask, qcow2_l2_slice_end(bs, begin));
+    return MIN(end, begin + ((uint64_t)QCOW2_RUN_MAX << g->cluster_bits));
+}
+
 /* One allocating step; advances by 0 if it had to wait or the mapping has changed: the caller maps again. */
 static int coroutine_fn write_allocating(BlockDriverState *bs, WriteState *state)
 {
     const Qcow2Geometry *g = &qcow2_state(bs)->geometry;
-    uint64_t mask = g->cluster_size - 1;
-    uint64_t begin = state->offset & ~mask;
-    uint64_t end = MIN((state->offset + state->bytes + mask) & ~mask, qcow2_l2_slice_end(bs, begin));
+    uint64_t begin = state->offset & ~(uint64_t)(g->cluster_size - 1);
+    uint64_t end = alloc_step_end(bs, state->offset, state->bytes);
     Qcow2InflightRange range;
     Qcow2AllocRun run;
 
-    end = MIN(end, begin + ((uint64_t)QCOW2_RUN_MAX << g->cluster_bits));
     if (!qcow2_inflight_begin(bs, &range, begin, end)) {
         return 0;
     }
@@ -116,6 +124,11 @@ static int coroutine_fn write_allocating(BlockDriverState *bs, WriteState *state
     return ret;
 }
 
+static bool is_in_place(const Qcow2Extent *extent)
+{
+    return extent->kind == QCOW2_CLUSTER_NORMAL && extent->copied;
+}
+
 static int coroutine_fn write_step(BlockDriverState *bs, WriteState *state)
 {
     Qcow2Extent extent;
@@ -124,10 +137,81 @@ static int coroutine_fn write_step(BlockDriverState *bs, WriteState *state)
     if (G_UNLIKELY(ret < 0)) {
         return ret;
     }
-    if (extent.kind == QCOW2_CLUSTER_NORMAL && extent.copied) {
-        return write_in_place(bs, state, &extent);
+    return is_in_place(&extent) ? write_in_place(bs, state, &extent) : write_allocating(bs, state);
+}
+
+/* What all parts of a write share. */
+typedef struct WriteWork {
+    BlockDriverState *bs;
+    const BdrvIov *iov;
+    uint64_t offset; /* guest; of the first byte in the buffer */
+    size_t iov_offset;
+} WriteWork;
+
+/* Step by step, in an epoch of its own. */
+static int coroutine_fn write_part(void *opaque, uint64_t offset, uint64_t bytes)
+{
+    const WriteWork *work = opaque;
+    Qcow2Meta *meta = qcow2_state(work->bs)->meta;
+    WriteState state = { offset, bytes, work->iov, work->iov_offset + (offset - work->offset) };
+    unsigned epoch = qcow2_epoch_enter(meta);
+    bool settled = false;
+    int ret = 0;
+
+    while (state.bytes && ret >= 0) {
+        ret = write_step(work->bs, &state);
+        if (G_UNLIKELY(ret == -ENOSPC) && !settled) {
+            /* Clusters may wait in limbo, for this request among others. */
+            qcow2_epoch_leave(meta, epoch);
+            ret = qcow2_meta_settle(work->bs) < 0 ? -ENOSPC : 0;
+            epoch = qcow2_epoch_enter(meta);
+            settled = true;
+        }
     }
-    return write_allocating(bs, state);
+    qcow2_epoch_leave(meta, epoch);
+    return ret < 0 ? ret : 0;
+}
+
+/* The bytes from @offset on that one step takes: an extent in place, or what is to be allocated in front of one. */
+static int coroutine_fn measure_step(BlockDriverState *bs, uint64_t offset, uint64_t bytes, uint64_t *step)
+{
+    unsigned epoch = qcow2_epoch_enter(qcow2_state(bs)->meta);
+    uint64_t end = offset + bytes, at = offset;
+    bool in_place = false;
+    int ret = 0;
+
+    while (at < end && !in_place && ret >= 0) {
+        Qcow2Extent extent;
+        ret = qcow2_map(bs, at, end - at, QCOW2_MAP_BY_COPIED, &extent);
+        in_place = ret >= 0 && is_in_place(&extent);
+        if (ret >= 0 && !(in_place && at > offset)) {
+            end = in_place ? end : MIN(end, alloc_step_end(bs, offset, bytes));
+            at = MIN(at + extent.bytes, end);
+        }
+    }
+    qcow2_epoch_leave(qcow2_state(bs)->meta, epoch);
+    *step = at - offset;
+    return ret;
+}
+
+/* Several steps: side by side. The mapping tells where to cut; each part looks it up again. */
+static int coroutine_fn write_parts(WriteWork *work, uint64_t offset, uint64_t bytes)
+{
+    Qcow2Fanout fanout;
+    int ret = 0;
+
+    qcow2_fanout_init(&fanout, write_part, work);
+    while (bytes && ret >= 0) {
+        uint64_t step;
+        ret = measure_step(work->bs, offset, bytes, &step);
+        if (ret >= 0) {
+            ret = step < bytes ? qcow2_fanout_start(&fanout, offset, step) : write_part(work, offset, step);
+            offset += step;
+            bytes -= step;
+        }
+    }
+    int parts_ret = qcow2_fanout_finish(&fanout);
+    return ret < 0 ? ret : parts_ret;
 }
 
 int coroutine_fn qcow2_co_writev(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
@@ -135,23 +219,21 @@ int coroutine_fn qcow2_co_writev(BlockDriverState *bs, int64_t offset, int64_t b
 {
     Qcow2State *s = qcow2_state(bs);
     WriteState state = { (uint64_t)offset, (uint64_t)bytes, iov, iov_offset };
-    bool settled = false;
-    int ret = 0;
+    WriteWork work = { .bs = bs, .iov = iov, .offset = (uint64_t)offset, .iov_offset = iov_offset };
+    Qcow2Extent extent;
 
     if (G_UNLIKELY(!s->meta || atomic_load_explicit(&s->corrupt, memory_order_relaxed))) {
         return -EIO;
     }
     unsigned epoch = qcow2_epoch_enter(s->meta);
-    while (state.bytes && ret >= 0) {
-        ret = write_step(bs, &state);
-        if (G_UNLIKELY(ret == -ENOSPC) && !settled) {
-            /* Clusters may wait in limbo, for this request among others. */
-            qcow2_epoch_leave(s->meta, epoch);
-            ret = qcow2_meta_settle(bs) < 0 ? -ENOSPC : 0;
-            epoch = qcow2_epoch_enter(s->meta);
-            settled = true;
-        }
+    int ret = qcow2_map(bs, state.offset, state.bytes, QCOW2_MAP_BY_COPIED, &extent);
+    bool whole = ret >= 0 && is_in_place(&extent) && extent.bytes == state.bytes;
+    if (G_LIKELY(whole)) {
+        ret = write_in_place(bs, &state, &extent);
     }
     qcow2_epoch_leave(s->meta, epoch);
+    if (ret >= 0 && !whole) {
+        ret = write_parts(&work, state.offset, state.bytes);
+    }
     return ret < 0 ? ret : 0;
 }

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "config.h"
+#include "drivers/qcow2/fanout.h"
 #include "drivers/qcow2/meta/meta_int.h"
 
 /* Somebody who joined a commit that has not frozen yet; on the stack of its coroutine. */
@@ -258,15 +259,35 @@ static void thaw(Commit *commit, bool a_failed, bool b_failed)
 
 /* ---- phases ---- */
 
+typedef struct PieceWork {
+    Qcow2Meta *meta;
+    const Pieces *list;
+} PieceWork;
+
+static int coroutine_fn write_piece(void *opaque, uint64_t first, uint64_t count)
+{
+    const PieceWork *work = opaque;
+    const Piece *piece = &work->list->pieces[first];
+
+    co_maybe_yield();
+    return qcow2_write_meta(work->meta, piece->host_offset, piece->bytes, piece->data);
+}
+
+/* Side by side: within a phase there is no order. */
 static int coroutine_fn write_pieces(Commit *commit, const Pieces *list)
 {
+    PieceWork work = { commit->meta, list };
+    Qcow2Fanout fanout;
     int ret = 0;
-    for (unsigned i = 0; i < list->count && ret >= 0; i++) {
-        const Piece *piece = &list->pieces[i];
-        ret = qcow2_write_meta(commit->meta, piece->host_offset, piece->bytes, piece->data);
-        co_maybe_yield();
+
+    if (list->count == 1) {
+        return write_piece(&work, 0, 1);
     }
-    return ret;
+    qcow2_fanout_init(&fanout, write_piece, &work);
+    for (unsigned i = 0; i < list->count && ret >= 0; i++) {
+        ret = qcow2_fanout_start(&fanout, i, 1);
+    }
+    return qcow2_fanout_finish(&fanout);
 }
 
 /* A0 is in the file already; links to it go out behind a flush of their own. Then A, then data and A are flushed. */
