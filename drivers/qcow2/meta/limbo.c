@@ -87,9 +87,18 @@ bool qcow2_limbo_empty_locked(const Qcow2Meta *meta)
 
 bool qcow2_limbo_done_locked(const Qcow2Meta *meta, uint64_t drops)
 {
-    const Qcow2Limbo *waiting = meta->waiting.first, *applied = meta->applied.first;
-    return (!waiting || waiting->serial > drops) && (!applied || applied->serial > drops) &&
-           (!meta->applying || meta->applying->serial > drops);
+    const Qcow2Limbo *heads[] = { meta->waiting.first, meta->applied.first, meta->punching.first, meta->applying };
+    for (unsigned i = 0; i < G_N_ELEMENTS(heads); i++) {
+        if (heads[i] && heads[i]->serial <= drops) {
+            return false;
+        }
+    }
+    for (const Qcow2Limbo *punch = meta->punches; punch; punch = punch->next) {
+        if (punch->serial <= drops) {
+            return false;
+        }
+    }
+    return true;
 }
 
 void qcow2_drop_clusters(BlockDriverState *bs, uint64_t host_offset, uint64_t count, bool punch)
@@ -146,6 +155,7 @@ static bool coroutine_fn decrement_locked(Qcow2Meta *meta, uint64_t cluster, boo
         return true;
     }
     if (count == 1 && !qcow2_cluster_set_add(&meta->busy, cluster, 1)) {
+        meta->limbo_error = -ENOMEM;
         return false;
     }
     qcow2_refcount_set(slice->bytes, index, order, count - 1);
@@ -305,17 +315,36 @@ static void coroutine_fn punch_one(Qcow2Meta *meta, Qcow2Limbo *limbo)
     }
 }
 
+/* Off the list of what is to be punched, but still to be seen by those who wait for the space. */
+static Qcow2Limbo *begin_punch(Qcow2Meta *meta)
+{
+    pthread_mutex_lock(&meta->rc.lock);
+    Qcow2Limbo *limbo = take_first(&meta->punching);
+    if (limbo) {
+        limbo->next = meta->punches;
+        meta->punches = limbo;
+    }
+    pthread_mutex_unlock(&meta->rc.lock);
+    return limbo;
+}
+
+static void end_punch(Qcow2Meta *meta, Qcow2Limbo *limbo)
+{
+    pthread_mutex_lock(&meta->rc.lock);
+    Qcow2Limbo **link = &meta->punches;
+    while (*link != limbo) {
+        link = &(*link)->next;
+    }
+    *link = limbo->next;
+    pthread_mutex_unlock(&meta->rc.lock);
+    g_free(limbo);
+}
+
 void coroutine_fn qcow2_limbo_punch(Qcow2Meta *meta)
 {
-    for (;;) {
-        pthread_mutex_lock(&meta->rc.lock);
-        Qcow2Limbo *limbo = take_first(&meta->punching);
-        pthread_mutex_unlock(&meta->rc.lock);
-        if (!limbo) {
-            return;
-        }
+    for (Qcow2Limbo *limbo; (limbo = begin_punch(meta));) {
         punch_one(meta, limbo);
-        g_free(limbo);
+        end_punch(meta, limbo);
     }
 }
 

@@ -75,6 +75,7 @@ struct Qcow2Meta {
 
     Qcow2LimboList waiting, applied, punching; /* each in order of the drops */
     const Qcow2Limbo *applying; /* on its way from waiting to applied; NULL: none */
+    Qcow2Limbo *punches;        /* taken from punching: the holes are being made */
     uint64_t drops; /* so many entries were made; rc.lock */
     int limbo_error; /* why the last decrement could not be made; rc.lock */
     _Atomic uint64_t epoch;
@@ -142,7 +143,7 @@ void coroutine_fn qcow2_limbo_apply(Qcow2Meta *meta);
 /** qcow2_limbo_release_locked() - the decrements of @commit are durable: make the clusters free */
 void qcow2_limbo_release_locked(Qcow2Meta *meta, uint64_t commit);
 bool qcow2_limbo_empty_locked(const Qcow2Meta *meta);
-/** qcow2_limbo_done_locked() - whether the first @drops entries ever made are through */
+/** qcow2_limbo_done_locked() - whether the clusters of the first @drops entries ever made are free */
 bool qcow2_limbo_done_locked(const Qcow2Meta *meta, uint64_t drops);
 void coroutine_fn qcow2_limbo_punch(Qcow2Meta *meta);
 void qcow2_limbo_free(Qcow2Meta *meta);

@@ -176,6 +176,98 @@ static void coroutine_fn no_space_settles_limbo(void)
     rig_assert_clean("d");
 }
 
+/*
+ * What is discarded is punched by somebody else's commit, which takes its time; whoever finds no space meanwhile
+ * waits for it. @start_ns: after so long the writer begins.
+ */
+typedef struct PunchRace {
+    Rig rig;
+    int64_t start_ns;
+    int write_ret;
+    unsigned running;
+} PunchRace;
+
+static void coroutine_fn commit_often(void *opaque)
+{
+    PunchRace *race = opaque;
+    for (unsigned i = 0; i < 4; i++) {
+        g_assert_cmpint(qcow2_meta_commit(race->rig.child->bs), ==, 0);
+    }
+    race->running--;
+}
+
+static void coroutine_fn write_late(void *opaque)
+{
+    PunchRace *race = opaque;
+    co_sleep_until(aio_clock_ns(aio_context_current()) + race->start_ns);
+    race->write_ret = rig_write(&race->rig, 512 * K, 256 * K, 3); /* takes all that was discarded */
+    race->running--;
+}
+
+/* In the coroutine that makes the hole. */
+static void slow_hole(void *opaque, BdrvSimDisk *disk, const BdrvSimRequest *request)
+{
+    if (request->kind == BDRV_SIM_DISCARD) {
+        co_sleep_until(aio_clock_ns(aio_context_current()) + 20000);
+    }
+}
+
+static void coroutine_fn race_a_punch(int64_t start_ns)
+{
+    g_autoptr(BdrvSimDisk) disk = rig_create(&(RigImage){ .disk = "d", .size = 1024 * K, .cluster_size = 4096 });
+    PunchRace race = { .rig = rig_open("d", "", NULL), .start_ns = start_ns, .write_ret = 1, .running = 2 };
+    g_assert_cmpint(rig_write(&race.rig, 0, 256 * K, 1), ==, 0);
+    g_assert_cmpint(bdrv_co_flush(race.rig.child), ==, 0);
+    bdrv_simdisk_set_capacity(disk, bdrv_simdisk_allocated(disk));
+    for (int64_t at = 252 * K; at >= 0; at -= 4 * K) { /* many small holes, not one large */
+        g_assert_cmpint(bdrv_co_pdiscard(race.rig.child, at, 4 * K), ==, 0);
+    }
+    bdrv_simdisk_set_delay(disk, 1000, 1000);
+    bdrv_simdisk_set_hook(disk, slow_hole, NULL);
+    test_start(commit_often, &race);
+    test_start(write_late, &race);
+    while (race.running) {
+        co_sleep_until(aio_clock_ns(aio_context_current()) + 100);
+    }
+    bdrv_simdisk_set_hook(disk, NULL, NULL);
+    bdrv_simdisk_set_delay(disk, 0, 0);
+    g_assert_cmpint(race.write_ret, ==, 0);
+    g_assert_cmpint(rig_close(&race.rig), ==, 0);
+    rig_assert_clean("d");
+}
+
+static void coroutine_fn no_space_waits_for_others_punches(void)
+{
+    for (int64_t start_ns = 0; start_ns < 200000; start_ns += 4000) {
+        race_a_punch(start_ns);
+    }
+}
+
+/* Memory for large zeroed blocks runs out while this is set: takes the place of GLib's. */
+static gsize no_memory_from;
+
+gpointer g_try_malloc0(gsize bytes)
+{
+    return no_memory_from && bytes >= no_memory_from ? NULL : calloc(1, MAX(bytes, 1));
+}
+
+static void coroutine_fn settle_ends_without_memory(void)
+{
+    g_autoptr(BdrvSimDisk) disk = rig_create(&(RigImage){ .disk = "d", .size = 4096 * K, .cluster_size = 512 });
+    Rig rig = rig_open("d", "", NULL);
+    g_assert_cmpint(rig_write(&rig, 0, 4096 * K, 1), ==, 0);
+    g_assert_cmpint(bdrv_co_flush(rig.child), ==, 0);
+    g_assert_cmpint(bdrv_co_pdiscard(rig.child, 0, 4096 * K), ==, 0);
+    no_memory_from = 1024; /* the first table of a set that has to grow */
+    int ret = qcow2_meta_settle(rig.child->bs);
+    no_memory_from = 0;
+    g_assert_cmpint(ret, ==, -ENOMEM);
+    g_assert_cmpint(qcow2_meta_settle(rig.child->bs), ==, 0);
+    rig_assert_filled(&rig, 0, 4096 * K, 0);
+    g_assert_cmpint(rig_close(&rig), ==, 0);
+    rig_assert_clean("d");
+}
+
 /* ---- the guard ---- */
 
 static void coroutine_fn data_never_hits_metadata(void)
@@ -220,6 +312,8 @@ int main(int argc, char **argv)
     add("/qcow2/meta/a failed flush is made up for by the next", a_failed_flush_is_made_up_for);
     add("/qcow2/meta/a dropped cluster waits for who may still read it", limbo_waits_for_the_reader);
     add("/qcow2/meta/without space limbo is settled before ENOSPC", no_space_settles_limbo);
+    add("/qcow2/meta/without space a punch under way is waited for", no_space_waits_for_others_punches);
+    add("/qcow2/meta/settling limbo ends without memory", settle_ends_without_memory);
     add("/qcow2/meta/a data write that would hit metadata is refused", data_never_hits_metadata);
     add("/qcow2/meta/a bad entry marks the image corrupt", a_bad_entry_marks_the_image);
     return g_test_run();
