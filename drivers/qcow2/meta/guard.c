@@ -24,11 +24,11 @@ int qcow2_note_metadata(Qcow2Meta *meta, uint64_t host_offset, uint64_t bytes)
     return ok ? 0 : -ENOMEM;
 }
 
-static bool touches_metadata(Qcow2Meta *meta, uint64_t host_offset, uint64_t bytes)
+static bool touches(const Qcow2Meta *meta, Qcow2ClusterSet *set, uint64_t host_offset, uint64_t bytes)
 {
     unsigned bits = meta->s->geometry.cluster_bits;
     uint64_t first = host_offset >> bits, last = (host_offset + bytes - 1) >> bits;
-    return qcow2_cluster_set_has_any(&meta->metadata, first, last - first + 1);
+    return qcow2_cluster_set_has_any(set, first, last - first + 1);
 }
 
 static int coroutine_fn overlap_found(BlockDriverState *bs, uint64_t host_offset, uint64_t bytes)
@@ -42,10 +42,22 @@ static int coroutine_fn overlap_found(BlockDriverState *bs, uint64_t host_offset
 
 int coroutine_fn qcow2_check_data_write(BlockDriverState *bs, uint64_t host_offset, uint64_t bytes)
 {
-    if (G_UNLIKELY(touches_metadata(qcow2_meta(bs), host_offset, bytes))) {
+    if (G_UNLIKELY(touches(qcow2_meta(bs), &qcow2_meta(bs)->metadata, host_offset, bytes))) {
         return overlap_found(bs, host_offset, bytes);
     }
     return 0;
+}
+
+/* What is wrong with writing metadata there, NULL: nothing */
+static const char *meta_write_problem(Qcow2Meta *meta, uint64_t host_offset, uint64_t bytes)
+{
+    if (G_UNLIKELY(!touches(meta, &meta->metadata, host_offset, bytes))) {
+        return "would hit a cluster that holds no metadata";
+    }
+    if (G_UNLIKELY(touches(meta, &meta->disputed, host_offset, bytes))) {
+        return "would overwrite another table in the same cluster; run 'bdrv-img check'";
+    }
+    return NULL;
 }
 
 int coroutine_fn qcow2_write_meta(Qcow2Meta *meta, uint64_t host_offset, uint64_t bytes, const void *buf)
@@ -53,10 +65,10 @@ int coroutine_fn qcow2_write_meta(Qcow2Meta *meta, uint64_t host_offset, uint64_
     if (G_UNLIKELY(atomic_load_explicit(&meta->s->corrupt, memory_order_relaxed))) {
         return -EIO;
     }
-    if (G_UNLIKELY(!touches_metadata(meta, host_offset, bytes))) {
-        g_autofree char *text = g_strdup_printf("a metadata write at host offset 0x%" PRIx64
-                                                " would hit a cluster that holds no metadata",
-                                                host_offset);
+    const char *problem = meta_write_problem(meta, host_offset, bytes);
+    if (G_UNLIKELY(problem)) {
+        g_autofree char *text = g_strdup_printf("a metadata write at host offset 0x%" PRIx64 " %s", host_offset,
+                                                problem);
         qcow2_mark_corrupt(meta->bs, text);
         return -EIO;
     }

@@ -66,9 +66,23 @@ static bool coroutine_fn load_table(Qcow2Meta *meta, Qcow2Table *table, uint64_t
     return true;
 }
 
+/* Of a damaged image two tables may lie in one cluster: neither may be written then. */
+static bool note_disputed(Qcow2Meta *meta, uint64_t host_offset, uint64_t bytes)
+{
+    unsigned bits = meta->s->geometry.cluster_bits;
+    uint64_t first = host_offset >> bits, last = (host_offset + bytes - 1) >> bits;
+    bool ok = true;
+    for (uint64_t cluster = first; ok && cluster <= last; cluster++) {
+        ok = !qcow2_cluster_set_has_any(&meta->metadata, cluster, 1) ||
+             qcow2_cluster_set_add(&meta->disputed, cluster, 1);
+    }
+    return ok;
+}
+
 static bool note_range(Qcow2Meta *meta, uint64_t host_offset, uint64_t bytes)
 {
-    return bytes == 0 || host_offset >= QCOW2_HOST_OFFSET_MAX || qcow2_note_metadata(meta, host_offset, bytes) >= 0;
+    return bytes == 0 || host_offset >= QCOW2_HOST_OFFSET_MAX ||
+           (note_disputed(meta, host_offset, bytes) && qcow2_note_metadata(meta, host_offset, bytes) >= 0);
 }
 
 static bool note_targets(Qcow2Meta *meta, const Qcow2Table *table, uint64_t mask)
@@ -139,6 +153,7 @@ static void free_meta(Qcow2Meta *meta)
     qcow2_cache_destroy(&meta->l2);
     qcow2_cache_destroy(&meta->rc);
     qcow2_cluster_set_destroy(&meta->metadata);
+    qcow2_cluster_set_destroy(&meta->disputed);
     qcow2_cluster_set_destroy(&meta->busy);
     qcow2_cluster_set_destroy(&meta->unpunched);
     co_mutex_destroy(&meta->table_lock);
@@ -187,8 +202,9 @@ bool coroutine_fn qcow2_meta_open(BlockDriverState *bs, const Qcow2MetaConfig *c
     s->inflight = qcow2_inflight_new();
     meta->slots = aligned_alloc(64, AIO_CONTEXT_MAX * sizeof(*meta->slots));
     meta->header_sector = bdrv_try_blockalign(bs->file->bs, QCOW2_SECTOR);
-    bool ok = qcow2_cluster_set_init(&meta->metadata) && qcow2_cluster_set_init(&meta->busy) &&
-              qcow2_cluster_set_init(&meta->unpunched) && s->inflight && meta->slots && meta->header_sector;
+    bool ok = qcow2_cluster_set_init(&meta->metadata) && qcow2_cluster_set_init(&meta->disputed) &&
+              qcow2_cluster_set_init(&meta->busy) && qcow2_cluster_set_init(&meta->unpunched) && s->inflight &&
+              meta->slots && meta->header_sector;
     if (!ok) {
         no_memory(errp, "the metadata");
     } else {

@@ -70,6 +70,7 @@ struct Qcow2Meta {
     uint64_t high_water; /* clusters: the file never reached this far */
 
     Qcow2ClusterSet metadata; /* clusters with metadata; changed under rc.lock */
+    Qcow2ClusterSet disputed; /* clusters that two tables claim; filled at open */
     Qcow2ClusterSet busy;     /* refcount 0 in memory but not yet to be allocated */
     Qcow2ClusterSet unpunched; /* busy clusters on the punching list that nobody has begun to punch */
 

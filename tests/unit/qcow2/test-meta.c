@@ -270,6 +270,32 @@ static void coroutine_fn settle_ends_without_memory(void)
 
 /* ---- the guard ---- */
 
+static uint64_t peek64(BdrvSimDisk *disk, uint64_t offset)
+{
+    uint64_t value;
+    bdrv_simdisk_peek(disk, (int64_t)offset, &value, sizeof(value));
+    return GUINT64_FROM_BE(value);
+}
+
+/* A damaged image: an L1 entry leads to a refcount block. What reads as an empty L2 entry there holds counts. */
+static void coroutine_fn tables_never_overwrite_each_other(void)
+{
+    g_autoptr(BdrvSimDisk) disk = rig_create(&small);
+    uint64_t l1_table = peek64(disk, 40), block = peek64(disk, peek64(disk, 48));
+    uint64_t entry = GUINT64_TO_BE(block | QCOW2_COPIED);
+    uint8_t before[512], after[512];
+    bdrv_simdisk_poke(disk, (int64_t)l1_table + 8, &entry, sizeof(entry));
+    Rig rig = rig_open("d", "", NULL);
+    rig_write(&rig, 32 * K + 40 * 512, 512, 1); /* the 41st entry of the second table */
+    bdrv_simdisk_peek(disk, (int64_t)block, before, sizeof(before));
+    g_assert_cmpint(bdrv_co_flush(rig.child), ==, -EIO);
+    g_assert_nonnull(qcow2_corrupt_message(rig.child->bs));
+    rig_close(&rig);
+    bdrv_simdisk_peek(disk, (int64_t)block, after, sizeof(after));
+    g_assert_cmpmem(before, sizeof(before), after, sizeof(after));
+    g_assert_cmpint(peek64(disk, 72) & QCOW2_INCOMPAT_CORRUPT, !=, 0);
+}
+
 static void coroutine_fn data_never_hits_metadata(void)
 {
     g_autoptr(BdrvSimDisk) disk = rig_create(&small);
@@ -314,6 +340,7 @@ int main(int argc, char **argv)
     add("/qcow2/meta/without space limbo is settled before ENOSPC", no_space_settles_limbo);
     add("/qcow2/meta/without space a punch under way is waited for", no_space_waits_for_others_punches);
     add("/qcow2/meta/settling limbo ends without memory", settle_ends_without_memory);
+    add("/qcow2/meta/two tables in one cluster are never written", tables_never_overwrite_each_other);
     add("/qcow2/meta/a data write that would hit metadata is refused", data_never_hits_metadata);
     add("/qcow2/meta/a bad entry marks the image corrupt", a_bad_entry_marks_the_image);
     return g_test_run();
