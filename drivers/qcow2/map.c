@@ -85,6 +85,10 @@ int coroutine_fn qcow2_map(BlockDriverState *bs, uint64_t guest_offset, uint64_t
                 goto done;
             }
         }
+        if (found.kind == QCOW2_CLUSTER_UNALLOCATED && found.bytes < bytes) {
+            /* Whole tables at a time: a large disk may have none. */
+            found.bytes = qcow2_l2_missing_end(bs, guest_offset + found.bytes, guest_offset + bytes) - guest_offset;
+        }
     } while (found.bytes < bytes && found.kind != QCOW2_CLUSTER_COMPRESSED);
 done:
     found.bytes = MIN(found.bytes, bytes);

@@ -149,7 +149,7 @@ static int coroutine_fn hide_leftovers(BlockDriverState *bs, uint64_t old_size, 
     uint64_t cluster_mask = g->cluster_size - 1;
     uint64_t at = (old_size + cluster_mask) & ~cluster_mask;
     uint64_t end = MIN(new_size, mapped_end);
-    while (at < end) {
+    while ((at = qcow2_l2_missing_end(bs, at, end)) < end) {
         uint64_t entries[ENTRIES_A_ROUND];
         uint64_t wanted = MIN((end - at + cluster_mask) >> g->cluster_bits, ENTRIES_A_ROUND);
         int there = qcow2_l2_read(bs, at, entries, (unsigned)wanted);

@@ -106,6 +106,19 @@ int coroutine_fn qcow2_l2_read(BlockDriverState *bs, uint64_t guest_offset, uint
     return ret < 0 ? ret : (int)count;
 }
 
+uint64_t qcow2_l2_missing_end(BlockDriverState *bs, uint64_t guest_offset, uint64_t end)
+{
+    const Qcow2Meta *meta = qcow2_meta(bs);
+    const Qcow2Geometry *g = &meta->s->geometry;
+    unsigned shift = g->cluster_bits + g->l2_bits;
+    uint64_t l1_index = guest_offset >> shift;
+
+    while (guest_offset < end && (l1_index >= meta->l1.count || !qcow2_table_get(&meta->l1, l1_index))) {
+        guest_offset = ++l1_index << shift;
+    }
+    return MIN(guest_offset, end);
+}
+
 /* Fill a new table: a copy of the shared one, or zeroes. */
 static int coroutine_fn write_new_table(Qcow2Meta *meta, uint64_t old_offset, uint64_t new_offset)
 {

@@ -80,6 +80,10 @@ int coroutine_fn qcow2_get_refcount(BlockDriverState *bs, uint64_t host_offset, 
  * Returns: how many (>= 1) or -errno (-EIO with the corrupt bit set if the L1 entry is invalid). */
 int coroutine_fn qcow2_l2_read(BlockDriverState *bs, uint64_t guest_offset, uint64_t *entries, unsigned max);
 
+/** qcow2_l2_missing_end() - guest offset up to which there are no L2 tables from @guest_offset on, at most @end
+ * @guest_offset itself if its table is there. */
+uint64_t qcow2_l2_missing_end(BlockDriverState *bs, uint64_t guest_offset, uint64_t end);
+
 /** qcow2_l2_slice_end() - guest offset at which the slice that describes @guest_offset ends */
 uint64_t qcow2_l2_slice_end(BlockDriverState *bs, uint64_t guest_offset);
 

@@ -148,6 +148,24 @@ static void coroutine_fn tables_grow(void)
     }
 }
 
+/* Whole tables at a time: cluster by cluster this would take minutes. */
+static void coroutine_fn a_huge_hole_is_one_extent(void)
+{
+    const int64_t size = INT64_C(1) << 50;
+    G_GNUC_UNUSED g_autoptr(BdrvSimDisk) disk = rig_create(&(RigImage){ .disk = "d", .size = size });
+    Rig rig = rig_open("d", "", NULL);
+    BlockExtent extent;
+    g_assert_cmpint(bdrv_co_block_status(rig.child, 0, size, &extent), ==, 0);
+    g_assert_cmpint(extent.kind, ==, EXTENT_BACKING);
+    g_assert_cmpint(extent.bytes, ==, size);
+    g_assert_cmpint(rig_write(&rig, size / 2, 512, 1), ==, 0);
+    g_assert_cmpint(bdrv_co_block_status(rig.child, 4096, size - 4096, &extent), ==, 0);
+    g_assert_cmpint(extent.bytes, ==, size / 2 - 4096);
+    g_assert_cmpint(bdrv_co_block_status(rig.child, size / 2 + 64 * K, size / 2 - 64 * K, &extent), ==, 0);
+    g_assert_cmpint(extent.bytes, ==, size / 2 - 64 * K);
+    g_assert_cmpint(rig_close(&rig), ==, 0);
+}
+
 static void add(const char *path, void (*body)(void))
 {
     g_test_add_data_func(path, body, (GTestDataFunc)test_run);
@@ -163,5 +181,6 @@ int main(int argc, char **argv)
     add("/qcow2/write/version 2 forgets zeroed clusters", version_2_forgets);
     add("/qcow2/write/freed clusters are used again and punched", freed_clusters_are_used_again);
     add("/qcow2/write/refcount blocks, refcount table and L2 tables grow", tables_grow);
+    add("/qcow2/write/a huge hole is one extent", a_huge_hole_is_one_extent);
     return g_test_run();
 }
