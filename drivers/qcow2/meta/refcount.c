@@ -90,8 +90,9 @@ static int plan_table(const Qcow2Meta *meta, uint64_t need_entries, NewArea *are
         area->blocks = blocks;
     }
     area->entries = area->table_clusters * per_cluster;
-    uint64_t end = (area->first + area->blocks + area->table_clusters) << g->cluster_bits;
-    bool fits = area->table_clusters << g->cluster_bits <= QCOW2_MAX_REFTABLE_BYTES && end <= QCOW2_HOST_OFFSET_MAX;
+    uint64_t end = area->first + area->blocks + area->table_clusters;
+    bool fits = area->table_clusters << g->cluster_bits <= QCOW2_MAX_REFTABLE_BYTES &&
+                end <= QCOW2_HOST_OFFSET_MAX >> g->cluster_bits;
     return fits ? 0 : -ENOSPC;
 }
 
