@@ -16,18 +16,82 @@ bool bdrv_gate_any(void *opaque, const char *parent, const char *filename, const
     return true;
 }
 
-bool bdrv_gate_local(void *opaque, const char *parent, const char *filename, const char *format, bool *guess,
-                     GError **errp)
+static bool refuse(const char *filename, const char *why, GError **errp)
+{
+    g_set_error(errp, BDRV_ERROR, EACCES, "'%s' is not a local file: %s; an image may name only such files here",
+                filename, why);
+    return false;
+}
+
+static bool is_local_name(const char *filename)
 {
     g_autofree char *prefix = bdrv_filename_prefix(filename);
 
-    if (prefix && strcmp(prefix, "file") != 0) {
-        g_set_error(errp, BDRV_ERROR, EACCES,
-                    "'%s' is not a plain local file name; an image may name only such files here", filename);
-        return false;
+    return !prefix || strcmp(prefix, "file") == 0;
+}
+
+/* Formats, and what a plain name could mean as well. */
+static bool is_local_driver(const char *name)
+{
+    const BlockDriver *drv = bdrv_find_format(name);
+
+    return drv && (drv->children || strcmp(name, "file") == 0 || drv->bdrv_probe_device);
+}
+
+/* What is wrong with one option of a json: name, NULL: nothing. How a file is opened is for the opener to say. */
+static char *json_option_problem(const char *key, const char *value)
+{
+    static const char *const harmless[] = { "offset", "size", "read-only", NULL };
+    const char *name = key;
+
+    while (g_str_has_prefix(name, "file.")) {
+        name += strlen("file.");
     }
-    if (!format) {
+    if (strchr(name, '.') || strcmp(name, "backing") == 0) {
+        return g_strdup_printf("option '%s' is about a further file", key);
+    }
+    if (strcmp(name, "driver") == 0) {
+        return is_local_driver(value) ? NULL : g_strdup_printf("driver '%s'", value);
+    }
+    if (strcmp(name, "filename") == 0) {
+        return is_local_name(value) ? NULL : g_strdup_printf("file name '%s'", value);
+    }
+    return g_strv_contains(harmless, name) ? NULL : g_strdup_printf("option '%s'", key);
+}
+
+/* No more than a plain name can do: local files and devices, through formats, at an offset. */
+static bool check_json_name(const char *filename, GError **errp)
+{
+    g_autoptr(BdrvOptions) options = bdrv_options_parse_json(filename + strlen("json:"), errp);
+
+    if (options && bdrv_options_count(options) == 0) {
+        return refuse(filename, "it names no file", errp);
+    }
+    for (unsigned i = 0; options && i < bdrv_options_count(options); i++) {
+        g_autofree char *value = NULL, *problem = NULL;
+        const char *key;
+
+        bdrv_options_nth(options, i, &key, NULL, &value);
+        problem = json_option_problem(key, value);
+        if (problem) {
+            return refuse(filename, problem, errp);
+        }
+    }
+    return options != NULL;
+}
+
+bool bdrv_gate_local(void *opaque, const char *parent, const char *filename, const char *format, bool *guess,
+                     GError **errp)
+{
+    bool ok;
+
+    if (g_str_has_prefix(filename, "json:")) {
+        ok = check_json_name(filename, errp);
+    } else {
+        ok = is_local_name(filename) || refuse(filename, "its prefix names a protocol", errp);
+    }
+    if (ok && !format) {
         *guess = true;
     }
-    return true;
+    return ok;
 }

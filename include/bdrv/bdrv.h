@@ -41,7 +41,8 @@ BDRV_API void bdrv_graph_set_opener_gate(BdrvGraph *graph, BdrvOpenerGate *gate,
 
 /* Ready-made gates; the tools use bdrv_gate_local. */
 BDRV_API bool bdrv_gate_local(void *opaque, const char *parent, const char *filename, const char *format, bool *guess,
-                              GError **errp); /* plain local file names, guessing allowed */
+                              GError **errp); /* local files by plain name, or json: with file
+                                                * and format drivers, their filename, offset, size; guessing allowed */
 BDRV_API bool bdrv_gate_any(void *opaque, const char *parent, const char *filename, const char *format, bool *guess,
                             GError **errp);
 

@@ -34,7 +34,7 @@ bool tool_parse_prealloc(const char *name, BdrvPrealloc *prealloc);
 /** tool_print_specific_info() - "Format specific information:" and a line each, nothing if there is none */
 void tool_print_specific_info(const BdrvOptions *info);
 
-/** tool_graph() - a graph that opens plain local files which images name */
+/** tool_graph() - a graph that opens local files which images name: bdrv_gate_local() */
 BdrvGraph *tool_graph(void);
 
 /* How the command line says what to open. */

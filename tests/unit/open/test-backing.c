@@ -109,15 +109,27 @@ static void run(Case *c)
     bdrv_graph_unref(c->graph);
 }
 
+static void expect_chain(Case *c, const char *chain)
+{
+    g_test_message("%s %s", c->filename ? c->filename : "-", c->options ? c->options : "-");
+    run(c);
+    g_assert_no_error(c->error);
+    g_assert_cmpstr(c->chain, ==, chain);
+    g_free(c->chain);
+}
+
 static void chain_is(const char *filename, const char *options, BdrvOpenFlags flags, const char *chain)
 {
     Case c = { .filename = filename, .options = options, .flags = flags, .gate = bdrv_gate_any };
 
-    g_test_message("%s %s", filename ? filename : "-", options ? options : "-");
-    run(&c);
-    g_assert_no_error(c.error);
-    g_assert_cmpstr(c.chain, ==, chain);
-    g_free(c.chain);
+    expect_chain(&c, chain);
+}
+
+static void allowed(const char *filename, BdrvOpenerGate *gate, const char *chain)
+{
+    Case c = { .filename = filename, .gate = gate };
+
+    expect_chain(&c, chain);
 }
 
 static void refused(const char *filename, const char *options, BdrvOpenerGate *gate, int code, const char *said)
@@ -147,6 +159,7 @@ static void make_chain(void)
     stand_image("d/wrong", "b", "t-fmt");
     stand_image("d/unknown", "b", "nosuch");
     stand_image("d/json", "json:{\"driver\":\"raw\",\"file\":{\"driver\":\"t-mem\",\"filename\":\"other\"}}", NULL);
+    stand_image("d/json3", "json:{\"driver\":\"raw\",\"file\":{\"driver\":\"null-co\"}}", NULL);
     stand_image("d/json2", "json:{\"file\":{\"driver\":\"t-mem\",\"filename\":\"other\"}}", NULL);
 }
 
@@ -205,10 +218,52 @@ static void test_gate(void)
     refused("d/t", NULL, NULL, EACCES, "d/t");
     refused("d/guess", NULL, gate_no_guess, EINVAL, "not recorded");
     refused("d/json2", NULL, gate_no_guess, EINVAL, "not recorded");
-    refused("d/json", NULL, bdrv_gate_local, EACCES, "plain local");
+    allowed("d/json", bdrv_gate_local, "t-fmt d/json < raw other");
+    refused("d/json3", NULL, bdrv_gate_local, EACCES, "driver 'null-co'");
     refused("d/missing", NULL, bdrv_gate_local, ENOENT, "could not open the backing file of 'd/missing': d/nosuch:");
     refused("d/wrong", NULL, bdrv_gate_any, EINVAL, "d/b: Image is not in t-fmt format");
     refused("d/unknown", NULL, bdrv_gate_any, ENOENT, "unknown driver 'nosuch'");
+}
+
+/* A json: name may say what a plain name could have meant, and no more. */
+static void test_local_names(void)
+{
+    static const struct {
+        const char *filename, *problem; /* NULL: allowed */
+    } cases[] = {
+        { "b", NULL },
+        { "/dev/x", NULL },
+        { "file:b", NULL },
+        { "nbd:b", "prefix" },
+        { "json:{\"driver\":\"qcow2\",\"file\":{\"driver\":\"file\",\"filename\":\"b\"}}", NULL },
+        { "json:{\"driver\":\"qcow2\",\"file.driver\":\"host_device\",\"file.filename\":\"/dev/x\"}", NULL },
+        { "json:{\"driver\":\"raw\",\"offset\":512,\"size\":512,\"file\":{\"filename\":\"b\"}}", NULL },
+        { "json:{\"filename\":\"b\"}", NULL },
+        { "json:{\"driver\":\"null-co\"}", "driver 'null-co'" },
+        { "json:{\"file\":{\"driver\":\"nosuch\",\"filename\":\"b\"}}", "driver 'nosuch'" },
+        { "json:{\"file\":{\"filename\":\"nbd:b\"}}", "file name 'nbd:b'" },
+        { "json:{\"filename\":\"json:{}\"}", "file name 'json:{}'" },
+        { "json:{\"driver\":\"raw\",\"file\":\"node\"}", "option 'file'" },
+        { "json:{\"driver\":\"file\",\"fd\":3}", "option 'fd'" },
+        { "json:{\"driver\":\"file\",\"filename\":\"b\",\"locking\":\"off\"}", "option 'locking'" },
+        { "json:{\"driver\":\"qcow2\",\"file\":{\"filename\":\"b\"},"
+          "\"backing\":{\"filename\":\"c\"}}", "further file" },
+        { "json:{\"driver\":\"qcow2\",\"file\":{\"filename\":\"b\"},\"backing\":null}", "further file" },
+        { "json:{\"driver\":\"raw\",\"file\":{\"filename\":\"b\"},"
+          "\"log\":{\"driver\":\"file\",\"filename\":\"c\"}}", "further file" },
+        { "json:{", "" },
+        { "json:[]", "" },
+    };
+    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autoptr(GError) error = NULL;
+        bool guess = false;
+        bool allowed = bdrv_gate_local(NULL, "a", cases[i].filename, "raw", &guess, &error);
+
+        g_test_message("%s: %s", cases[i].filename, error ? error->message : "allowed");
+        g_assert_true(allowed == !cases[i].problem);
+        g_assert_true(allowed == !error);
+        g_assert_true(allowed || strstr(error->message, cases[i].problem));
+    }
 }
 
 static void test_gate_not_asked(void)
@@ -277,7 +332,8 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     stand_register();
     g_test_add_func("/backing/a relative name starts at the image's directory", test_full_name);
-    g_test_add_func("/backing/the local gate takes plain names only", test_gates);
+    g_test_add_func("/backing/the local gate takes plain names", test_gates);
+    g_test_add_func("/backing/the local gate takes json: that says no more than a name", test_local_names);
     g_test_add_func("/backing/a chain is opened as the images name it", test_chain);
     g_test_add_func("/backing/options replace what the image names", test_overridden);
     g_test_add_func("/backing/the gate decides on names and on guessing", test_gate);
