@@ -432,6 +432,10 @@ static void append_tree(GString *out, const TreeNode *node, bool pretty, unsigne
 
     if (node->leaf) {
         bdrv_option_json_value(out, node->leaf);
+        if (pretty && (node->leaf->type == BDRV_OPTION_LIST || node->leaf->type == BDRV_OPTION_DICT)) {
+            g_autofree char *margin = g_strdup_printf("\n%*s", (int)level * 4, ""); /* between the two brackets */
+            g_string_insert(out, (gssize)out->len - 1, margin);
+        }
         return;
     }
     list = node->children && level > 0 && is_list(node);
