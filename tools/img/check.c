@@ -143,29 +143,20 @@ static int check(BlockBackend *blk, const char *filename, ImgOutput output, Bdrv
 int img_check(int argc, char **argv)
 {
     static const struct option long_options[] = {
-        { "help", no_argument, NULL, 'h' },
-        { "format", required_argument, NULL, 'f' },
         { "repair", required_argument, NULL, 'r' },
-        { "output", required_argument, NULL, IMG_OPTION_OUTPUT },
-        { "object", required_argument, NULL, IMG_OPTION_OBJECT },
-        { "image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS },
-        { "force-share", no_argument, NULL, 'U' },
+        IMG_LOOK_LONG_OPTIONS,
         { NULL, 0, NULL, 0 },
     };
     g_autoptr(BdrvGraph) graph = NULL;
-    ToolImage image = { .flags = BDRV_O_CHECK };
-    ImgOutput output = IMG_OUTPUT_HUMAN;
+    ImgLook look = { .image = { .flags = BDRV_O_CHECK } };
     BdrvCheckFix fix = BDRV_FIX_NONE;
     BlockBackend *blk;
     bool quiet = false;
     int option, status;
 
-    while ((option = getopt_long(argc, argv, ":hf:r:T:qU", long_options, NULL)) != -1) {
+    while ((option = getopt_long(argc, argv, ":r:T:q" IMG_LOOK_LETTERS, long_options, NULL)) != -1) {
         switch (option) {
-        case 'h': img_print_help(stdout); return 0;
-        case 'f': image.format = optarg; break;
         case 'q': quiet = true; break;
-        case 'U': image.flags |= BDRV_O_FORCE_SHARE; break;
         case 'r':
             if (strcmp(optarg, "leaks") == 0) {
                 fix = BDRV_FIX_LEAKS;
@@ -176,34 +167,30 @@ int img_check(int argc, char **argv)
             }
             break;
         case 'T':
-            if (!tool_cache_mode(optarg, &image.flags)) {
+            if (!tool_cache_mode(optarg, &look.image.flags)) {
                 tool_error("Invalid source cache option: %s", optarg);
                 return 1;
             }
             break;
-        case IMG_OPTION_OBJECT: return img_not_built("--object");
-        case IMG_OPTION_IMAGE_OPTS: image.image_opts = true; break;
-        case IMG_OPTION_OUTPUT:
-            if (!img_parse_output(optarg, &output)) {
-                return 1;
+        default:
+            status = img_look_option(&look, option, argv);
+            if (status >= 0) {
+                return status;
             }
-            break;
-        default: return img_bad_option(option, argv);
         }
     }
-    if (optind != argc - 1) {
-        return img_usage_error("Expecting one image file name");
+    if (!img_look_filename(&look, argc, argv)) {
+        return 1;
     }
     if (fix != BDRV_FIX_NONE) {
-        image.flags |= BDRV_O_RDWR;
+        look.image.flags |= BDRV_O_RDWR;
     }
-    image.filename = argv[optind];
     graph = tool_graph();
-    blk = img_open(graph, &image);
+    blk = img_open(graph, &look.image);
     if (!blk) {
         return EXIT_NOT_CHECKED;
     }
-    status = check(blk, image.filename, output, fix, quiet);
-    img_close(blk, image.filename);
+    status = check(blk, look.image.filename, look.output, fix, quiet);
+    img_close(blk, look.image.filename);
     return status;
 }

@@ -31,7 +31,7 @@ int img_not_built(const char *what)
     return 1;
 }
 
-bool img_parse_output(const char *text, ImgOutput *output)
+static bool parse_output(const char *text, ImgOutput *output)
 {
     if (strcmp(text, "human") == 0) {
         *output = IMG_OUTPUT_HUMAN;
@@ -41,6 +41,29 @@ bool img_parse_output(const char *text, ImgOutput *output)
         tool_error("--output must be used with human or json as argument.");
         return false;
     }
+    return true;
+}
+
+int img_look_option(ImgLook *look, int option, char **argv)
+{
+    switch (option) {
+    case 'h': img_print_help(stdout); return 0;
+    case 'f': look->image.format = optarg; return -1;
+    case 'U': look->image.flags |= BDRV_O_FORCE_SHARE; return -1;
+    case IMG_OPTION_OBJECT: return img_not_built("--object");
+    case IMG_OPTION_IMAGE_OPTS: look->image.image_opts = true; return -1;
+    case IMG_OPTION_OUTPUT: return parse_output(optarg, &look->output) ? -1 : 1;
+    default: return img_bad_option(option, argv);
+    }
+}
+
+bool img_look_filename(ImgLook *look, int argc, char **argv)
+{
+    if (optind != argc - 1) {
+        img_usage_error("Expecting one image file name");
+        return false;
+    }
+    look->image.filename = argv[optind];
     return true;
 }
 

@@ -54,7 +54,21 @@ typedef enum ImgOutput {
     IMG_OUTPUT_HUMAN,
     IMG_OUTPUT_JSON,
 } ImgOutput;
-bool img_parse_output(const char *text, ImgOutput *output);
+
+/* What the subcommands that only look at one image have in common. */
+typedef struct ImgLook {
+    ToolImage image;
+    ImgOutput output;
+} ImgLook;
+#define IMG_LOOK_LETTERS "hf:U"
+#define IMG_LOOK_LONG_OPTIONS \
+    { "help", no_argument, NULL, 'h' }, { "format", required_argument, NULL, 'f' }, \
+    { "output", required_argument, NULL, IMG_OPTION_OUTPUT }, { "object", required_argument, NULL, IMG_OPTION_OBJECT }, \
+    { "image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS }, { "force-share", no_argument, NULL, 'U' }
+/** img_look_option() - take one of them; -1: go on; else the exit code: help, or an error with its message */
+int img_look_option(ImgLook *look, int option, char **argv);
+/** img_look_filename() - the one argument left is the image's name; false with a message */
+bool img_look_filename(ImgLook *look, int argc, char **argv);
 
 /** img_parse_size() - a size argument; the two-line message on error */
 bool img_parse_size(const char *text, const char *what, int64_t *bytes);

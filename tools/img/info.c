@@ -121,14 +121,14 @@ static BdrvOptions *layer_object(const Layer *layer)
     if (of->allocated_size >= 0) {
         bdrv_options_set_int(object, "actual-size", of->allocated_size);
     }
-    if (of->encrypted) {
-        bdrv_options_set_bool(object, "encrypted", true);
-    }
     if (layer->specific) {
         bdrv_options_merge(object, "format-specific", layer->specific);
     }
     if (of->full_backing_filename) {
         bdrv_options_set_string(object, "full-backing-filename", of->full_backing_filename);
+    }
+    if (of->encrypted) {
+        bdrv_options_set_bool(object, "encrypted", true);
     }
     if (of->backing_filename) {
         bdrv_options_set_string(object, "backing-filename", of->backing_filename);
@@ -193,6 +193,20 @@ static char *identity(const char *filename)
     return name;
 }
 
+/* The name comes from an image, so what holds for opening a chain holds here. */
+static bool may_be_named(const char *parent, const char *filename, const char *format)
+{
+    GError *error = NULL;
+    bool guess = false;
+
+    if (bdrv_gate_local(NULL, parent, filename, format, &guess, &error)) {
+        return true;
+    }
+    tool_error("Could not open '%s': %s", filename, error->message);
+    g_error_free(error);
+    return false;
+}
+
 /*
  * Each image of the chain is opened by itself, so that a chain that names itself is found out. What
  * is wrong in a chain should be known before half of it is printed: @print only if all is well.
@@ -222,12 +236,17 @@ static int walk_images(BdrvGraph *graph, const ToolImage *first, bool chain, Img
         if (print) {
             print_layer(&layer, depth, chain, output);
         }
-        g_free(next);
-        g_free(next_format);
-        next = g_strdup(layer.of.full_backing_filename);
-        next_format = g_strdup(layer.of.backing_format);
+        char *below = g_strdup(layer.of.full_backing_filename), *below_format = g_strdup(layer.of.backing_format);
         free_layer(&layer);
         img_close(blk, image->filename);
+        bool refused = chain && below && !may_be_named(image->filename, below, below_format);
+        g_free(next); /* the name of this image */
+        g_free(next_format);
+        next = below;
+        next_format = below_format;
+        if (refused) {
+            return 1;
+        }
         if (!chain || !next) {
             break;
         }
@@ -251,41 +270,28 @@ static int print_images(BdrvGraph *graph, const ToolImage *first, bool chain, Im
 int img_info(int argc, char **argv)
 {
     static const struct option long_options[] = {
-        { "help", no_argument, NULL, 'h' },
-        { "format", required_argument, NULL, 'f' },
-        { "output", required_argument, NULL, IMG_OPTION_OUTPUT },
         { "backing-chain", no_argument, NULL, IMG_OPTION_BACKING_CHAIN },
-        { "object", required_argument, NULL, IMG_OPTION_OBJECT },
-        { "image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS },
-        { "force-share", no_argument, NULL, 'U' },
+        IMG_LOOK_LONG_OPTIONS,
         { NULL, 0, NULL, 0 },
     };
     g_autoptr(BdrvGraph) graph = NULL;
-    ToolImage image = { .flags = BDRV_O_NO_BACKING | BDRV_O_NO_IO };
-    ImgOutput output = IMG_OUTPUT_HUMAN;
+    ImgLook look = { .image = { .flags = BDRV_O_NO_BACKING | BDRV_O_NO_IO } };
     bool chain = false;
-    int option;
+    int option, status;
 
-    while ((option = getopt_long(argc, argv, ":hf:U", long_options, NULL)) != -1) {
+    while ((option = getopt_long(argc, argv, ":" IMG_LOOK_LETTERS, long_options, NULL)) != -1) {
         switch (option) {
-        case 'h': img_print_help(stdout); return 0;
-        case 'f': image.format = optarg; break;
-        case 'U': image.flags |= BDRV_O_FORCE_SHARE; break;
         case IMG_OPTION_BACKING_CHAIN: chain = true; break;
-        case IMG_OPTION_OBJECT: return img_not_built("--object");
-        case IMG_OPTION_IMAGE_OPTS: image.image_opts = true; break;
-        case IMG_OPTION_OUTPUT:
-            if (!img_parse_output(optarg, &output)) {
-                return 1;
+        default:
+            status = img_look_option(&look, option, argv);
+            if (status >= 0) {
+                return status;
             }
-            break;
-        default: return img_bad_option(option, argv);
         }
     }
-    if (optind != argc - 1) {
-        return img_usage_error("Expecting one image file name");
+    if (!img_look_filename(&look, argc, argv)) {
+        return 1;
     }
-    image.filename = argv[optind];
     graph = tool_graph();
-    return print_images(graph, &image, chain, output);
+    return print_images(graph, &look.image, chain, look.output);
 }

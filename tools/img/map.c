@@ -40,7 +40,7 @@ static void print_json(const MapEntry *entry, bool first)
     printf("%s{ \"start\": %" PRId64 ", \"length\": %" PRId64
            ", \"depth\": %u, \"present\": %s, \"zero\": %s, \"data\": %s",
            first ? "[" : ",\n", entry->start, extent->bytes, extent->depth, json_bool(extent->present),
-           json_bool(extent->kind != EXTENT_DATA), json_bool(extent->kind == EXTENT_DATA));
+           json_bool(extent->kind != EXTENT_DATA && extent->bytes), json_bool(extent->kind == EXTENT_DATA));
     if (extent->host_offset >= 0) {
         printf(", \"offset\": %" PRId64, extent->host_offset);
     }
@@ -103,12 +103,13 @@ static int map(BlockBackend *blk, int64_t start, int64_t length, ImgOutput outpu
         }
         offset += extent.bytes;
     }
-    if (entry.start >= 0) {
-        printed = print_entry(&entry, output, first);
+    if (entry.start < 0) { /* nothing to look at: one entry without length */
+        entry = (MapEntry){ .start = start, .extent = { .kind = EXTENT_BACKING, .host_offset = -1 } };
     }
+    printed = print_entry(&entry, output, first);
     g_free(entry.filename);
     if (output == IMG_OUTPUT_JSON) {
-        puts(entry.start >= 0 ? "]" : "[]");
+        puts("]");
     }
     return printed ? 0 : 1;
 }
@@ -116,28 +117,19 @@ static int map(BlockBackend *blk, int64_t start, int64_t length, ImgOutput outpu
 int img_map(int argc, char **argv)
 {
     static const struct option long_options[] = {
-        { "help", no_argument, NULL, 'h' },
-        { "format", required_argument, NULL, 'f' },
-        { "output", required_argument, NULL, IMG_OPTION_OUTPUT },
-        { "object", required_argument, NULL, IMG_OPTION_OBJECT },
-        { "image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS },
-        { "force-share", no_argument, NULL, 'U' },
+        IMG_LOOK_LONG_OPTIONS,
         { "start-offset", required_argument, NULL, 's' },
         { "max-length", required_argument, NULL, 'l' },
         { NULL, 0, NULL, 0 },
     };
     g_autoptr(BdrvGraph) graph = NULL;
-    ToolImage image = { 0 };
-    ImgOutput output = IMG_OUTPUT_HUMAN;
+    ImgLook look = { 0 };
     int64_t start = 0, length = INT64_MAX;
     BlockBackend *blk;
     int option, status;
 
-    while ((option = getopt_long(argc, argv, ":f:s:l:hU", long_options, NULL)) != -1) {
+    while ((option = getopt_long(argc, argv, ":s:l:" IMG_LOOK_LETTERS, long_options, NULL)) != -1) {
         switch (option) {
-        case 'h': img_print_help(stdout); return 0;
-        case 'f': image.format = optarg; break;
-        case 'U': image.flags |= BDRV_O_FORCE_SHARE; break;
         case 's':
             if (!img_parse_size(optarg, "start offset", &start)) {
                 return 1;
@@ -148,26 +140,22 @@ int img_map(int argc, char **argv)
                 return 1;
             }
             break;
-        case IMG_OPTION_OBJECT: return img_not_built("--object");
-        case IMG_OPTION_IMAGE_OPTS: image.image_opts = true; break;
-        case IMG_OPTION_OUTPUT:
-            if (!img_parse_output(optarg, &output)) {
-                return 1;
+        default:
+            status = img_look_option(&look, option, argv);
+            if (status >= 0) {
+                return status;
             }
-            break;
-        default: return img_bad_option(option, argv);
         }
     }
-    if (optind != argc - 1) {
-        return img_usage_error("Expecting one image file name");
+    if (!img_look_filename(&look, argc, argv)) {
+        return 1;
     }
-    image.filename = argv[optind];
     graph = tool_graph();
-    blk = img_open(graph, &image);
+    blk = img_open(graph, &look.image);
     if (!blk) {
         return 1;
     }
-    status = map(blk, start, length, output);
-    img_close(blk, image.filename);
+    status = map(blk, start, length, look.output);
+    img_close(blk, look.image.filename);
     return status;
 }
