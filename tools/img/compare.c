@@ -163,7 +163,6 @@ static int compare(const Comparison *comparison)
         status = check_rest(comparison, a->length > b->length ? a : b, common);
     }
     if (status == IDENTICAL && !comparison->quiet) {
-        img_progress_complete();
         printf("Images are identical.\n");
     }
     return status;
@@ -189,7 +188,7 @@ static int open_and_compare(Comparison *comparison, ToolImage *images)
             goto out;
         }
     }
-    img_progress_start(comparison->progress);
+    img_progress_start(comparison->progress, 2);
     status = compare(comparison);
     img_progress_end();
 out:

@@ -122,7 +122,7 @@ static int convert_images(Convert *convert)
     transfer->base_depth = -1;
     if (open_sources(convert, graph) && (convert->skip_create || make_target(convert, graph)) &&
         open_target(convert, graph)) {
-        img_progress_start(convert->progress && !transfer->quiet);
+        img_progress_start(convert->progress && !transfer->quiet, 1);
         status = img_transfer(transfer) < 0 ? 1 : 0;
         if (status == 0) {
             img_progress_complete();

@@ -97,11 +97,12 @@ char *img_json_text(const BdrvOptions *object);
 
 /* ---- progress (progress.c) ---- */
 
-/** img_progress_start() - print progress if @wanted (-p); SIGUSR1 prints it in any case */
-void img_progress_start(bool wanted);
+/** img_progress_start() - print progress if @wanted (-p), every @step per cent; SIGUSR1 prints it in any case */
+void img_progress_start(bool wanted, double step);
 void img_progress_update(int64_t done, int64_t total);
 void img_progress_complete(void); /* all is done: 100% */
 void img_progress_end(void);      /* in any case */
+bool img_progress_wanted(void);
 
 /* ---- moving data (transfer.c) ---- */
 

@@ -6,7 +6,7 @@
 
 static struct {
     bool wanted, active;
-    double shown;
+    double shown, step;
     volatile sig_atomic_t asked;
 } progress;
 
@@ -22,12 +22,13 @@ static void print(double percent)
     progress.shown = percent;
 }
 
-void img_progress_start(bool wanted)
+void img_progress_start(bool wanted, double step)
 {
     struct sigaction action = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
 
     sigaction(SIGUSR1, &action, NULL);
     progress.wanted = wanted;
+    progress.step = step;
     progress.active = true;
     if (wanted) {
         print(0);
@@ -38,7 +39,7 @@ void img_progress_update(int64_t done, int64_t total)
 {
     double percent = total > 0 ? 100.0 * done / total : 100;
 
-    if (progress.asked || (progress.wanted && percent - progress.shown >= 1)) {
+    if (progress.asked || (progress.wanted && (percent - progress.shown >= progress.step || done == total))) {
         progress.asked = 0;
         print(percent);
     }
@@ -57,4 +58,9 @@ void img_progress_end(void)
         putchar('\n');
     }
     progress.active = false;
+}
+
+bool img_progress_wanted(void)
+{
+    return progress.wanted && progress.active;
 }

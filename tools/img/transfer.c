@@ -40,7 +40,7 @@ struct Copier {
     int64_t cursor;
     uint64_t next_number; /* cursor_lock */
     uint64_t turn;        /* number of the chunk to be written next */
-    int64_t done;
+    int64_t done, total;  /* bytes that count as work: what is read and written */
     int64_t data_started_ns, data_bytes; /* rate limit */
     int64_t zero_alignment;
     Worker *workers;
@@ -85,6 +85,12 @@ static ChunkKind classify(const ImgTransfer *transfer, const BlockExtent *extent
     return extent->kind == EXTENT_DATA ? CHUNK_DATA : CHUNK_ZERO;
 }
 
+/* Whether a chunk goes through a buffer: zeroes do only with -S 0, which writes them out. */
+static bool is_work(const ImgTransfer *transfer, const Chunk *chunk)
+{
+    return chunk->kind == CHUNK_DATA || (chunk->kind == CHUNK_ZERO && !transfer->sparse_bytes);
+}
+
 /* The next chunk in order; false at the end or after an error. Under cursor_lock. */
 static bool coroutine_fn next_chunk(Copier *copier, Chunk *chunk)
 {
@@ -110,13 +116,30 @@ static bool coroutine_fn next_chunk(Copier *copier, Chunk *chunk)
             return false;
         }
         chunk->kind = classify(transfer, &extent, offset);
-        chunk->bytes = chunk->kind == CHUNK_DATA ? MIN(extent.bytes, CHUNK) : extent.bytes;
+        chunk->bytes = extent.bytes;
     } else {
         chunk->bytes = transfer->length - offset;
+    }
+    if (is_work(transfer, chunk)) {
+        chunk->bytes = MIN(chunk->bytes, CHUNK);
     }
     copier->cursor += chunk->bytes;
     copier->next_number++;
     return true;
+}
+
+/* What there will be to do, for the progress: go through all chunks once without copying. */
+static void coroutine_fn measure(void *opaque)
+{
+    Copier *copier = opaque;
+    Chunk chunk;
+
+    while (next_chunk(copier, &chunk)) {
+        copier->total += is_work(copier->transfer, &chunk) ? chunk.bytes : 0;
+    }
+    copier->cursor = 0;
+    copier->next_number = 0;
+    copier->running--;
 }
 
 /* With --salvage what cannot be read becomes zeroes, sector by sector, with a warning. */
@@ -222,15 +245,8 @@ static int coroutine_fn write_chunk(Copier *copier, Worker *worker, const Chunk 
         return 0;
     }
     if (!copier->transfer->sparse_bytes) { /* -S 0: fully allocated */
-        memset(worker->buffer, 0, CHUNK);
-        for (int64_t at = 0; at < chunk->bytes; at += CHUNK) {
-            int ret = blk_co_pwrite(copier->transfer->target, chunk->offset + at, MIN(CHUNK, chunk->bytes - at),
-                                    worker->buffer, 0);
-            if (ret < 0) {
-                return ret;
-            }
-        }
-        return 0;
+        memset(worker->buffer, 0, chunk->bytes);
+        return blk_co_pwrite(copier->transfer->target, chunk->offset, chunk->bytes, worker->buffer, 0);
     }
     return write_zero(copier, chunk->offset, chunk->bytes);
 }
@@ -294,9 +310,9 @@ static void coroutine_fn copy_chunk(Copier *copier, Worker *worker, const Chunk 
         report(copier, transfer->target, offloaded ? "copying" : "writing", chunk->offset, ret);
     }
     copier->turn++;
-    if (copier->ret == 0) {
+    if (copier->ret == 0 && is_work(transfer, chunk)) {
         copier->done += chunk->bytes;
-        img_progress_update(copier->done, transfer->length);
+        img_progress_update(copier->done, copier->total);
     }
 }
 
@@ -332,6 +348,20 @@ static int64_t zero_unit(BlockBackend *target)
     return unit;
 }
 
+static void start(Copier *copier, Coroutine *co)
+{
+    copier->running++;
+    co_enter(co);
+}
+
+/* Until all that was started has ended. */
+static void run(Copier *copier, AioContext *ctx)
+{
+    while (copier->running > 0) {
+        aio_context_run(ctx, true);
+    }
+}
+
 int img_transfer(ImgTransfer *transfer)
 {
     Copier copier = { .transfer = transfer };
@@ -341,6 +371,12 @@ int img_transfer(ImgTransfer *transfer)
     copier.data_started_ns = aio_clock_ns(ctx);
     copier.workers = g_new0(Worker, transfer->coroutines);
     co_mutex_init(&copier.cursor_lock);
+    copier.total = transfer->length;
+    if (img_progress_wanted()) {
+        copier.total = 0;
+        start(&copier, co_new(measure, &copier));
+        run(&copier, ctx);
+    }
     for (unsigned i = 0; i < transfer->coroutines; i++) {
         Worker *worker = &copier.workers[i];
 
@@ -354,12 +390,9 @@ int img_transfer(ImgTransfer *transfer)
         worker->coroutine = co_new(run_worker, worker);
     }
     for (unsigned i = 0; i < transfer->coroutines && copier.workers[i].coroutine; i++) {
-        copier.running++;
-        co_enter(copier.workers[i].coroutine);
+        start(&copier, copier.workers[i].coroutine);
     }
-    while (copier.running > 0) {
-        aio_context_run(ctx, true);
-    }
+    run(&copier, ctx);
     for (unsigned i = 0; i < transfer->coroutines; i++) {
         bdrv_vfree(copier.workers[i].buffer);
     }
