@@ -3,6 +3,7 @@
 
 import os
 import random
+import re
 import subprocess
 
 import pytest
@@ -49,6 +50,14 @@ CREATE = [
     ["-u", "-f", "qcow2", "-b", "nope", "-F", "qcow2", "x", "1M"],
     ["-f", "qcow2", "-o", "backing_file=base.qcow2,backing_fmt=qcow2", "x"],
     ["-f", "raw", "-b", "base.raw", "-F", "raw", "x", "1M"],
+    ["-f", "qcow2", "-b", 'json:{"driver":"raw","file":{"driver":"file","filename":"base.raw"}}', "-F", "raw", "x"],
+    ["-f", "qcow2", "-b", "file:base.raw", "-F", "raw", "x"],
+    ["-f", "qcow2", "-F", "qcow2", "x", "1M"],
+    ["-f", "qcow2", "-F", "qcow2", "x"],
+    ["-f", "qcow2", "-o", "nocow=on", "x", "1M"],
+    ["-f", "file", "x", "1M"],
+    ["-f", "file", "-o", "nocow=off", "x", "1M"],
+    ["-f", "qcow2", "json:{}", "1M"],
     ["-o", "help"],
     ["-f", "qcow2", "-o", "help"],
     ["-f", "raw", "-o", "help", "x"],
@@ -182,6 +191,23 @@ def test_convert(twin, options):
         os.unlink(twin.theirs / "x")
 
 
+def test_progress_is_printed_alike(twin):
+    """Byte for byte, where both find the same extents: clusters of the default size."""
+    populate(twin)
+    twin.make("-f", "qcow2", "full.qcow2", "8M")
+    twin.prepare("full.qcow2", "write -P 1 0 8M")
+    twin.make("-f", "qcow2", "small.qcow2", "3M")
+    twin.make("-f", "qcow2", "none.qcow2", "0")
+    run(["qemu-img", "convert", "-c", "-O", "qcow2", "full.qcow2", "tight.qcow2"], twin.theirs).check_returncode()
+    twin.copy()
+    images = ["base.qcow2", "over.qcow2", "packed.qcow2", "full.qcow2", "tight.qcow2", "small.qcow2", "none.qcow2"]
+    commands = [["convert", "-p", *options, "-O", "raw", image, "x"] for image in images for options in ([], ["-S", "0"])]
+    commands += [["compare", "-p", image, other] for image in images for other in images]
+    for command in commands:
+        ours, theirs = twin.both("img", *command)
+        assert (ours.returncode, ours.stdout) == (theirs.returncode, theirs.stdout), command
+
+
 def test_convert_joins_several_inputs(twin):
     populate(twin)
     twin.same("img", "convert", "-O", "qcow2", "over.qcow2", "disk.raw", "top.qcow2", "x")
@@ -255,6 +281,63 @@ def test_dd(twin, operands, fmt):
     twin.same("img", "dd", "-O", fmt, *operands, "if=top.qcow2", "of=x")
     twin.same_content("x", fmt)
     twin.same("img", "info", "--output=json", "x", json_output=True, ignore=["actual-size"])
+
+
+def exact_info(twin, *arguments):
+    """The very text, but for the space that an image takes."""
+    ours, theirs = twin.both("img", "info", *arguments)
+    assert ours.returncode == theirs.returncode == 0, ours.stderr
+    size = re.compile(r'("actual-size": |disk size: ).*')
+    assert size.sub("", ours.stdout) == size.sub("", theirs.stdout)
+
+
+def test_info_prints_the_same_text_for_all_that_an_image_can_have(twin):
+    populate(twin)
+    twin.make("-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", "bitmaps.qcow2", "4M")
+    for arguments in (["b0"], ["-g", "4k", "b1"]):
+        run(["qemu-img", "bitmap", "--add", *arguments[:-1], "bitmaps.qcow2", arguments[-1]], twin.theirs).check_returncode()
+    run(["qemu-img", "bitmap", "--disable", "bitmaps.qcow2", "b1"], twin.theirs).check_returncode()
+    run(["qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=x", "-o",
+         "encrypt.format=aes,encrypt.key-secret=s", "-b", "base.qcow2", "-F", "qcow2", "aes.qcow2", "1M"], twin.theirs)
+    twin.copy()
+    for image in [*IMAGES, "bitmaps.qcow2", "aes.qcow2"]:
+        if (twin.theirs / image).exists():
+            for options in ([], ["--output=json"], ["--backing-chain"], ["--backing-chain", "--output=json"]):
+                exact_info(twin, *options, image)
+
+
+@pytest.mark.parametrize("arguments", [[], ["-s", "1M"], ["-s", "100M"], ["-l", "0"], ["-s", "4k", "-l", "1"]], ids=" ".join)
+def test_map_of_nothing_and_little(twin, arguments):
+    twin.make("-f", "qcow2", "x", "1M")
+    twin.write("empty", b"")
+    for image in ("x", "empty"):
+        twin.same("img", "map", *arguments, image)
+        twin.same("img", "map", "--output=json", *arguments, image)
+
+
+JSON_LOCAL = 'json:{"driver":"qcow2","file":{"driver":"file","filename":"base.qcow2"}}'
+
+
+def test_a_json_backing_name_of_local_files_works_as_a_plain_one(twin):
+    populate(twin)
+    run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", JSON_LOCAL, "-F", "qcow2", "x"], twin.theirs).check_returncode()
+    twin.prepare("x", "write -P 8 100k 200k")
+    for command in (["check", "x"], ["map", "--output=json", "x"], ["compare", "x", "base.qcow2"], ["convert", "x", "y"]):
+        twin.same("img", *command)
+    exact_info(twin, "--backing-chain", "x")
+    twin.same_content("y", "raw")
+
+
+@pytest.mark.parametrize("name", ['json:{"driver":"null-co"}', 'json:{"driver":"file","fd":0}', "null-co://",
+                                  'json:{"driver":"file","filename":"base.qcow2","locking":"off"}'])
+def test_an_image_does_not_decide_how_files_are_opened(twin, name):
+    populate(twin)
+    run(["qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b", name, "-F", "raw", "x", "1M"], twin.ours).check_returncode()
+    for command in (["check", "x"], ["map", "x"], ["convert", "x", "y"], ["info", "--backing-chain", "x"]):
+        result = run([OURS["img"], *command], twin.ours)
+        assert result.returncode == 1 and "may name only such files" in result.stderr, command
+        assert not result.stdout
+    assert run([OURS["img"], "info", "x"], twin.ours).returncode == 0
 
 
 RESIZE = [

@@ -31,7 +31,10 @@ static void print_option(const BdrvOptions *options, const BdrvOptionSpec *spec)
         }
     }
     if (value) {
-        printf(" %s=%s", spec->name, value);
+        g_auto(GStrv) parts = g_strsplit(value, ",", -1);
+        g_autofree char *quoted = g_strjoinv(",,", parts); /* as one would write it */
+
+        printf(" %s=%s", spec->name, quoted);
     }
 }
 
@@ -50,19 +53,19 @@ static void announce_creation(const char *format, const char *filename, const Bd
 {
     static const BdrvOptionSpec size = { "size", BDRV_OPTION_SIZE, "" };
     const BdrvOptionSpec *table = bdrv_driver_options(format, BDRV_TABLE_CREATE);
+    const BdrvOptionSpec *protocol = bdrv_driver_options("file", BDRV_TABLE_CREATE);
 
     printf("Formatting '%s', fmt=%s", filename, format);
     if (!table_has(table, "size")) {
         print_option(options, &size);
     }
-    for (const BdrvOptionSpec *spec = table; spec && spec->name; spec++) {
+    for (const BdrvOptionSpec *spec = table; table != protocol && spec && spec->name; spec++) {
         print_option(options, spec);
     }
-    if (strcmp(format, "raw") == 0) {
-        for (table = bdrv_driver_options("file", BDRV_TABLE_CREATE); table && table->name; table++) {
-            if (bdrv_options_has(options, table->name)) {
-                print_option(options, table);
-            }
+    for (const BdrvOptionSpec *spec = protocol; spec && spec->name; spec++) {
+        if (bdrv_options_has(options, spec->name) && (table == protocol || !table_has(table, spec->name)) &&
+            strcmp(spec->name, "size") != 0) {
+            print_option(options, spec);
         }
     }
     putchar('\n');
@@ -166,8 +169,9 @@ bool img_create_image(BdrvGraph *graph, const char *format, const char *filename
             tool_error("%s: Backing file specified without backing format", filename);
             return false;
         }
-    } else if (backing_format) {
-        tool_error("%s: Backing format cannot be used without backing file", filename);
+    }
+    if (g_str_has_prefix(filename, "json:")) {
+        tool_error("%s: an image is created by its plain name, not by json:", filename);
         return false;
     }
     if (size < 0) {
@@ -177,6 +181,10 @@ bool img_create_image(BdrvGraph *graph, const char *format, const char *filename
     bdrv_options_set_int(options, "size", size);
     if (announce) {
         announce_creation(format, filename, options);
+    }
+    if (backing_format && !backing) {
+        tool_error("%s: Backing format cannot be used without backing file", filename);
+        return false;
     }
     /* Disks are whole sectors. */
     if (size <= INT64_MAX - (SECTOR_BYTES - 1)) {
