@@ -306,6 +306,30 @@ def test_info_prints_the_same_text_for_all_that_an_image_can_have(twin):
                 exact_info(twin, *options, image)
 
 
+# Offset and value of 8 bytes: (refcount of a free cluster, of a used one, L2 entries: …)
+DAMAGE = {
+    "leak": [(0x20000 + 2 * 40, 1 << 48)], "refcount too high": [(0x20000 + 8, 0x0001000200010001)],
+    "refcount zero": [(0x20000 + 8, 0x0001000000010001)], "both": [(0x20000 + 8, 0x0001000000010001), (0x20000 + 2 * 40, 1 << 48)],
+    "L2 entry unaligned": [(0x40000, 1 << 63 | 0x50200)], "L2 entry past the end": [(0x40000 + 8 * 20, 1 << 63 | 1 << 28)],
+    "two owners": [(0x40000 + 8, 1 << 63 | 0x50000)], "L1 entry past the end": [(0x30000, 1 << 63 | 1 << 28)],
+    "L1 entry unaligned": [(0x30000, 1 << 63 | 0x40200)], "compressed": [(0x40000 + 8 * 30, 1 << 62 | 0x50064)], "dirty": [(72, 1)],
+    "corrupt": [(72, 2)],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_image_is_told_alike(twin, damage):
+    twin.make("-f", "qcow2", "x", "8M")
+    twin.prepare("x", "write -P 1 0 1M", "write -P 2 5M 300k", "write -z 3M 64k")
+    image = bytearray((twin.ours / "x").read_bytes())
+    for offset, value in DAMAGE[damage]:
+        image[offset:offset + 8] = value.to_bytes(8, "big")
+    twin.write("x", image)
+    for command in (["check"], ["check", "-q"], ["check", "--output=json"], ["map"], ["map", "--output=json"], ["compare", "x"]):
+        twin.same("img", *command, "x")
+    exact_info(twin, "x")
+
+
 @pytest.mark.parametrize("arguments", [[], ["-s", "1M"], ["-s", "100M"], ["-l", "0"], ["-s", "4k", "-l", "1"]], ids=" ".join)
 def test_map_of_nothing_and_little(twin, arguments):
     twin.make("-f", "qcow2", "x", "1M")

@@ -59,18 +59,19 @@ static void print_json(const BdrvCheckResult *result, const char *filename, cons
     g_autoptr(BdrvOptions) object = bdrv_options_new();
     g_autofree char *text = NULL;
 
+    /* The order is the one that qemu-img prints. */
     set_unless_zero(object, "image-end-offset", result->image_end_offset);
-    set_unless_zero(object, "total-clusters", result->total_clusters);
-    set_unless_zero(object, "fragmented-clusters", result->fragmented_clusters);
     set_unless_zero(object, "compressed-clusters", result->compressed_clusters);
+    set_unless_zero(object, "total-clusters", result->total_clusters);
     set_unless_zero(object, "corruptions", result->corruptions);
-    set_unless_zero(object, "leaks", result->leaks);
     set_unless_zero(object, "corruptions-fixed", result->corruptions_fixed);
-    set_unless_zero(object, "leaks-fixed", result->leaks_fixed);
     bdrv_options_set_int(object, "check-errors", result->check_errors);
+    set_unless_zero(object, "leaks", result->leaks);
+    set_unless_zero(object, "leaks-fixed", result->leaks_fixed);
     set_unless_zero(object, "allocated-clusters", result->allocated_clusters);
     bdrv_options_set_string(object, "filename", filename);
     bdrv_options_set_string(object, "format", format);
+    set_unless_zero(object, "fragmented-clusters", result->fragmented_clusters);
     text = img_json_text(object);
     printf("%s\n", text);
 }

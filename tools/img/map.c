@@ -39,7 +39,7 @@ static void print_json(const MapEntry *entry, bool first)
 
     printf("%s{ \"start\": %" PRId64 ", \"length\": %" PRId64
            ", \"depth\": %u, \"present\": %s, \"zero\": %s, \"data\": %s",
-           first ? "[" : ",\n", entry->start, extent->bytes, extent->depth, json_bool(extent->present),
+           first ? "" : ",\n", entry->start, extent->bytes, extent->depth, json_bool(extent->present),
            json_bool(extent->kind != EXTENT_DATA && extent->bytes), json_bool(extent->kind == EXTENT_DATA));
     if (extent->host_offset >= 0) {
         printf(", \"offset\": %" PRId64, extent->host_offset);
@@ -75,6 +75,8 @@ static int map(BlockBackend *blk, int64_t start, int64_t length, ImgOutput outpu
 
     if (output == IMG_OUTPUT_HUMAN) {
         printf("%-16s%-16s%-16s%s\n", "Offset", "Length", "Mapped to", "File");
+    } else {
+        putchar('[');
     }
     for (int64_t offset = start; offset < end;) {
         BlockExtent extent;
