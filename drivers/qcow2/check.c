@@ -96,7 +96,7 @@ static int coroutine_fn load_refcount_table(Qcow2Check *c)
     if (ret < 0) {
         qcow2_check_error(c, "ERROR: I/O error: refcount table at 0x%" PRIx64 ": %s", h->refcount_table_offset,
                           g_strerror(-ret));
-        c->rebuild = true; /* elsewhere */
+        c->rebuild = c->refcounts_unread = true; /* elsewhere */
         return 0;
     }
     c->refcount_table_entries = bytes / 8;

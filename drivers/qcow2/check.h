@@ -44,6 +44,7 @@ typedef struct Qcow2Check {
     bool rebuild;         /* damage that refcounts and COPIED flags in place cannot repair: */
     bool pointers_damaged;  /* of more than the refcount structures */
     bool refcounts_damaged; /* their structures: no count may be written in place */
+    bool refcounts_unread;  /* their table: nobody knows where the blocks are */
     bool incomplete;      /* a table could not be read: the counts are too low */
     bool bitmaps_damaged; /* the bitmaps cannot be kept */
     bool raise, lower;    /* there are refcounts to be raised, to be lowered */

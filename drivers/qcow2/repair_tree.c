@@ -333,6 +333,7 @@ int coroutine_fn qcow2_repair_tree(Qcow2Check *c, Qcow2Rewrite *rewrite, bool dr
         .dry = dry,
         .header = c->s->header,
         .copies = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, g_free),
+        .cursor = c->refcounts_unread ? c->end_clusters : 0, /* the old ones may be anywhere in the file */
         .max_allocated = c->file_clusters + MAX_EXTRA_CLUSTERS,
     };
     qcow2_check_refs_init(&r.refs, &c->s->geometry, c->refs.max_bytes);

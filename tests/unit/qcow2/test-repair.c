@@ -145,10 +145,26 @@ static void cut_here(void *opaque, BdrvSimDisk *disk, const BdrvSimRequest *requ
 typedef struct Crash {
     const Damage *damage;
     BdrvSimCut *cut;
+    unsigned unsafe; /* findings in the damaged image that make it lose data */
     bool opens; /* the damaged image can be read before it is repaired */
-    BdrvCheckFix fix;
     uint64_t states;
 } Crash;
+
+/* Missing COPIED flags and leaks are safe. */
+static void note_unsafe(void *opaque, bool is_corruption, const char *text)
+{
+    *(unsigned *)opaque += is_corruption && !g_str_has_prefix(text, "ERROR OFLAG_COPIED");
+}
+
+static unsigned count_unsafe(const char *name)
+{
+    unsigned count = 0;
+    BdrvCheckResult r = { .report = note_unsafe, .report_opaque = &count };
+    BlockBackend *blk = stand_must_open(name, NULL, BDRV_O_CHECK);
+    g_assert_true(blk_check(blk, &r, BDRV_FIX_NONE, NULL));
+    stand_close(blk);
+    return count;
+}
 
 static bool visit_state(void *opaque, const BdrvSimChoice *choices)
 {
@@ -156,6 +172,7 @@ static bool visit_state(void *opaque, const BdrvSimChoice *choices)
     g_autoptr(BdrvSimDisk) left = bdrv_simcut_disk(crash->cut, choices, "cut");
     g_assert_nonnull(left);
     crash->states++;
+    g_assert_cmpuint(count_unsafe("cut"), <=, crash->unsafe);
     if (crash->opens) {
         assert_data("cut", crash->damage);
     }
@@ -166,37 +183,56 @@ static bool visit_state(void *opaque, const BdrvSimChoice *choices)
     return true;
 }
 
-static void crash_inside(const Damage *damage, BdrvCheckFix fix)
+/* @failing: this read of the repair fails; 0: none. Returns: false if there are not so many. */
+static bool crash_inside(const Damage *damage, BdrvCheckFix fix, unsigned failing)
 {
-    Crash crash = { .damage = damage, .fix = fix };
+    Crash crash = { .damage = damage };
     g_autoptr(GPtrArray) cuts = g_ptr_array_new_with_free_func((GDestroyNotify)bdrv_simcut_unref);
     make("r", damage);
     BlockBackend *blk = stand_open("r", NULL, 0, NULL);
     crash.opens = blk != NULL;
+    crash.unsafe = count_unsafe("r");
     if (blk) {
         stand_close(blk);
     }
     g_autoptr(BdrvSimDisk) disk = bdrv_simdisk_find("r");
-    bdrv_simdisk_set_hook(disk, cut_here, cuts);
     BdrvCheckResult r = { 0 };
     blk = stand_must_open("r", NULL, BDRV_O_CHECK | BDRV_O_RDWR);
+    bdrv_simdisk_set_hook(disk, cut_here, cuts);
+    uint64_t before = bdrv_simdisk_count(disk, BDRV_SIM_READ);
+    if (failing) {
+        bdrv_simdisk_fail(disk, BDRV_SIM_READ, failing, 1, EIO);
+    }
     blk_check(blk, &r, fix, NULL); /* leaks alone may be refused */
+    bool failed = bdrv_simdisk_count(disk, BDRV_SIM_READ) - before >= failing;
+    bdrv_simdisk_fail_none(disk);
     stand_close(blk);
     bdrv_simdisk_set_hook(disk, NULL, NULL);
     for (unsigned i = 0; i < cuts->len; i++) {
         crash.cut = cuts->pdata[i];
         states_each(crash.cut, 4, visit_state, &crash);
     }
-    g_test_message("%s, %s: %u cuts, %" PRIu64 " states", damage->what, fix == FIX_ALL ? "all" : "leaks", cuts->len,
-                   crash.states);
+    g_test_message("%s, %s, read %u fails: %u cuts, %" PRIu64 " states", damage->what,
+                   fix == FIX_ALL ? "all" : "leaks", failing, cuts->len, crash.states);
     stand_forget("r");
+    return failed;
 }
 
 static void test_power_loss(void)
 {
     for (unsigned i = 0; i < G_N_ELEMENTS(damages); i++) {
-        crash_inside(&damages[i], FIX_ALL);
-        crash_inside(&damages[i], BDRV_FIX_LEAKS);
+        crash_inside(&damages[i], FIX_ALL, 0);
+        crash_inside(&damages[i], BDRV_FIX_LEAKS, 0);
+    }
+}
+
+/* What a read error hides is still there: it may not be written over. */
+static void test_power_loss_after_read_errors(void)
+{
+    static const unsigned chosen[] = { 0, 1, 3, 5 };
+    for (unsigned i = 0; i < G_N_ELEMENTS(chosen); i++) {
+        for (unsigned nth = 1; crash_inside(&damages[chosen[i]], FIX_ALL, nth); nth++) {
+        }
     }
 }
 
@@ -415,6 +451,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/qcow2/repair/each damage is repaired and other data is kept", test_repaired);
     g_test_add_func("/qcow2/repair/power loss leaves what can be repaired to the same data", test_power_loss);
+    g_test_add_func("/qcow2/repair/power loss after a read error is no worse", test_power_loss_after_read_errors);
     g_test_add_func("/qcow2/repair/nothing is written before the analysis is complete", test_analysis_first);
     g_test_add_func("/qcow2/repair/nothing is written if a table cannot be read", test_unread);
     g_test_add_func("/qcow2/repair/a failing write is told and can be tried again", test_failing_writes);
