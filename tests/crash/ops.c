@@ -226,7 +226,7 @@ const CrashOp crash_ops[] = {
     { "truncate", 2, for_truncate, expect_size, run_truncate, .alone = true },
     { "reopen", 1, anywhere, NULL, run_reopen, DURABLE_ALL, .alone = true, .closes = true },
     { "drop", 1, anywhere, NULL, run_drop, DURABLE_NEVER, .alone = true, .closes = true },
-    { "check", 1, anywhere, NULL, run_check, .alone = true },
+    { "check", 3, anywhere, NULL, run_check, .alone = true },
     { "repair", 1, anywhere, NULL, run_repair, .alone = true },
     { "create", 3, for_create, expect_create, run_create, DURABLE_ITSELF, old_or_empty, .alone = true },
 };
