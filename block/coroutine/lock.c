@@ -185,9 +185,7 @@ static coroutine_fn __attribute__((noinline)) void lock_contended(CoMutex *mutex
             break;
         }
         /* Only the first is woken without being granted, and it stays the first. */
-#ifndef CO_PLANT_LOST_WAKEUP
         self.woken = false;
-#endif
         if (acquire_or_mark(mutex)) {
             take_first(mutex);
             break;

@@ -37,13 +37,11 @@ void qcow2_inflight_free(Qcow2Inflight *inflight)
 
 static bool overlaps_locked(const Shard *shard, uint64_t begin, uint64_t end)
 {
-#ifndef QCOW2_PLANT_NO_INFLIGHT
     for (const Qcow2InflightRange *range = shard->ranges; range; range = range->next) {
         if (range->begin < end && begin < range->end) {
             return true;
         }
     }
-#endif
     return false;
 }
 

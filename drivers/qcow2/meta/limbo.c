@@ -130,11 +130,7 @@ void qcow2_drop_clusters(BlockDriverState *bs, uint64_t host_offset, uint64_t co
 
 static bool is_due_locked(Qcow2Meta *meta, const Qcow2Limbo *limbo)
 {
-#ifdef QCOW2_PLANT_SKIP_LIMBO
-    return true;
-#else
     return limbo->commit <= meta->durable_commit && atomic_load(&meta->epoch) >= limbo->epoch + 2;
-#endif
 }
 
 /* One reference less. Returns false if the slice cannot be had now; *@bad if there was none to take. */
