@@ -142,10 +142,14 @@ static void cut_here(void *opaque, BdrvSimDisk *disk, const BdrvSimRequest *requ
     }
 }
 
+/* The search in tests/crash takes them all. */
+#define STATES_OF_A_CUT 8
+
 typedef struct Crash {
     const Damage *damage;
     BdrvSimCut *cut;
     unsigned unsafe; /* findings in the damaged image that make it lose data */
+    unsigned here;   /* states of this cut so far */
     bool opens; /* the damaged image can be read before it is repaired */
     uint64_t states;
 } Crash;
@@ -180,7 +184,7 @@ static bool visit_state(void *opaque, const BdrvSimChoice *choices)
     g_assert_cmpint(r.corruptions + r.leaks + r.check_errors, ==, 0);
     assert_clean("cut");
     assert_data("cut", crash->damage);
-    return true;
+    return ++crash->here < STATES_OF_A_CUT;
 }
 
 /* @failing: this read of the repair fails; 0: none. Returns: false if there are not so many. */
@@ -210,6 +214,7 @@ static bool crash_inside(const Damage *damage, BdrvCheckFix fix, unsigned failin
     bdrv_simdisk_set_hook(disk, NULL, NULL);
     for (unsigned i = 0; i < cuts->len; i++) {
         crash.cut = cuts->pdata[i];
+        crash.here = 0;
         states_each(crash.cut, 4, visit_state, &crash);
     }
     g_test_message("%s, %s, read %u fails: %u cuts, %" PRIu64 " states", damage->what,
@@ -229,9 +234,11 @@ static void test_power_loss(void)
 /* What a read error hides is still there: it may not be written over. */
 static void test_power_loss_after_read_errors(void)
 {
-    static const unsigned chosen[] = { 0, 1, 3, 5 };
+    static const unsigned chosen[] = { 1, 5 };
     for (unsigned i = 0; i < G_N_ELEMENTS(chosen); i++) {
-        for (unsigned nth = 1; crash_inside(&damages[chosen[i]], FIX_ALL, nth); nth++) {
+        /* The first reads are those of the analysis. */
+        for (unsigned nth = 1; nth <= 8; nth++) {
+            g_assert_true(crash_inside(&damages[chosen[i]], FIX_ALL, nth));
         }
     }
 }
