@@ -230,7 +230,7 @@ static void test_copy_source(void)
     bdrv_simdisk_poke(s.test, 5, "x", 1);
     g_assert_cmpint(blk_copy_range(s.blk, 0, to, 0, 512, 0), ==, -EIO);
     g_assert_true(blk_close(to, NULL));
-    stand_close(&s, 0);
+    stand_close(&s, EIO);
 }
 
 int main(int argc, char **argv)
