@@ -76,24 +76,46 @@ static int coroutine_fn read_block(BlockDriverState *bs, int64_t offset, uint8_t
     return bdrv_read_node(bs, offset, bytes, &iov, 0, 0);
 }
 
+static void coroutine_fn edge_events(BlockDriverState *bs, const BdrvPadded *padded, BdrvDebugEvent head,
+                                     BdrvDebugEvent tail)
+{
+    if (padded->head) {
+        bdrv_event(bs, head);
+    }
+    if (padded->tail) {
+        bdrv_event(bs, tail);
+    }
+}
+
+/* Both edges in one read: they are in one block, or in two neighbouring ones. */
+static int coroutine_fn read_both_edges(BlockDriverState *bs, BdrvPadded *padded)
+{
+    int ret;
+
+    edge_events(bs, padded, BDRV_EVENT_PWRITEV_RMW_HEAD, BDRV_EVENT_PWRITEV_RMW_TAIL);
+    ret = read_block(bs, padded->offset, padded->buf, padded->bytes);
+    if (ret >= 0) {
+        edge_events(bs, padded, BDRV_EVENT_PWRITEV_RMW_AFTER_HEAD, BDRV_EVENT_PWRITEV_RMW_AFTER_TAIL);
+    }
+    return ret;
+}
+
 /* Fill the padding with what is stored now; the blocks in between are not read. */
 int coroutine_fn bdrv_pad_read_edges(BlockDriverState *bs, BdrvPadded *padded)
 {
     int64_t align = bdrv_alignment(bs);
-    int ret;
+    int ret = 0;
 
-    if (padded->head || padded->bytes == align) {
+    if (padded->bytes == align || (padded->head && padded->tail && padded->bytes == 2 * align)) {
+        return read_both_edges(bs, padded);
+    }
+    if (padded->head) {
         bdrv_event(bs, BDRV_EVENT_PWRITEV_RMW_HEAD);
-        /* Two neighbouring blocks that both need reading are one read. */
-        int64_t bytes = padded->tail && padded->bytes == 2 * align ? 2 * align : align;
-        ret = read_block(bs, padded->offset, padded->buf, bytes);
+        ret = read_block(bs, padded->offset, padded->buf, align);
         if (ret < 0) {
             return ret;
         }
         bdrv_event(bs, BDRV_EVENT_PWRITEV_RMW_AFTER_HEAD);
-        if (bytes == 2 * align || padded->bytes == align) {
-            return 0;
-        }
     }
     if (padded->tail) {
         bdrv_event(bs, BDRV_EVENT_PWRITEV_RMW_TAIL);

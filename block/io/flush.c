@@ -56,17 +56,19 @@ static int coroutine_fn flush_now(BlockDriverState *bs)
     const BlockDriver *drv = bs->drv;
     int ret = 0;
 
-    event_to_file(bs, BDRV_EVENT_FLUSH_TO_OS);
     if (drv->bdrv_co_flush_to_os) {
         ret = drv->bdrv_co_flush_to_os(bs);
         if (ret < 0) {
             return ret;
         }
     }
-    if (!drv->bdrv_co_flush_to_disk || (bs->open_flags & BDRV_O_NO_FLUSH)) {
+    if (bs->open_flags & BDRV_O_NO_FLUSH) {
         return flush_children(bs); /* they have inherited no-flush */
     }
     event_to_file(bs, BDRV_EVENT_FLUSH_TO_DISK);
+    if (!drv->bdrv_co_flush_to_disk) {
+        return flush_children(bs);
+    }
     ret = drv->bdrv_co_flush_to_disk(bs);
     return ret < 0 ? ret : 0;
 }
@@ -114,9 +116,11 @@ int coroutine_fn bdrv_flush_node(BlockDriverState *bs)
 {
     BdrvIoState *io = bdrv_io(bs);
     struct BdrvFlushRound round = { 0 };
-    uint64_t generation = atomic_load(&io->write_gen);
+    uint64_t generation;
     int ret = 0;
 
+    event_to_file(bs, BDRV_EVENT_FLUSH_TO_OS); /* also if there is nothing to flush */
+    generation = atomic_load(&io->write_gen);
     if (generation == atomic_load(&io->flushed_gen) || (bs->read_only && generation == BDRV_FIRST_GEN)) {
         return 0;
     }

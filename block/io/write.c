@@ -42,6 +42,7 @@ static int coroutine_fn write_padded(BlockDriverState *bs, int64_t offset, int64
     }
     ret = bdrv_pad_read_edges(bs, &padded);
     if (ret >= 0) {
+        bdrv_event(bs, BDRV_EVENT_PWRITEV);
         ret = bdrv_write_aligned(bs, padded.offset, padded.bytes, &padded.iov, 0, flags);
     }
     if (ret >= 0) {
@@ -84,7 +85,9 @@ int coroutine_fn bdrv_write_node(BlockDriverState *bs, int64_t offset, int64_t b
         begin(bs, &request, offset, bytes, !aligned || (flags & BDRV_REQ_SERIALISING));
     }
     grows = bdrv_growth_begin(bs, offset + bytes);
-    bdrv_event(bs, BDRV_EVENT_PWRITEV);
+    if (aligned) {
+        bdrv_event(bs, BDRV_EVENT_PWRITEV);
+    }
     if (G_LIKELY(aligned && bdrv_fits(bs, bytes, iov, iov_offset))) {
         ret = bdrv_driver_write(bs, offset, bytes, iov, iov_offset, driver_flags);
     } else if (aligned) {

@@ -87,8 +87,10 @@ static bool coroutine_fn raw_open(BlockDriverState *bs, const BdrvOptions *optio
     if (!read_window(bs, options, bs->opaque, errp)) {
         return false;
     }
-    bs->supported_write_flags = BDRV_REQ_FUA | BDRV_REQ_UNCHANGED;
-    bs->supported_zero_flags = BDRV_REQ_FUA | BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK | BDRV_REQ_UNCHANGED;
+    /* FUA that the child cannot do is a flush of this node. */
+    bs->supported_write_flags = (bs->file->bs->supported_write_flags & BDRV_REQ_FUA) | BDRV_REQ_UNCHANGED;
+    bs->supported_zero_flags = (bs->file->bs->supported_zero_flags & BDRV_REQ_FUA) | BDRV_REQ_MAY_UNMAP |
+                               BDRV_REQ_NO_FALLBACK | BDRV_REQ_UNCHANGED;
     return true;
 }
 
@@ -155,6 +157,7 @@ static int coroutine_fn raw_co_readv(BlockDriverState *bs, int64_t offset, int64
 {
     const RawState *s = bs->opaque;
 
+    bdrv_debug_event(bs, BDRV_EVENT_READ_AIO);
     return bdrv_co_preadv(bs->file, s->offset + offset, bytes, iov, iov_offset, flags);
 }
 
@@ -170,7 +173,11 @@ static int coroutine_fn raw_co_writev(BlockDriverState *bs, int64_t offset, int6
     const RawState *s = bs->opaque;
     int ret = check_inside(s, offset, bytes);
 
-    return ret < 0 ? ret : bdrv_co_pwritev(bs->file, s->offset + offset, bytes, iov, iov_offset, flags);
+    if (ret < 0) {
+        return ret;
+    }
+    bdrv_debug_event(bs, BDRV_EVENT_WRITE_AIO);
+    return bdrv_co_pwritev(bs->file, s->offset + offset, bytes, iov, iov_offset, flags);
 }
 
 static int coroutine_fn raw_co_write_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
