@@ -14,6 +14,9 @@
 static BlockDriverState *coroutine_fn resolve_source(BlockDriverState *bs, int64_t *offset, int64_t *bytes)
 {
     while (bs->drv->is_filter && bs->file) {
+        if (bs->drv->bdrv_debug_event) {
+            return NULL; /* who provokes faults must see the reads */
+        }
         if (bs->drv->bdrv_co_block_status) {
             BlockExtent extent;
 

@@ -52,6 +52,15 @@ static BlockDriverState *skip_filters(BlockDriverState *bs)
     return bs;
 }
 
+/* The backing file of what a filter shows is its own. */
+static BdrvChild *backing_of(BlockDriverState *bs)
+{
+    while (!bs->backing && bs->drv->is_filter && bs->file) {
+        bs = bs->file->bs;
+    }
+    return bs->backing;
+}
+
 int coroutine_fn bdrv_co_block_status_above(BdrvChild *child, int64_t offset, int64_t bytes,
                                             BlockExtent *extent)
 {
@@ -72,10 +81,11 @@ int coroutine_fn bdrv_co_block_status_above(BdrvChild *child, int64_t offset, in
         }
         int64_t left = found.bytes;
         found = (BlockExtent){ .kind = EXTENT_ZERO, .host_offset = -1, .bytes = left };
-        if (!bs->backing) {
+        BdrvChild *backing = backing_of(bs);
+        if (!backing) {
             break;
         }
-        bs = skip_filters(bs->backing->bs);
+        bs = skip_filters(backing->bs);
         int64_t length = atomic_load(&bs->length);
         if (offset >= length) {
             break; /* the backing file is shorter: nothing of it shows */
