@@ -110,7 +110,7 @@ char *bdrv_node_full_backing_filename(const BlockDriverState *bs, GError **errp)
 {
     const BlockDriverState *named = bs;
 
-    while (is_json(named->filename) && named->file) {
+    while (named->file) { /* the names of those above may have more in front, or be json:{…} */
         named = named->file->bs;
     }
     return bdrv_full_backing_filename(named->filename, bs->backing_filename, errp);
@@ -126,7 +126,7 @@ static bool is_strong(const BlockDriver *drv, const char *key)
 static bool is_open_option(const BlockDriver *drv, const char *key)
 {
     for (const BdrvOptionSpec *spec = drv->open_options; spec && spec->name; spec++) {
-        if (strcmp(spec->name, key) == 0) {
+        if (bdrv_option_covers(spec, key)) {
             return true;
         }
     }

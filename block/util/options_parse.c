@@ -132,11 +132,21 @@ BdrvOptions *bdrv_options_parse(const char *text, const char *first_key, GError 
 
 /* ---- checking ---- */
 
+bool bdrv_option_covers(const BdrvOptionSpec *spec, const char *key)
+{
+    size_t length = strlen(spec->name);
+
+    if (strncmp(spec->name, key, length) != 0) {
+        return false;
+    }
+    return !key[length] || (key[length] == '.' && (spec->type == BDRV_OPTION_LIST || spec->type == BDRV_OPTION_DICT));
+}
+
 static const BdrvOptionSpec *find_spec(const BdrvOptionSpec *const *specs, const char *key)
 {
     for (; *specs; specs++) {
         for (const BdrvOptionSpec *spec = *specs; spec->name; spec++) {
-            if (strcmp(spec->name, key) == 0) {
+            if (bdrv_option_covers(spec, key)) {
                 return spec;
             }
         }
@@ -272,6 +282,10 @@ static bool validate_leaf(BdrvOptions *options, OptionLeaf *leaf, const BdrvOpti
         return to_size(options, leaf, what, errp);
     case BDRV_OPTION_DOUBLE:
         return to_double(options, leaf, what, errp);
+    case BDRV_OPTION_LIST:
+    case BDRV_OPTION_DICT:
+        return leaf->type == spec->type || strcmp(leaf->key, spec->name) != 0 ||
+               wrong_value(leaf, what, spec->type == BDRV_OPTION_LIST ? "a list" : "options of its own", errp);
     default:
         return leaf->type == spec->type || wrong_value(leaf, what, "a value of another type", errp);
     }

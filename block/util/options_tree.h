@@ -26,6 +26,9 @@ struct BdrvOptions {
     GHashTable *index; /* leaf->key -> leaf */
 };
 
+/** bdrv_option_covers() - whether @key is the option, or below it if that is a list or a dictionary */
+bool bdrv_option_covers(const BdrvOptionSpec *spec, const char *key);
+
 const OptionLeaf *bdrv_options_find(const BdrvOptions *options, const char *key);
 
 /** bdrv_options_copy_leaf() - set @into_key to the value, type kept, that @key has in @from; false if it has none */

@@ -38,7 +38,7 @@ typedef enum BdrvOptionType {
 /* One option a driver takes. Tables end with an element whose name is NULL. */
 typedef struct BdrvOptionSpec {
     const char *name; /* dotted key relative to the node */
-    BdrvOptionType type;
+    BdrvOptionType type; /* LIST, DICT: all keys below belong to it, and are the driver's to check */
     const char *help;         /* one line, starts with a capital, no full stop */
     const char *default_text; /* as a user would type it; NULL: none */
     const char *const *choices; /* NULL-terminated; for STRING: the values allowed, NULL: any */
