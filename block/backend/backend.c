@@ -122,6 +122,7 @@ static void set_close_error(int ret, const char *what, const char *filename, GEr
 bool coroutine_fn blk_co_close(BlockBackend *blk, GError **errp)
 {
     g_autofree char *filename = NULL;
+    BdrvDrain *quiesced;
     GError *error = NULL;
 
     if (!blk) {
@@ -135,11 +136,13 @@ bool coroutine_fn blk_co_close(BlockBackend *blk, GError **errp)
     while (atomic_load(&blk->drains) > 0) {
         blk_co_drain_end(blk);
     }
+    quiesced = bdrv_co_quiesce_begin(blk_bs(blk)); /* else it could wait for ever for a request held back */
     bdrv_gate_shut(blk->gate);
     if (blk->root->used & BDRV_RIGHT_WRITE) {
         set_close_error(bdrv_co_flush(&blk->root->child), "flushing", filename, &error);
     }
     set_close_error(bdrv_co_root_detach(blk->root), "closing", filename, &error);
+    bdrv_co_quiesce_end(blk->graph, quiesced);
     bdrv_gate_gone(blk->gate);
     blk_free(blk);
     if (error) {

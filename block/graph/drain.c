@@ -15,12 +15,12 @@
 
 #include <errno.h>
 
-typedef struct BdrvDrain {
-    BlockDriverState *bs;
+struct BdrvDrain {
+    BlockDriverState *bs; /* NULL: only the drivers' own work is stopped, requests go on */
     GPtrArray *below; /* BdrvNode *: @bs and what is under it */
     GPtrArray *nodes; /* BdrvNode *: whose own work was stopped */
     GPtrArray *gates; /* BdrvGate *, referenced, closed */
-} BdrvDrain;
+};
 
 void bdrv_drain_free(void *opaque)
 {
@@ -41,9 +41,10 @@ static bool add_once(GPtrArray *array, void *item)
     return true;
 }
 
+/* Children before their parents. */
 static void collect_below(BdrvNode *node, GPtrArray *nodes)
 {
-    if (!add_once(nodes, node)) {
+    if (g_ptr_array_find(nodes, node, NULL)) {
         return;
     }
     for (unsigned i = 0; i < node->children->len; i++) {
@@ -51,6 +52,7 @@ static void collect_below(BdrvNode *node, GPtrArray *nodes)
 
         collect_below(bdrv_node(edge->child.bs), nodes);
     }
+    g_ptr_array_add(nodes, node);
 }
 
 /* All users of @node, and theirs: nodes and the gates at the top. */
@@ -92,6 +94,35 @@ static void coroutine_fn drain_stop_node(BdrvDrain *drain, BdrvNode *node)
     }
 }
 
+/* A record of what is below @bs, with the edit lock held. */
+static BdrvDrain *drain_new(BlockDriverState *bs)
+{
+    BdrvDrain *drain = g_new0(BdrvDrain, 1);
+
+    drain->below = g_ptr_array_new();
+    drain->nodes = g_ptr_array_new();
+    drain->gates = g_ptr_array_new_with_free_func(drain_release_gate);
+    collect_below(bdrv_node(bs), drain->below);
+    g_ptr_array_add(bs->graph->drains, drain);
+    return drain;
+}
+
+/*
+ * From the bottom up: a driver may wait for its own work to end (qcow2 for its commit), which may be held
+ * back by one below.
+ */
+static void coroutine_fn drain_stop_nodes(BdrvDrain *drain, GPtrArray *others)
+{
+    for (unsigned i = 0; i < drain->below->len; i++) {
+        drain_stop_node(drain, drain->below->pdata[i]);
+    }
+    for (unsigned i = 0; others && i < others->len; i++) {
+        if (!g_ptr_array_find(drain->below, others->pdata[i], NULL)) {
+            drain_stop_node(drain, others->pdata[i]);
+        }
+    }
+}
+
 int coroutine_fn bdrv_co_drain_begin(BlockDriverState *bs)
 {
     BdrvGraph *graph = bs->graph;
@@ -103,15 +134,9 @@ int coroutine_fn bdrv_co_drain_begin(BlockDriverState *bs)
     if (co_get_request()) {
         return -EDEADLK;
     }
-    drain = g_new0(BdrvDrain, 1);
-    drain->bs = bs;
-    drain->below = g_ptr_array_new();
-    drain->nodes = g_ptr_array_new();
-    drain->gates = g_ptr_array_new_with_free_func(drain_release_gate);
-
     co_mutex_lock(&graph->edit_lock);
-    g_ptr_array_add(graph->drains, drain);
-    collect_below(bdrv_node(bs), drain->below);
+    drain = drain_new(bs);
+    drain->bs = bs;
     for (unsigned i = 0; i < drain->below->len; i++) {
         collect_above(drain->below->pdata[i], nodes, found);
     }
@@ -119,9 +144,7 @@ int coroutine_fn bdrv_co_drain_begin(BlockDriverState *bs)
         drain_close_gate(drain, found->pdata[i]);
         g_ptr_array_add(gates, bdrv_gate_ref(found->pdata[i]));
     }
-    for (unsigned i = 0; i < nodes->len; i++) {
-        drain_stop_node(drain, nodes->pdata[i]);
-    }
+    drain_stop_nodes(drain, nodes);
     co_mutex_unlock(&graph->edit_lock);
 
     /* Our own list: adopted gates, which are empty, may join the record's while we wait. */
@@ -143,6 +166,22 @@ static BdrvDrain *drain_find_last(BdrvGraph *graph, BlockDriverState *bs)
     return NULL;
 }
 
+/* Undo what the record says, and free it. Edit lock held. */
+static void coroutine_fn drain_undo(BdrvGraph *graph, BdrvDrain *drain)
+{
+    for (unsigned i = drain->nodes->len; i > 0; i--) {
+        BdrvNode *node = drain->nodes->pdata[i - 1];
+
+        if (--node->quiesced == 0 && node->bs.drv->bdrv_drain_end) {
+            node->bs.drv->bdrv_drain_end(&node->bs);
+        }
+    }
+    for (unsigned i = 0; i < drain->gates->len; i++) {
+        bdrv_gate_open(drain->gates->pdata[i]);
+    }
+    g_ptr_array_remove(graph->drains, drain);
+}
+
 void coroutine_fn bdrv_co_drain_end(BlockDriverState *bs)
 {
     BdrvGraph *graph = bs->graph;
@@ -151,18 +190,27 @@ void coroutine_fn bdrv_co_drain_end(BlockDriverState *bs)
     co_mutex_lock(&graph->edit_lock);
     drain = drain_find_last(graph, bs);
     if (drain) {
-        for (unsigned i = drain->nodes->len; i > 0; i--) {
-            BdrvNode *node = drain->nodes->pdata[i - 1];
-
-            if (--node->quiesced == 0 && node->bs.drv->bdrv_drain_end) {
-                node->bs.drv->bdrv_drain_end(&node->bs);
-            }
-        }
-        for (unsigned i = 0; i < drain->gates->len; i++) {
-            bdrv_gate_open(drain->gates->pdata[i]);
-        }
-        g_ptr_array_remove(graph->drains, drain);
+        drain_undo(graph, drain);
     }
+    co_mutex_unlock(&graph->edit_lock);
+}
+
+BdrvDrain *coroutine_fn bdrv_co_quiesce_begin(BlockDriverState *bs)
+{
+    BdrvGraph *graph = bs->graph;
+    BdrvDrain *drain;
+
+    co_mutex_lock(&graph->edit_lock);
+    drain = drain_new(bs);
+    drain_stop_nodes(drain, NULL);
+    co_mutex_unlock(&graph->edit_lock);
+    return drain;
+}
+
+void coroutine_fn bdrv_co_quiesce_end(BdrvGraph *graph, BdrvDrain *drain)
+{
+    co_mutex_lock(&graph->edit_lock);
+    drain_undo(graph, drain);
     co_mutex_unlock(&graph->edit_lock);
 }
 
@@ -178,7 +226,7 @@ void bdrv_drain_adopt(BdrvGraph *graph, BdrvEdge *root)
         BdrvDrain *drain = graph->drains->pdata[i];
         bool reaches = false;
 
-        for (unsigned j = 0; j < reached->len; j++) {
+        for (unsigned j = 0; drain->bs && j < reached->len; j++) {
             reaches = reaches || g_ptr_array_find(drain->below, reached->pdata[j], NULL);
         }
         if (reaches) {

@@ -191,6 +191,12 @@ bool bdrv_gate_is_empty(BdrvGate *gate); /* a snapshot, for tests */
 int coroutine_fn bdrv_co_drain_begin(BlockDriverState *bs);
 void coroutine_fn bdrv_co_drain_end(BlockDriverState *bs);
 
+/** bdrv_co_quiesce_begin() / _end() - stop the own work of the drivers from @bs down, requests held back go
+ * For closing a handle: no gate is closed. Nodes may be closed in between. */
+typedef struct BdrvDrain BdrvDrain;
+BdrvDrain *coroutine_fn bdrv_co_quiesce_begin(BlockDriverState *bs);
+void coroutine_fn bdrv_co_quiesce_end(BdrvGraph *graph, BdrvDrain *drain);
+
 /* ---- reopen (reopen.c; open/reopen.c works out the items) ---- */
 
 typedef struct BdrvReopenItem {
