@@ -234,11 +234,16 @@ bool coroutine_fn bdrv_edit_prepare(BdrvEdit *edit, GError **errp)
 
 /* ---- commit, end ---- */
 
+static bool is_file(const BlockDriverState *parent, const BdrvChild *child)
+{
+    return g_str_equal(child->name, "file") || (parent->drv->is_filter && child->role == BDRV_CHILD_FILTERED);
+}
+
 static void edge_point(BdrvEdge *edge, bool there)
 {
     BlockDriverState *parent = edge->parent ? &edge->parent->bs : NULL;
 
-    if (parent && g_str_equal(edge->child.name, "file")) {
+    if (parent && is_file(parent, &edge->child)) {
         parent->file = there ? &edge->child : NULL;
     } else if (parent && g_str_equal(edge->child.name, "backing")) {
         parent->backing = there ? &edge->child : NULL;

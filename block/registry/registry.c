@@ -50,7 +50,7 @@ static const DriverEntry *first_driver(void)
 static bool has_file_child(const BlockDriver *drv)
 {
     for (const BdrvChildSpec *child = drv->children; child && child->name; child++) {
-        if (strcmp(child->name, "file") == 0) {
+        if (child->role == BDRV_CHILD_FILTERED || strcmp(child->name, "file") == 0) {
             return true;
         }
     }
@@ -64,7 +64,7 @@ static const char *missing_in(const BlockDriver *drv)
         return "bdrv_open";
     }
     if (drv->is_filter && !has_file_child(drv)) {
-        return "children: a filter needs one named \"file\"";
+        return "children: a filter needs one that it shows, named \"file\" or of the role BDRV_CHILD_FILTERED";
     }
     if (!drv->bdrv_co_readv && !drv->is_filter) {
         return "bdrv_co_readv";

@@ -33,7 +33,7 @@ static int device_by_name(const char *filename)
 }
 
 static const BdrvChildSpec file_child[] = { { "file", BDRV_CHILD_FILTERED, false }, { NULL } };
-static const BdrvChildSpec other_child[] = { { "other", BDRV_CHILD_FILTERED, false }, { NULL } };
+static const BdrvChildSpec other_child[] = { { "other", BDRV_CHILD_DATA, false }, { NULL } };
 
 #define COMPLETE .bdrv_open = open_nothing, .bdrv_co_readv = read_nothing
 static const BlockDriver magic = { .format_name = "t-magic", .bdrv_probe = probe_magic, COMPLETE };
