@@ -28,8 +28,7 @@ static int ask(BlockBackend *blk, BlkBlockingFunc *func, void *opaque)
     return blk_run_blocking(blk, run_inside, &call);
 }
 
-/* For questions that cannot yield: from anywhere. */
-static int ask_anywhere(BlockBackend *blk, BlkBlockingFunc *func, void *opaque)
+int blk_ask_anywhere(BlockBackend *blk, BlkBlockingFunc *func, void *opaque)
 {
     return co_in_coroutine() || aio_in_callback() ? func(blk, opaque) : ask(blk, func, opaque);
 }
@@ -41,7 +40,7 @@ static int coroutine_fn has_zero_init(BlockBackend *blk, void *opaque)
 
 bool blk_has_zero_init(BlockBackend *blk)
 {
-    return ask_anywhere(blk, has_zero_init, NULL) == 1;
+    return blk_ask_anywhere(blk, has_zero_init, NULL) == 1;
 }
 
 static int coroutine_fn get_info(BlockBackend *blk, void *opaque)
@@ -204,7 +203,7 @@ BdrvOptions *blk_layer_specific_info(BlockBackend *blk, unsigned depth)
 {
     LayerCall call = { .depth = depth };
 
-    ask_anywhere(blk, layer_specific, &call);
+    blk_ask_anywhere(blk, layer_specific, &call);
     return call.specific;
 }
 

@@ -81,6 +81,11 @@ BdrvChild *bdrv_find_child(BlockDriverState *bs, const char *name)
     return NULL;
 }
 
+unsigned bdrv_child_rights(const BdrvChild *child)
+{
+    return atomic_load_explicit(&bdrv_edge(child)->used, memory_order_relaxed);
+}
+
 BdrvEdge *coroutine_fn bdrv_root_attach(BlockDriverState *bs, BdrvGate *gate, const char *owner, unsigned used,
                                         unsigned shared, GError **errp)
 {

@@ -74,6 +74,32 @@ bool bdrv_graph_ask_gate(BdrvGraph *graph, const BlockDriverState *parent, const
     return gate(opaque, parent->node_name, filename, format, guess, errp);
 }
 
+void bdrv_graph_set_debug_notify(BdrvGraph *graph, BdrvDebugNotify *notify, void *opaque)
+{
+    pthread_mutex_lock(&graph->lock);
+    graph->debug_notify = notify;
+    graph->debug_notify_opaque = opaque;
+    pthread_mutex_unlock(&graph->lock);
+}
+
+void bdrv_debug_notify(BlockDriverState *bs, const char *tag, bool suspended)
+{
+    BdrvGraph *graph = bs->graph;
+    BdrvDebugNotify *notify;
+    void *opaque;
+
+    if (!graph) {
+        return;
+    }
+    pthread_mutex_lock(&graph->lock);
+    notify = graph->debug_notify;
+    opaque = graph->debug_notify_opaque;
+    pthread_mutex_unlock(&graph->lock);
+    if (notify) {
+        notify(opaque, bs->drv->format_name, tag, suspended);
+    }
+}
+
 int coroutine_fn bdrv_graph_begin_change(BdrvGraph *graph)
 {
     if (co_get_request()) {

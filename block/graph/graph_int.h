@@ -20,6 +20,8 @@ struct BdrvGraph {
     unsigned next_serial; /* lock */
     BdrvOpenerGate *opener_gate; /* lock */
     void *opener_gate_opaque;
+    BdrvDebugNotify *debug_notify; /* lock */
+    void *debug_notify_opaque;
     GPtrArray *drains;    /* edit_lock: BdrvDrain *, in order of beginning */
 };
 

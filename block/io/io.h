@@ -13,6 +13,13 @@ bool bdrv_has_zero_init(BlockDriverState *bs);
 int coroutine_fn bdrv_co_check(BlockDriverState *bs, BdrvCheckResult *result, BdrvCheckFix fix,
                                GError **errp);
 
+/** bdrv_breakpoint_*() - ask the first node from @bs down that knows breakpoints; -ENOTSUP if there is none
+ * bdrv_breakpoint_is_suspended(): 1 or 0. */
+int bdrv_breakpoint_set(BlockDriverState *bs, BdrvDebugEvent event, const char *tag);
+int bdrv_breakpoint_remove(BlockDriverState *bs, const char *tag);
+int bdrv_breakpoint_resume(BlockDriverState *bs, const char *tag);
+int bdrv_breakpoint_is_suspended(BlockDriverState *bs, const char *tag);
+
 /** bdrv_track_requests() - note every write, so that BDRV_REQ_SERIALISING works; node not in use, or drained
  */
 void bdrv_track_requests(BlockDriverState *bs);

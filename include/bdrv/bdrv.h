@@ -46,6 +46,11 @@ BDRV_API bool bdrv_gate_local(void *opaque, const char *parent, const char *file
 BDRV_API bool bdrv_gate_any(void *opaque, const char *parent, const char *filename, const char *format, bool *guess,
                             GError **errp);
 
+/* Told when a request stops at a breakpoint (see blk_debug_breakpoint()), and when it goes on. @driver: whose
+ * breakpoint. Runs in any thread, also inside a request: it must neither block nor call the library. */
+typedef void BdrvDebugNotify(void *opaque, const char *driver, const char *tag, bool suspended);
+BDRV_API void bdrv_graph_set_debug_notify(BdrvGraph *graph, BdrvDebugNotify *notify, void *opaque);
+
 /** bdrv_graph_to_text() / _to_dot() - the nodes, edges and rights; caller frees */
 BDRV_API char *bdrv_graph_to_text(BdrvGraph *graph);
 BDRV_API char *bdrv_graph_to_dot(BdrvGraph *graph);
@@ -259,6 +264,28 @@ BDRV_API char *blk_explain(BlockBackend *blk);
 BDRV_API int blocking_fn blk_list_snapshots(BlockBackend *blk, BdrvSnapshotInfo **list);
 BDRV_API void bdrv_snapshot_list_free(BdrvSnapshotInfo *list, int count);
 BDRV_API int64_t blocking_fn blk_allocated_size(BlockBackend *blk); /* bytes in the host file system or -errno */
+
+/*
+ * Breakpoints, for tests that need requests in a certain order. They belong to the first node under @blk
+ * whose driver knows them (blkdebug); ENOTSUP if there is none.
+ */
+
+/**
+ * blk_debug_breakpoint() - stop the next request that comes to @event
+ * @event: name of a debug event, as in <bdrv/events.h>
+ * @tag: what resume calls the request; several may have one tag
+ *
+ * The breakpoint is gone when it has stopped a request. Drain, reopen and close let all stopped requests go.
+ * Returns: false with ENOENT (no such event; the message names near ones) or ENOTSUP.
+ */
+BDRV_API bool blk_debug_breakpoint(BlockBackend *blk, const char *event, const char *tag, GError **errp);
+/** blk_debug_remove_breakpoint() - forget the breakpoints of @tag, let all requests stopped as @tag go
+ * Returns: 0; -ENOENT if there was no breakpoint left of that tag; -ENOTSUP. */
+BDRV_API int blk_debug_remove_breakpoint(BlockBackend *blk, const char *tag);
+/** blk_debug_resume() - let the request go that was stopped last as @tag; 0, -ENOENT, -ENOTSUP */
+BDRV_API int blk_debug_resume(BlockBackend *blk, const char *tag);
+/** blk_debug_is_suspended() - 1 if a request is stopped as @tag, 0 if not, -ENOTSUP */
+BDRV_API int blk_debug_is_suspended(BlockBackend *blk, const char *tag);
 
 /*
  * The nodes of a handle, for tools that show them. depth 0 is the root, 1 its backing file, and so on

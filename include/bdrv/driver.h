@@ -23,7 +23,7 @@ typedef enum BdrvChildRole {
     BDRV_CHILD_PROTOCOL, /* "file" of a format: metadata and data; nobody else may write or resize */
     BDRV_CHILD_DATA,     /* data only: an external data file */
     BDRV_CHILD_COW,      /* "backing": read, must not change */
-    BDRV_CHILD_FILTERED, /* the parent shows exactly this child (raw, blkdebug): rights pass through */
+    BDRV_CHILD_FILTERED, /* the parent shows exactly this child, its bs->file (raw, blkdebug): rights pass through */
 } BdrvChildRole;
 
 /* A child that the core opens before bdrv_open runs, from the options "@name.…" or "@name=node-name". */
@@ -48,7 +48,7 @@ struct BlockDriverState {
     void *opaque;       /* the driver's instance, drv->instance_size zeroed bytes; NULL if 0 */
     char *filename;     /* as bdrv_refresh_filename or the user gave it; never NULL */
     char *node_name;    /* unique in the graph; "#block…" if the user gave none */
-    BdrvChild *file;    /* child named "file", or NULL */
+    BdrvChild *file;    /* child named "file", or the one that a filter shows; or NULL */
     BdrvChild *backing; /* child named "backing", or NULL */
     bool read_only;
     bool encrypted;
@@ -218,6 +218,16 @@ struct BlockDriver {
      * The caller frees it. Any thread, maybe beside requests; short, must not yield.
      */
     char *(*bdrv_explain)(BlockDriverState *bs);
+
+    /*
+     * Breakpoints, for who listens to events; these must not yield. NULL: bs->file is asked.
+     * A breakpoint stops one request at @event and is gone then; the request waits for a resume.
+     */
+    int (*bdrv_debug_breakpoint)(BlockDriverState *bs, BdrvDebugEvent event, const char *tag);
+    /* Forget the breakpoints of @tag and resume the requests; -ENOENT: no breakpoint was left of that tag. */
+    int (*bdrv_debug_remove_breakpoint)(BlockDriverState *bs, const char *tag);
+    int (*bdrv_debug_resume)(BlockDriverState *bs, const char *tag); /* the request stopped last; -ENOENT */
+    bool (*bdrv_debug_is_suspended)(BlockDriverState *bs, const char *tag);
 };
 
 /**
@@ -289,9 +299,18 @@ BDRV_API int coroutine_fn bdrv_co_block_status_above(BdrvChild *child, int64_t o
  */
 BDRV_API void coroutine_fn bdrv_debug_event(BlockDriverState *bs, BdrvDebugEvent event);
 
+/** bdrv_debug_notify() - tell the embedder that a request was stopped at a breakpoint, or goes on
+ * Any thread, no lock held. */
+BDRV_API void bdrv_debug_notify(BlockDriverState *bs, const char *tag, bool suspended);
+
 /** bdrv_event_name() / bdrv_event_find() - "l2_load" and back; find answers -1 */
 BDRV_API const char *bdrv_event_name(BdrvDebugEvent event);
 BDRV_API int bdrv_event_find(const char *name);
+/** bdrv_event_parse() - the same; ENOENT names those that @name may have meant */
+BDRV_API bool bdrv_event_parse(const char *name, BdrvDebugEvent *event, GError **errp);
+
+/** bdrv_child_rights() - what the edge may do with the child, a mask of BdrvRight; changes while drained */
+BDRV_API unsigned bdrv_child_rights(const BdrvChild *child);
 
 /** bdrv_set_length() - the driver changed its length by itself (a write past the end did) */
 BDRV_API void bdrv_set_length(BlockDriverState *bs, int64_t length);
