@@ -64,6 +64,7 @@ static BdrvChild *attach(BlockDriverState *parent, BdrvChild *child, const char 
     bdrv_edge(child)->parent = node;
     child->name = name;
     g_ptr_array_add(node->children, bdrv_edge(child));
+    node->event_listener_below |= child->bs->drv->bdrv_debug_event || bdrv_node(child->bs)->event_listener_below;
     return child;
 }
 
