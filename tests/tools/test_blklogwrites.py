@@ -133,7 +133,7 @@ def test_it_is_reopened(tmp_path):
     """The real one cannot be."""
     (tmp_path / "disk").write_bytes(bytes(1 << 16))
     (tmp_path / "log").touch()
-    result = run([OURS["io"], *commands(["write 0 4k", "reopen -r", "write 0 4k", "reopen -w", "write 4k 4k"]), "--image-opts",
+    result = run([OURS["io"], "-t", "writeback", *commands(["write 0 4k", "reopen -r", "write 0 4k", "reopen -w", "write 4k 4k"]), "--image-opts",
                   NODE], tmp_path)
     assert result.stdout.count("wrote") == 2 and "read-only" in result.stderr
     listed = run([OURS["log-replay"], "--log", "log", "--list"], tmp_path).stdout

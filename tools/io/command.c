@@ -3,7 +3,6 @@
 #include "tools/io/io.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,31 +31,6 @@ static int run_sigraise(IoSession *session, int argc, char **argv)
     }
     fflush(stdout);
     return raise((int)number) == 0 ? 0 : -EINVAL;
-}
-
-static int run_sleep(IoSession *session, int argc, char **argv)
-{
-    char *end;
-    long ms;
-    int64_t deadline, now;
-    struct pollfd pollfd;
-
-    errno = 0;
-    ms = strtol(argv[1], &end, 0);
-    if (errno || end == argv[1] || *end || ms < 0) {
-        printf("%s is not a valid number\n", argv[1]);
-        return -EINVAL;
-    }
-    /* Requests in flight go on meanwhile. */
-    AioContext *ctx = aio_context_current();
-    deadline = aio_clock_ns(ctx) + ms * INT64_C(1000000);
-    pollfd = (struct pollfd){ .fd = aio_context_fd(ctx), .events = POLLIN };
-    while ((now = aio_clock_ns(ctx)) < deadline) {
-        if (!aio_context_run(ctx, false)) {
-            poll(&pollfd, 1, (int)((deadline - now + 999999) / 1000000));
-        }
-    }
-    return 0;
 }
 
 static const char aio_note[] =
@@ -118,6 +92,14 @@ static const char aio_write_help[] =
     " -u  with -z: the range may become unallocated\n"
     " -z  write zeroes\n";
 
+static const char break_help[] =
+    " The next request that comes to the event waits there until it is resumed; needs\n"
+    " the driver blkdebug under the image.\n"
+    "\n Example: break write_aio A, aio_write 0 4k, wait_break A, resume A\n";
+
+static const char remove_break_help[] =
+    " Requests that wait at breakpoints of this tag go on.\n";
+
 static const char discard_help[] =
     " -C  print the figures as comma separated values\n"
     " -q  print no figures\n"
@@ -148,6 +130,8 @@ static const IoCommand commands[] = {
     { "aio_write", io_aio_write, 2, -1, false, "[-Cfiquz] [-P pattern] off len [len..]",
       "asynchronously writes a number of bytes", aio_write_help, true },
     { "alloc", io_alloc, 1, 2, false, "offset [count]", "checks if offset is allocated in the file", NULL },
+    { "break", io_break, 2, 2, false, "event tag",
+      "sets a breakpoint on event and tags the stopped request as tag", break_help },
     { "close", io_close, 0, 0, false, NULL, "close the current open file", NULL },
     { "discard", io_discard, 2, -1, false, "[-Cq] off len", "discards a number of bytes at a specified offset",
       discard_help, true },
@@ -163,12 +147,15 @@ static const IoCommand commands[] = {
       "reads a number of bytes at a specified offset", read_help },
     { "readv", io_readv, 2, -1, false, "[-Cqv] [-P pattern] off len [len..]",
       "reads a number of bytes at a specified offset", readv_help },
+    { "remove_break", io_remove_break, 1, 1, false, "tag", "remove a breakpoint by tag", remove_break_help },
     { "reopen", io_reopen, 0, -1, false, "[(-r|-w)] [-c cache] [-o options]",
       "reopens an image with new options", reopen_help },
+    { "resume", io_resume, 1, 1, false, "tag", "resumes the request tagged as tag", NULL },
     { "sigraise", run_sigraise, 1, 1, true, "signal", "raises a signal", NULL },
-    { "sleep", run_sleep, 1, 1, true, NULL, "waits for the given value in milliseconds", NULL },
+    { "sleep", io_sleep, 1, 1, true, NULL, "waits for the given value in milliseconds", NULL },
     { "truncate", io_truncate, 1, 3, false, "[-m prealloc_mode] off",
       "truncates the current file at the given offset", NULL, true },
+    { "wait_break", io_wait_break, 1, 1, false, "tag", "waits for the suspension of a request", NULL },
     { "write", io_write, 2, -1, false, "[-bcCfnquz] [-P pattern | -s source_file] off len",
       "writes a number of bytes at a specified offset", write_help, true },
     { "writev", io_writev, 2, -1, false, "[-Cfq] [-P pattern] off len [len..]",

@@ -52,6 +52,17 @@ int io_length(IoSession *session, int argc, char **argv);
 int io_info(IoSession *session, int argc, char **argv);
 int io_alloc(IoSession *session, int argc, char **argv);
 int io_map(IoSession *session, int argc, char **argv);
+int io_break(IoSession *session, int argc, char **argv);
+int io_remove_break(IoSession *session, int argc, char **argv);
+int io_wait_break(IoSession *session, int argc, char **argv);
+int io_resume(IoSession *session, int argc, char **argv);
+int io_sleep(IoSession *session, int argc, char **argv);
+
+/** io_tell_breaks() - print when requests stop at breakpoints and go on */
+void io_tell_breaks(BdrvGraph *graph);
+
+/* How an image is opened if nothing is said */
+#define IO_DEFAULT_FLAGS (BDRV_O_RDWR | BDRV_O_UNMAP | BDRV_O_WRITETHROUGH)
 
 /** io_open_image() - open into the session; prints what is wrong. 0 or -errno */
 int io_open_image(IoSession *session, const ToolImage *image);

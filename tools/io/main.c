@@ -18,7 +18,7 @@ static const char help_text[] =
     "      --image-opts     file is a list of options: driver=qcow2,file.filename=disk.qcow2\n"
     "  -r, --read-only      open read-only\n"
     "  -n, --nocache        the same as -t none\n"
-    "  -t, --cache MODE     none, writeback (default), writethrough, directsync, unsafe\n"
+    "  -t, --cache MODE     none, writeback, writethrough (default), directsync, unsafe\n"
     "  -d, --discard MODE   unmap (default), or ignore\n"
     "  -i, --aio MODE       threads, native or io_uring\n"
     "  -k, --native-aio     the same as -i native\n"
@@ -154,13 +154,14 @@ static int run_input(IoSession *session)
 int main(int argc, char **argv)
 {
     g_autoptr(GPtrArray) commands = g_ptr_array_new();
-    ToolImage image = { .flags = BDRV_O_RDWR | BDRV_O_UNMAP };
+    ToolImage image = { .flags = IO_DEFAULT_FLAGS };
     IoSession session = { 0 };
     int status = 0;
 
     tool_init(argv[0]);
     parse_command_line(argc, argv, &image, commands);
     session.graph = tool_graph();
+    io_tell_breaks(session.graph);
     if (image.filename && io_open_image(&session, &image) < 0) {
         bdrv_graph_unref(session.graph);
         return 1;

@@ -60,7 +60,7 @@ static int refuse(const char *what)
 int io_open(IoSession *session, int argc, char **argv)
 {
     const IoCommand *self = io_find_command("open");
-    ToolImage image = { .flags = BDRV_O_RDWR | BDRV_O_UNMAP };
+    ToolImage image = { .flags = IO_DEFAULT_FLAGS };
     g_autoptr(BdrvOptions) extra = NULL;
     int option;
 
@@ -182,13 +182,15 @@ int io_reopen(IoSession *session, int argc, char **argv)
 int io_close(IoSession *session, int argc, char **argv)
 {
     GError *error = NULL;
+    int ret = 0;
 
-    io_aio_flush(session, 0, NULL);
+    /* Closing waits for the requests, and lets go those that wait at breakpoints; then they are told of. */
     if (!blk_close(g_steal_pointer(&session->blk), &error)) {
-        int ret = -bdrv_error_code(error);
-
-        tool_report(NULL, error);
-        return ret;
+        ret = -bdrv_error_code(error);
     }
-    return 0;
+    io_aio_flush(session, 0, NULL);
+    if (error) {
+        tool_report(NULL, error);
+    }
+    return ret;
 }

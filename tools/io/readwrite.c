@@ -225,7 +225,7 @@ int io_flush(IoSession *session, int argc, char **argv)
     int ret = blk_flush(session->blk);
 
     if (ret < 0) {
-        printf("flush failed: %s\n", strerror(-ret));
+        tool_error("flush failed: %s", strerror(-ret));
     }
     return ret;
 }
