@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "drivers/file-posix/engine.h"
+#include "tests/lib/verify.h"
 #include "tests/unit/qcow2/surgery.h"
 
 #define SMALL_CACHES "l2-cache-size=1k,refcount-cache-size=1k,l2-cache-entry-size=512"
@@ -393,6 +394,7 @@ void stand_compare(Stand *stand)
         stand_fail("sector %" PRId64 " begins with 0x%02x: neither old nor new", wrong, content[wrong * 512]);
     }
     model_learn(stand->model, content, model_size(stand->model));
+    test_verify(stand->blk, false);
 }
 
 static void report(void *opaque, bool is_corruption, const char *text)

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "tests/lib/conformance_int.h"
+#include "tests/lib/verify.h"
 
 /* A round of a deterministic run that takes more steps than this goes round in circles. */
 #define STEPS_MAX 20000000
@@ -283,6 +284,7 @@ static void run_requests(Runner *r, const HistoryRound *round)
         wait_for_threads(r);
     }
     conformance_learn(r);
+    test_verify(r->blk, true);
     r->growing = false;
     if (late) {
         resize(r, length); /* later rounds count on it */

@@ -13,7 +13,7 @@
 
 #include "config.h"
 #include "drivers/qcow2/fanout.h"
-#include "drivers/qcow2/meta/meta_int.h"
+#include "drivers/qcow2/meta/invariants.h"
 
 /* Somebody who joined a commit that has not frozen yet; on the stack of its coroutine. */
 struct Qcow2Joiner {
@@ -317,6 +317,11 @@ static int coroutine_fn phase_b(Commit *commit)
     if (!commit->b.count) {
         return 0;
     }
+#ifdef CONFIG_DEBUG_INVARIANTS
+    for (unsigned i = 0; i < commit->b.count; i++) {
+        qcow2_check_phase_b(commit->meta, commit->b.pieces[i].host_offset, commit->b.pieces[i].bytes, commit->b.pieces[i].data);
+    }
+#endif
     int ret = write_pieces(commit, &commit->b);
     return ret < 0 ? ret : bdrv_co_flush(bs->file);
 }
@@ -452,4 +457,19 @@ int coroutine_fn qcow2_meta_settle(BlockDriverState *bs)
         ret = qcow2_meta_commit(bs);
     }
     return ret;
+}
+
+void coroutine_fn qcow2_meta_verify(BlockDriverState *bs, bool exact)
+{
+#ifdef CONFIG_DEBUG_INVARIANTS
+    Qcow2Meta *meta = qcow2_meta(bs);
+
+    if (!meta || !meta->writable || atomic_load(&meta->s->corrupt)) {
+        return;
+    }
+    co_mutex_lock(&meta->commit_lock);
+    qcow2_check_invariants(meta);
+    qcow2_check_references(meta, exact);
+    co_mutex_unlock(&meta->commit_lock);
+#endif
 }

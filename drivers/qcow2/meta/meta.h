@@ -44,6 +44,13 @@ int coroutine_fn qcow2_meta_settle(BlockDriverState *bs);
 void coroutine_fn qcow2_meta_drain_begin(BlockDriverState *bs);
 void coroutine_fn qcow2_meta_drain_end(BlockDriverState *bs);
 
+/**
+ * qcow2_meta_verify() - for tests between two steps: end the program if the metadata contradict themselves
+ * @exact: no cluster may be leaked
+ * Drained: no request is inside, no background commit runs. Does nothing without -Ddebug_invariants=true.
+ */
+void coroutine_fn qcow2_meta_verify(BlockDriverState *bs, bool exact);
+
 /* Requests mark their stay for limbo. Any coroutine of the node; per-thread counters. Returns the epoch to leave. */
 unsigned qcow2_epoch_enter(Qcow2Meta *meta);
 void qcow2_epoch_leave(Qcow2Meta *meta, unsigned epoch);

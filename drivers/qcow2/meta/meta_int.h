@@ -168,11 +168,6 @@ int coroutine_fn qcow2_settle_header(Qcow2Meta *meta);
 /** qcow2_commit_dirty() - whether a commit would write anything or move limbo; takes the locks */
 bool qcow2_commit_dirty(Qcow2Meta *meta);
 
-/* ---- invariants.c ---- */
-/** qcow2_check_invariants() - abort if the metadata in memory and in the file contradict; commit_lock held, after a
- * commit that succeeded. Called only with CONFIG_DEBUG_INVARIANTS. */
-void coroutine_fn qcow2_check_invariants(Qcow2Meta *meta);
-
 /* ---- background.c ---- */
 void qcow2_background_init(Qcow2Meta *meta);
 void qcow2_background_destroy(Qcow2Meta *meta);

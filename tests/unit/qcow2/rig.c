@@ -4,6 +4,8 @@
 #include <errno.h>
 
 #include "block/registry/registry.h"
+#include "config.h"
+#include "drivers/qcow2/meta/meta.h"
 
 static BdrvOptions *create_options(const RigImage *image)
 {
@@ -111,6 +113,16 @@ void coroutine_fn rig_assert_filled(const Rig *rig, int64_t offset, int64_t byte
             g_error("byte %" G_GINT64_FORMAT " is 0x%02x, not 0x%02x", offset + i, buf[i], fill);
         }
     }
+}
+
+void coroutine_fn rig_verify(const Rig *rig)
+{
+#ifdef CONFIG_DEBUG_INVARIANTS
+    BlockDriverState *bs = rig->child->bs;
+    bs->drv->bdrv_drain_begin(bs);
+    qcow2_meta_verify(bs, false);
+    bs->drv->bdrv_drain_end(bs);
+#endif
 }
 
 static void report(void *opaque, bool is_corruption, const char *text)

@@ -46,6 +46,9 @@ int coroutine_fn rig_read(const Rig *rig, int64_t offset, int64_t bytes, uint8_t
 /** rig_assert_filled() - every byte of the range is @fill */
 void coroutine_fn rig_assert_filled(const Rig *rig, int64_t offset, int64_t bytes, uint8_t fill);
 
+/** rig_verify() - between two steps, in builds with -Ddebug_invariants=true: the node looks at its own metadata */
+void coroutine_fn rig_verify(const Rig *rig);
+
 /** rig_check() - our own check of the image on @disk, opened read-only; fills corruptions and leaks
  * Returns: 0, or -errno if it cannot even be opened or checked. */
 int coroutine_fn rig_check(const char *disk, BdrvCheckResult *result);

@@ -138,6 +138,7 @@ static void coroutine_fn assert_view(Run *run)
     for (int64_t i = 0; i < run->model.size; i++) {
         run->model.now[i] = (uint8_t)(1u << buf[i]);
     }
+    rig_verify(&run->rig);
 }
 
 static void coroutine_fn assert_left(Run *run, BdrvSimCut *cut, const BdrvSimChoice *choices,

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef BDRV_QCOW2_META_INVARIANTS_H
+#define BDRV_QCOW2_META_INVARIANTS_H
+
+/* What must hold, looked at in builds with -Ddebug_invariants=true. A violation ends the program with a message. */
+
+#include "drivers/qcow2/meta/meta_int.h"
+
+void qcow2_must(bool condition, const char *what);
+
+/** qcow2_check_invariants() - what holds while no commit runs; commit_lock held */
+void coroutine_fn qcow2_check_invariants(Qcow2Meta *meta);
+
+/** qcow2_check_phase_b() - frozen entries that go out now refer to what the file counts; phase A is flushed
+ * @host_offset: where @data goes, a part of an L2 table or of the L1 table; commit_lock held */
+void coroutine_fn qcow2_check_phase_b(Qcow2Meta *meta, uint64_t host_offset, uint64_t bytes, const uint8_t *data);
+
+/** qcow2_check_references() - no request is inside: counts, metadata map and limbo agree with all that the tables refer to
+ * @exact: nothing leaks either; commit_lock held */
+void coroutine_fn qcow2_check_references(Qcow2Meta *meta, bool exact);
+
+#endif
