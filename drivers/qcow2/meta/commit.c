@@ -319,7 +319,8 @@ static int coroutine_fn phase_b(Commit *commit)
     }
 #ifdef CONFIG_DEBUG_INVARIANTS
     for (unsigned i = 0; i < commit->b.count; i++) {
-        qcow2_check_phase_b(commit->meta, commit->b.pieces[i].host_offset, commit->b.pieces[i].bytes, commit->b.pieces[i].data);
+        const Piece *piece = &commit->b.pieces[i];
+        qcow2_check_phase_b(commit->meta, piece->host_offset, piece->bytes, piece->data);
     }
 #endif
     int ret = write_pieces(commit, &commit->b);

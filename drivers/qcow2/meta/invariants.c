@@ -211,7 +211,8 @@ void coroutine_fn qcow2_check_phase_b(Qcow2Meta *meta, uint64_t host_offset, uin
     for (uint64_t i = 0; counts.block && i + 8 <= bytes; i += 8) {
         uint64_t target = target_of(meta, host_offset + i, load_be64(data + i)) & ~(uint64_t)(cluster_size - 1);
         if (target && target != last) {
-            qcow2_must(is_counted(&counts, target), "an entry is about to be published whose target the file does not count");
+            qcow2_must(is_counted(&counts, target),
+                       "an entry is about to be published whose target the file does not count");
             last = target;
         }
     }

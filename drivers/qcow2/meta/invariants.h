@@ -15,8 +15,8 @@ void coroutine_fn qcow2_check_invariants(Qcow2Meta *meta);
  * @host_offset: where @data goes, a part of an L2 table or of the L1 table; commit_lock held */
 void coroutine_fn qcow2_check_phase_b(Qcow2Meta *meta, uint64_t host_offset, uint64_t bytes, const uint8_t *data);
 
-/** qcow2_check_references() - no request is inside: counts, metadata map and limbo agree with all that the tables refer to
- * @exact: nothing leaks either; commit_lock held */
+/** qcow2_check_references() - counts, metadata map and limbo agree with all that the tables refer to
+ * @exact: nothing leaks either; no request is inside, commit_lock held */
 void coroutine_fn qcow2_check_references(Qcow2Meta *meta, bool exact);
 
 #endif

@@ -3,8 +3,8 @@
 #define TEST_QCOW2_SURGERY_H
 
 /*
- * Gives an image on a simdisk, which nobody has open, what the library does not make itself. The image is one of its own:
- * consistent, active L1 table of at most a cluster. All refcount widths.
+ * Gives an image on a simdisk, which nobody has open, what the library does not make itself. The image is one of
+ * its own: consistent, active L1 table of at most a cluster. All refcount widths.
  */
 
 #include <bdrv/simdisk.h>
