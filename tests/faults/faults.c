@@ -62,7 +62,8 @@ static bool goes_there(const Op *op, const FaultImage *image, const FaultPlace *
     if (place->sim == choice.files || !op_applies(op, image)) {
         return false;
     }
-    return place->sim ? op->where != OP_ON_FILES : op->where != OP_ON_SIMDISK && image->on_files;
+    return place->sim ? op->where != OP_ON_FILES
+                      : op->where != OP_ON_SIMDISK && image->on_files && stand_has(place);
 }
 
 static void search_op(gconstpointer data)

@@ -109,6 +109,24 @@ static AioContext *kept_context(void)
     return aio_context_ref(kept);
 }
 
+bool stand_has(const FaultPlace *place)
+{
+    bool has = true;
+    if (strstr(place->options, "aio=io_uring")) {
+#ifdef CONFIG_LIBURING
+        AioContext *ctx = kept_context();
+        aio_context_enter(ctx);
+        has = file_uring_ready();
+        aio_context_leave(ctx);
+        aio_context_unref(ctx);
+        g_assert_true(has || !g_getenv("CI"));
+#else
+        has = false;
+#endif
+    }
+    return has;
+}
+
 static void begin_context(Stand *stand)
 {
     stand->sim = stand->place->sim ? aio_sim_new(1) : NULL;

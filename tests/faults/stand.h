@@ -83,6 +83,8 @@ void stand_fail(const char *format, ...) G_GNUC_NORETURN G_GNUC_PRINTF(1, 2);
 void stand_begin(Stand *stand, const FaultImage *image, const FaultPlace *place, bool without_rings);
 /** stand_end() - of a closed image: looks for what was left behind */
 void stand_end(Stand *stand);
+/** stand_has() - whether the place is there: its engine was built in, and the kernel has it */
+bool stand_has(const FaultPlace *place);
 /** stand_forget() - what is kept from one to the next */
 void stand_forget(void);
 
