@@ -107,6 +107,7 @@ static int coroutine_fn add_locked(WriteLog *log, const WriteLogItem *item)
     }
     log->end += log->sector_size + data_bytes(item);
     log->entries++;
+    log->added = true;
     return 0;
 }
 
@@ -130,14 +131,14 @@ void coroutine_fn write_log_begin_flush(WriteLog *log)
 
 int coroutine_fn write_log_end_flush(WriteLog *log, int ret)
 {
-    if (ret >= 0) {
+    if (ret >= 0 && log->added) {
         ret = add_locked(log, &(WriteLogItem){ .flags = BDRV_LOG_FLUSH });
-    }
-    if (ret >= 0) {
-        ret = write_super_locked(log, log->entries);
-    }
-    if (ret >= 0) {
-        ret = bdrv_co_flush(log->child);
+        if (ret >= 0) {
+            ret = write_super_locked(log, log->entries);
+        }
+        if (ret >= 0) {
+            ret = bdrv_co_flush(log->child);
+        }
     }
     co_mutex_unlock(&log->lock);
     return ret;

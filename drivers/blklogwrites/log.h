@@ -16,6 +16,7 @@ typedef struct WriteLog {
     uint64_t entries;         /* in the log */
     uint64_t super_entries;   /* how many the super block on disk tells of */
     bool has_super;           /* the super block on disk is of this log */
+    bool added;               /* an entry, since it was opened: before the first a flush orders nothing */
 } WriteLog;
 
 /* What an entry is about. */
@@ -44,7 +45,8 @@ int coroutine_fn write_log_add(WriteLog *log, const WriteLogItem *item);
 
 /** write_log_begin_flush() - let no entry in: what completes from now on is logged behind the flush */
 void coroutine_fn write_log_begin_flush(WriteLog *log);
-/** write_log_end_flush() - @ret is how the flush of the disk went: note it and make the log durable; its result */
+/** write_log_end_flush() - @ret is how the flush of the disk went: note it and make the log durable; its result
+ * Nothing is noted before the first entry since write_log_open(), so that a log is what was done to the disk. */
 int coroutine_fn write_log_end_flush(WriteLog *log, int ret);
 
 /** write_log_finish() - the super block tells of all entries */
