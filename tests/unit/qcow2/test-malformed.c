@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "drivers/qcow2/meta/invariants.h"
 #include "block/coroutine/sanitizer.h"
 #include "tests/unit/qcow2/stand.h"
 
@@ -354,6 +355,7 @@ static uint64_t random_value(void)
 
 static void test_random_damage(void)
 {
+    qcow2_expect_damage();
     static const char *const bases[] = { V3, V2, SMALL, BACKING, SNAPSHOT, FULL };
     static const BdrvOpenFlags modes[] = { 0, BDRV_O_RDWR, BDRV_O_NO_IO, BDRV_O_CHECK, BDRV_O_CHECK | BDRV_O_RDWR };
     for (unsigned round = 0; round < 600; round++) {
