@@ -208,7 +208,8 @@ struct BlockDriver {
     /*
      * Stop what the driver does on its own (timers, jobs) and let go of requests that it holds back.
      * No new requests come, but some may still be inside and go on after this returned: nothing may
-     * start again before bdrv_drain_end. Also called right before bdrv_close.
+     * start again before bdrv_drain_end. Children come before their parents. Also called before bdrv_close,
+     * and while a handle is being closed: then other handles' requests go on coming.
      */
     void (*bdrv_drain_begin)(BlockDriverState *bs);
     void (*bdrv_drain_end)(BlockDriverState *bs);
