@@ -212,13 +212,13 @@ void qcow2_expect_damage(void)
 void coroutine_fn qcow2_check_phase_b(Qcow2Meta *meta, uint64_t host_offset, uint64_t bytes, const uint8_t *data)
 {
     uint32_t cluster_size = meta->s->geometry.cluster_size;
-    FileCounts counts = { .meta = meta, .block = bdrv_try_blockalign(meta->bs->file->bs, cluster_size) };
+    FileCounts counts = { .meta = meta };
     uint64_t last = 0;
 
     if (atomic_load(&damage_expected)) {
-        bdrv_vfree(counts.block);
         return;
     }
+    counts.block = bdrv_try_blockalign(meta->bs->file->bs, cluster_size);
     for (uint64_t i = 0; counts.block && i + 8 <= bytes; i += 8) {
         uint64_t target = target_of(meta, host_offset + i, load_be64(data + i)) & ~(uint64_t)(cluster_size - 1);
         if (target && target != last) {
