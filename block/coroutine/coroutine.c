@@ -72,6 +72,7 @@ CO_SWITCHES void *co_main(Coroutine *self)
     if (unlikely(atomic_load_explicit(&self->scheduled, memory_order_relaxed))) {
         co_misuse("it ended with a wake-up pending: one wake for one yield");
     }
+    co_debug_leaving(self);
     co_debug_remove(self);
     aio_context_count_coroutine(context_of(self), -1);
     caller_sp = self->caller_sp;
@@ -94,11 +95,12 @@ static CO_SWITCHES __attribute__((noinline)) void enter_new(Coroutine *co)
     if (!context_of(co)) {
         AioContext *ctx = aio_context_current_or_null();
 
-        atomic_store_explicit(&co->ctx, ctx ? ctx : aio_context_current(), memory_order_relaxed);
+        atomic_store_explicit(&co->ctx, likely(ctx) ? ctx : aio_context_current(), memory_order_relaxed);
     }
     aio_context_count_coroutine(context_of(co), 1);
     co->caller = co_thread.current;
     co_thread.current = co;
+    co_debug_entering(co);
     co_sanitizer_before_enter(co);
     co_switch_first(&co->caller_sp, co->stack_top, co);
     co_sanitizer_after_enter(co);
@@ -115,6 +117,7 @@ CO_SWITCHES void co_enter(Coroutine *co)
     }
     co->caller = co_thread.current;
     co_thread.current = co;
+    co_debug_entering(co);
     co_sanitizer_before_enter(co);
     co_switch(&co->caller_sp, co->sp);
     co_sanitizer_after_enter(co);
@@ -136,6 +139,7 @@ static inline CO_SWITCHES void coroutine_fn yield_for(const char *reason)
     if (unlikely(!self)) {
         co_misuse("yield outside of a coroutine");
     }
+    co_debug_leaving(self);
     atomic_store_explicit(&self->waits_for, reason, memory_order_relaxed);
     caller_sp = self->caller_sp;
     self->caller_sp = NULL;

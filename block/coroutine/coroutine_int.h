@@ -49,6 +49,7 @@ struct Coroutine {
     unsigned valgrind_id;
 #ifdef CO_DEBUG
     Coroutine *live_next, **live_prev; /* co_debug_lock */
+    uint32_t fp_control;               /* the thread's when it was last entered */
 #endif
 };
 
@@ -122,12 +123,23 @@ void co_pool_overflow(Coroutine *co); /* the pool is full or not yet set up; @co
 #ifdef CO_DEBUG
 void co_debug_add(Coroutine *co);
 void co_debug_remove(Coroutine *co);
+/* Floating-point control is the thread's, see co_yield(): remember it, and abort if it was changed since. */
+void co_debug_entering(Coroutine *co);
+void co_debug_leaving(Coroutine *co);
 #else
 static inline void co_debug_add(Coroutine *co)
 {
 }
 
 static inline void co_debug_remove(Coroutine *co)
+{
+}
+
+static inline void co_debug_entering(Coroutine *co)
+{
+}
+
+static inline void co_debug_leaving(Coroutine *co)
 {
 }
 #endif

@@ -4,6 +4,7 @@
 
 #include "block/coroutine/coroutine_int.h"
 #include <dlfcn.h>
+#include <fenv.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,6 +41,37 @@ void co_debug_remove(Coroutine *co)
         co->live_next->live_prev = co->live_prev;
     }
     pthread_mutex_unlock(&co_debug_lock);
+}
+
+/* Rounding, precision, exception masks, flush to zero: not the flags of past exceptions, which anybody may raise. */
+static uint32_t fp_control(void)
+{
+#if defined(__x86_64__)
+    uint32_t mxcsr;
+    uint16_t x87;
+
+    __asm__ volatile("stmxcsr %0\n\tfnstcw %1" : "=m"(mxcsr), "=m"(x87));
+    return (mxcsr & 0xffc0) | (uint32_t)x87 << 16;
+#elif defined(__aarch64__)
+    uint64_t fpcr;
+
+    __asm__ volatile("mrs %0, fpcr" : "=r"(fpcr));
+    return (uint32_t)fpcr;
+#else
+    return (uint32_t)fegetround();
+#endif
+}
+
+void co_debug_entering(Coroutine *co)
+{
+    co->fp_control = fp_control();
+}
+
+void co_debug_leaving(Coroutine *co)
+{
+    if (co->fp_control != fp_control()) {
+        co_misuse("it yields or ends with another floating-point control state than it was entered with");
+    }
 }
 
 static void describe(GString *text, Coroutine *co)

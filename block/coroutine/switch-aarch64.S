@@ -8,12 +8,11 @@
  *      0  x29  x30 (where it continues)
  *     16  x19 .. x28
  *     96  d8 .. d15 (of v8 .. v15 only these halves belong to the callee)
- *    160  FPCR
  *
- * x18 is the platform's. Where the control register differs it is loaded, else left alone.
+ * x18 is the platform's, FPCR the thread's.
  */
 
-#define FRAME 176
+#define FRAME 160
 
     .text
 
@@ -49,19 +48,13 @@
     stp     d14, d15, [sp, #144]
     .cfi_rel_offset d14, 144
     .cfi_rel_offset d15, 152
-    mrs     x9, fpcr
-    str     x9, [sp, #160]
     mov     x10, sp
     str     x10, [\to]
     .endm
 
-    /* Compares with x9, the register's value on the stack that is left. Leaves x30: where to continue. */
+    /* Leaves x30: where to continue. */
     .macro RESTORE
-    ldr     x10, [sp, #160]
-    cmp     x9, x10
-    b.eq    9f
-    msr     fpcr, x10
-9:  ldp     d14, d15, [sp, #144]
+    ldp     d14, d15, [sp, #144]
     ldp     d12, d13, [sp, #128]
     ldp     d10, d11, [sp, #112]
     ldp     d8, d9, [sp, #96]
@@ -96,26 +89,26 @@
 
     /* the registers as SAVE left them, the CFA being FRAME above */
     .macro SAVED_CFI
-    .cfi_offset x29, -176
-    .cfi_offset x30, -168
-    .cfi_offset x19, -160
-    .cfi_offset x20, -152
-    .cfi_offset x21, -144
-    .cfi_offset x22, -136
-    .cfi_offset x23, -128
-    .cfi_offset x24, -120
-    .cfi_offset x25, -112
-    .cfi_offset x26, -104
-    .cfi_offset x27, -96
-    .cfi_offset x28, -88
-    .cfi_offset d8, -80
-    .cfi_offset d9, -72
-    .cfi_offset d10, -64
-    .cfi_offset d11, -56
-    .cfi_offset d12, -48
-    .cfi_offset d13, -40
-    .cfi_offset d14, -32
-    .cfi_offset d15, -24
+    .cfi_offset x29, -160
+    .cfi_offset x30, -152
+    .cfi_offset x19, -144
+    .cfi_offset x20, -136
+    .cfi_offset x21, -128
+    .cfi_offset x22, -120
+    .cfi_offset x23, -112
+    .cfi_offset x24, -104
+    .cfi_offset x25, -96
+    .cfi_offset x26, -88
+    .cfi_offset x27, -80
+    .cfi_offset x28, -72
+    .cfi_offset d8, -64
+    .cfi_offset d9, -56
+    .cfi_offset d10, -48
+    .cfi_offset d11, -40
+    .cfi_offset d12, -32
+    .cfi_offset d13, -24
+    .cfi_offset d14, -16
+    .cfi_offset d15, -8
     .endm
 
 /* void co_switch(void **save [x0], void *load [x1]) */
@@ -154,15 +147,14 @@ co_switch_first:
 co_base:
     .cfi_startproc
     .cfi_signal_frame
-    /* CFA = *(x19 + 16) + 176: DW_CFA_def_cfa_expression, 6 bytes: breg19 16, deref, plus_uconst 176 */
-    .cfi_escape 0x0f, 6, 0x83, 16, 0x06, 0x23, 0xb0, 0x01
+    /* CFA = *(x19 + 16) + 160: DW_CFA_def_cfa_expression, 6 bytes: breg19 16, deref, plus_uconst 160 */
+    .cfi_escape 0x0f, 6, 0x83, 16, 0x06, 0x23, 0xa0, 0x01
     SAVED_CFI
     mov     sp, x1
     mov     x29, xzr
     mov     x0, x2
     bl      co_main
     ldr     x11, [x19, #8]  /* co->sp: still NULL if it never yielded */
-    mrs     x9, fpcr
     .cfi_endproc
     .size   co_base, . - co_base
 

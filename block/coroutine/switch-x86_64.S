@@ -5,16 +5,16 @@
  *
  * A suspended stack looks so, its stack pointer being what *save holds:
  *
- *      0  MXCSR (4 bytes), x87 control word (2 bytes)
- *      8  r15  r14  r13  r12  rbx  rbp
- *     56  return address
+ *      0  r15  r14  r13  r12  rbx  rbp
+ *     48  return address
  *
  * The last jump is an indirect jump and not a ret: the processor predicts a ret by the calls it saw,
  * and here the matching call was made on another stack, so that each ret would be mispredicted.
  * Only a coroutine that ends without having yielded leaves by ret: then the calls do match.
  *
- * Of MXCSR and the x87 control word the control bits belong to the callee-saved state. Loading them
- * costs more than the whole rest of the switch, so it is done only if they differ.
+ * MXCSR and the x87 control word stay as they are: they are the thread's, a coroutine never leaves its
+ * thread, and yields with what it was entered with (see co_yield()). To read MXCSR at each switch would
+ * double its cost.
  *
  * No shadow stack: this object carries no CET mark, so the linker switches it off for the program.
  */
@@ -40,30 +40,10 @@
     pushq   %r15
     .cfi_adjust_cfa_offset 8
     .cfi_rel_offset r15, 0
-    subq    $8, %rsp
-    .cfi_adjust_cfa_offset 8
-    stmxcsr (%rsp)
-    fnstcw  4(%rsp)
     movq    %rsp, (\to)
     .endm
 
-    /* compare with the words at \from, which were those of the stack that is left */
-    .macro LOAD_CONTROL from
-    movl    (\from), %eax
-    xorl    (%rsp), %eax
-    testl   $0xffc0, %eax
-    jne     8f
-    movzwl  4(\from), %eax
-    cmpw    4(%rsp), %ax
-    je      9f
-8:  ldmxcsr (%rsp)
-    fldcw   4(%rsp)
-9:
-    .endm
-
     .macro RESTORE
-    addq    $8, %rsp
-    .cfi_adjust_cfa_offset -8
     popq    %r15
     .cfi_adjust_cfa_offset -8
     .cfi_restore r15
@@ -92,9 +72,7 @@
 co_switch:
     .cfi_startproc
     SAVE    %rdi
-    movq    %rsp, %rdx
     movq    %rsi, %rsp      /* the same frame on the other stack: the CFI stays true */
-    LOAD_CONTROL %rdx
     RESTORE
     popq    %rcx
     .cfi_adjust_cfa_offset -8
@@ -126,8 +104,8 @@ co_switch_first:
 co_base:
     .cfi_startproc
     .cfi_signal_frame
-    /* CFA = *(rbx + 16) + 64: DW_CFA_def_cfa_expression, 5 bytes: breg3 16, deref, plus_uconst 64 */
-    .cfi_escape 0x0f, 5, 0x73, 16, 0x06, 0x23, 64
+    /* CFA = *(rbx + 16) + 56: DW_CFA_def_cfa_expression, 5 bytes: breg3 16, deref, plus_uconst 56 */
+    .cfi_escape 0x0f, 5, 0x73, 16, 0x06, 0x23, 56
     .cfi_offset rip, -8
     .cfi_offset rbp, -16
     .cfi_offset rbx, -24
@@ -140,10 +118,6 @@ co_base:
     movq    %rdx, %rdi
     call    co_main
     movq    8(%rbx), %rdx   /* co->sp: still NULL if it never yielded */
-    subq    $8, %rsp
-    stmxcsr (%rsp)
-    fnstcw  4(%rsp)
-    movq    %rsp, %rcx
     .cfi_endproc
     .size   co_base, . - co_base
 
@@ -151,7 +125,7 @@ co_base:
     .type   co_leave, @function
 co_leave:
     .cfi_startproc
-    .cfi_def_cfa rax, 64
+    .cfi_def_cfa rax, 56
     .cfi_offset rip, -8
     .cfi_offset rbp, -16
     .cfi_offset rbx, -24
@@ -160,8 +134,7 @@ co_leave:
     .cfi_offset r14, -48
     .cfi_offset r15, -56
     movq    %rax, %rsp
-    .cfi_def_cfa rsp, 64
-    LOAD_CONTROL %rcx
+    .cfi_def_cfa rsp, 56
     RESTORE
     testq   %rdx, %rdx
     jne     1f

@@ -146,8 +146,8 @@ static void blocking_fn finish_private(AioContext *ctx)
 {
     aio_thread.current = ctx;
     while (atomic_load_explicit(&ctx->refs, memory_order_acquire) == 1 && !aio_thread.in_callback &&
-           !co_in_coroutine() && (ctx->coroutines > 0 || aio_work_left(ctx))) {
-        aio_context_run(ctx, ctx->coroutines > 0);
+           !co_in_coroutine() && (ctx->head.coroutines > 0 || aio_work_left(ctx))) {
+        aio_context_run(ctx, ctx->head.coroutines > 0);
     }
 }
 
@@ -188,16 +188,6 @@ AioContext *aio_context_current(void)
     return ctx;
 }
 
-AioContext *aio_context_current_or_null(void)
-{
-    return aio_thread.current;
-}
-
-bool aio_context_is_current(AioContext *ctx)
-{
-    return aio_thread.current == ctx;
-}
-
 unsigned aio_context_index(const AioContext *ctx)
 {
     return ctx->index;
@@ -211,11 +201,6 @@ bool aio_in_callback(void)
 AioSim *aio_context_sim(AioContext *ctx)
 {
     return ctx->sim;
-}
-
-void aio_context_count_coroutine(AioContext *ctx, int change)
-{
-    ctx->coroutines += change;
 }
 
 void *aio_context_data(AioContext *ctx, const void *key, void *(*make)(AioContext *ctx), void (*destroy)(void *data))

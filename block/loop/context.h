@@ -25,9 +25,24 @@ void co_resume(CoReady *ready);
  */
 void aio_context_make_ready(AioContext *ctx, CoReady *ready);
 
+/* The calling thread. initial-exec: read on every wake-up, and small enough for dlopen()'s reserve. */
+typedef struct AioThread {
+    AioContext *current;
+    AioContext *own; /* private context, freed with the thread */
+    bool in_callback;
+} AioThread;
+extern _Thread_local AioThread aio_thread __attribute__((tls_model("initial-exec"), visibility("hidden")));
+
 /** aio_context_current_or_null() - the calling thread's context; none is made */
-AioContext *aio_context_current_or_null(void);
-bool aio_context_is_current(AioContext *ctx);
+static inline AioContext *aio_context_current_or_null(void)
+{
+    return aio_thread.current;
+}
+
+static inline bool aio_context_is_current(AioContext *ctx)
+{
+    return aio_thread.current == ctx;
+}
 
 /**
  * aio_context_run_until() - run rounds of @ctx until *@done, for blocking calls of the library
@@ -41,8 +56,16 @@ bool aio_context_is_current(AioContext *ctx);
  */
 int blocking_fn aio_context_run_until(AioContext *ctx, const bool *done);
 
+/* How each context begins: what the coroutine layer counts in it, twice in each coroutine's life, without a call. */
+typedef struct AioContextHead {
+    int coroutines; /* entered and not ended; the owner's thread only */
+} AioContextHead;
+
 /** aio_context_count_coroutine() - one more, or one less, that was entered in @ctx and has not ended. Own thread. */
-void aio_context_count_coroutine(AioContext *ctx, int change);
+static inline void aio_context_count_coroutine(AioContext *ctx, int change)
+{
+    ((AioContextHead *)ctx)->coroutines += change;
+}
 
 /** aio_context_sim() - the simulation @ctx belongs to, or NULL */
 AioSim *aio_context_sim(AioContext *ctx);

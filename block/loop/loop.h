@@ -38,6 +38,8 @@ typedef struct AioCallList {
 } AioCallList;
 
 struct AioContext {
+    AioContextHead head; /* first: aio_context_count_coroutine() knows no more of a context */
+
     /*
      * The inbox: what other threads write. Pushed to without a lock, emptied as a whole by the owner,
      * which turns the order round. All accesses that take part in deciding who wakes whom are
@@ -57,7 +59,6 @@ struct AioContext {
     AioCallList user_calls;
     const AioSchedule *schedule;
     AioRing *rings;
-    int coroutines; /* entered and not ended */
     bool running;  /* inside a round or a blocking call */
     bool external; /* the embedder polls the fd: what becomes due outside of a round must show there */
     bool sleep_in_ms; /* the kernel has no epoll_pwait2() */
@@ -82,14 +83,6 @@ struct AioContext {
     AioSim *sim;
     AioContext *next_in_sim;
 };
-
-/* The calling thread. initial-exec: read on every wake-up, and small enough for dlopen()'s reserve. */
-typedef struct AioThread {
-    AioContext *current;
-    AioContext *own; /* private context, freed with the thread */
-    bool in_callback;
-} AioThread;
-extern _Thread_local AioThread aio_thread __attribute__((tls_model("initial-exec")));
 
 /* inbox.c */
 void co_ready_list_init(CoReadyList *list);

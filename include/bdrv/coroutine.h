@@ -46,7 +46,12 @@ BDRV_API void co_wake(Coroutine *co);
 /** co_start() - start a new coroutine in @ctx, which may be another thread's. Any thread. */
 BDRV_API void co_start(AioContext *ctx, Coroutine *co);
 
-/** co_yield() - give control back until woken (or entered) again */
+/**
+ * co_yield() - give control back until woken (or entered) again
+ * The floating-point control state (rounding, exception masks, flush to zero) belongs to the thread: a
+ * coroutine finds what the thread has, and whoever changes it puts it back before yielding. Built with
+ * coroutine_debug, one that does not aborts.
+ */
 BDRV_API void coroutine_fn co_yield(void);
 
 /** co_yield_reason() - yield, and say to the debug list what is waited for (a string constant) */
