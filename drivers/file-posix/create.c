@@ -59,6 +59,26 @@ static bool refuse_if_in_use(int fd, const char *path, GError **errp)
     return file_locks_set(&s, path, BDRV_RIGHT_WRITE | BDRV_RIGHT_RESIZE, BDRV_RIGHT_RESIZE, errp);
 }
 
+/* Zeroes over what probing looks at. */
+static int clear_start(int fd, int64_t length)
+{
+    static const uint8_t zeroes[PROBED_BYTES];
+
+    for (size_t done = 0, wanted = MIN(length, PROBED_BYTES); done < wanted;) {
+        ssize_t n = pwrite(fd, zeroes + done, wanted - done, done);
+
+        if (n < 0 && errno != EINTR) {
+            return -errno;
+        }
+        done += MAX(n, 0);
+    }
+    return 0;
+}
+
+/*
+ * The first block of a new file is written, as qemu-img does: on some file systems a hole can be read at any
+ * alignment, and who probes there for what O_DIRECT needs would take a hole's word for it.
+ */
 static int create_job(void *opaque)
 {
     CreateJob *job = opaque;
@@ -88,6 +108,13 @@ static int create_job(void *opaque)
     if (ok) {
         apply_hints(fd, job);
         ok = file_resize(&s, 0, job->size, job->prealloc, &job->error);
+    }
+    if (ok) {
+        ret = clear_start(fd, job->size);
+        if (ret < 0) {
+            g_set_error(&job->error, BDRV_ERROR, -ret, "cannot write to '%s': %s", job->path, g_strerror(-ret));
+            ok = false;
+        }
     }
     if (close(fd) < 0 && ok) {
         g_set_error(&job->error, BDRV_ERROR, errno, "cannot close '%s': %s", job->path, g_strerror(errno));
@@ -136,7 +163,6 @@ bool coroutine_fn file_co_create(const char *filename, BdrvChild *file, const Bd
 static bool clear_device(int fd, const CreateJob *job, GError **errp)
 {
     int64_t length = file_length(fd, true);
-    uint8_t zeroes[PROBED_BYTES] = { 0 };
 
     if (length < 0) {
         g_set_error(errp, BDRV_ERROR, -length, "cannot read the length of '%s': %s", job->path, g_strerror(-length));
@@ -147,14 +173,10 @@ static bool clear_device(int fd, const CreateJob *job, GError **errp)
                     ", and a device does not grow", job->path, length, job->size);
         return false;
     }
-    for (size_t done = 0, wanted = MIN(length, PROBED_BYTES); done < wanted;) {
-        ssize_t n = pwrite(fd, zeroes + done, wanted - done, done);
-
-        if (n <= 0 && errno != EINTR) {
-            g_set_error(errp, BDRV_ERROR, errno, "cannot clear the start of '%s': %s", job->path, g_strerror(errno));
-            return false;
-        }
-        done += MAX(n, 0);
+    int ret = clear_start(fd, length);
+    if (ret < 0) {
+        g_set_error(errp, BDRV_ERROR, -ret, "cannot clear the start of '%s': %s", job->path, g_strerror(-ret));
+        return false;
     }
     if (fdatasync(fd) < 0) { /* a device tells of errors late */
         g_set_error(errp, BDRV_ERROR, errno, "cannot flush '%s': %s", job->path, g_strerror(errno));

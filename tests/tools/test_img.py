@@ -268,6 +268,14 @@ def test_convert_into_an_existing_target(twin):
     twin.same("img", "convert", "-n", "-O", "qcow2", "top.qcow2", "x")
 
 
+@pytest.mark.parametrize("size", ["0", "100", "512", "1M"])
+@pytest.mark.parametrize("preallocation", ["off", "falloc", "full"])
+def test_a_new_raw_file_takes_the_same_space(twin, size, preallocation):
+    twin.same("img", "create", "-f", "raw", "-o", f"preallocation={preallocation}", "x", size)
+    ours, theirs = ((directory / "x").stat() for directory in (twin.ours, twin.theirs))
+    assert (ours.st_size, ours.st_blocks) == (theirs.st_size, theirs.st_blocks)
+
+
 DD = [
     [], ["bs=64k"], ["bs=64k", "count=3"], ["bs=64k", "count=3", "skip=1"], ["bs=1M", "skip=3"], ["count=1"],
     ["bs=100", "count=7"], ["bs=1M", "skip=99999"],
