@@ -381,6 +381,11 @@ static bool coroutine_fn open_meta(Opening *o, GError **errp)
     return qcow2_compressed_open(o->bs, errp) && qcow2_meta_open(o->bs, &config, errp);
 }
 
+static void edit_no_autoclear(Qcow2Header *header, const void *opaque)
+{
+    header->autoclear_features = 0;
+}
+
 /* An autoclear bit we do not maintain must not survive our writes. */
 static bool coroutine_fn clear_autoclear(Opening *o, GError **errp)
 {
@@ -389,10 +394,8 @@ static bool coroutine_fn clear_autoclear(Opening *o, GError **errp)
     if (!o->writable || o->check || s->metadata_only || before == 0) {
         return true;
     }
-    s->header.autoclear_features = 0;
-    int ret = qcow2_write_header_sector(o->bs);
+    int ret = qcow2_edit_header(o->bs, edit_no_autoclear, NULL);
     if (ret < 0) {
-        s->header.autoclear_features = before;
         g_set_error(errp, BDRV_ERROR, -ret,
                     "cannot clear the autoclear features 0x%" PRIx64 " in the header: %s", before,
                     g_strerror(-ret));

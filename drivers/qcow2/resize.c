@@ -252,14 +252,15 @@ static bool coroutine_fn preallocate(BlockDriverState *bs, uint64_t old_size, ui
     return true;
 }
 
+static void edit_size(Qcow2Header *header, const void *opaque)
+{
+    header->size = *(const uint64_t *)opaque;
+}
+
 static bool coroutine_fn switch_size(BlockDriverState *bs, uint64_t new_size, GError **errp)
 {
-    Qcow2State *s = qcow2_state(bs);
-    uint64_t before = s->header.size;
-    s->header.size = new_size;
-    int ret = qcow2_write_header_sector(bs);
+    int ret = qcow2_edit_header(bs, edit_size, &new_size);
     if (ret < 0) {
-        s->header.size = before;
         return fail(ret, "write the new size to the header", errp);
     }
     bdrv_set_length(bs, (int64_t)new_size);

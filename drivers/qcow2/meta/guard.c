@@ -84,14 +84,13 @@ static int coroutine_fn write_sector_locked(Qcow2Meta *meta)
 }
 
 /* header_lock held. Either the file has the wanted header, or the old one, or it is in doubt. */
-static int coroutine_fn replace_header_locked(Qcow2Meta *meta, const Qcow2Header *wanted)
+static int coroutine_fn replace_header_locked(Qcow2Meta *meta, Qcow2HeaderEdit *edit, const void *opaque)
 {
     uint8_t old_sector[QCOW2_SECTOR];
     Qcow2Header old = meta->s->header;
 
     memcpy(old_sector, meta->header_sector, QCOW2_SECTOR);
-    meta->s->header = *wanted;
-    meta->s->header.incompatible_features |= old.incompatible_features & QCOW2_INCOMPAT_CORRUPT;
+    edit(&meta->s->header, opaque);
     qcow2_header_encode(&meta->s->header, meta->header_sector, QCOW2_SECTOR);
     int ret = write_sector_locked(meta);
     if (ret < 0) {
@@ -125,7 +124,7 @@ int coroutine_fn qcow2_settle_header(Qcow2Meta *meta)
     return ret;
 }
 
-int coroutine_fn qcow2_switch_header(Qcow2Meta *meta, const Qcow2Header *wanted)
+int coroutine_fn qcow2_switch_header(Qcow2Meta *meta, Qcow2HeaderEdit *edit, const void *opaque)
 {
     if (atomic_load(&meta->s->corrupt)) {
         return -EIO;
@@ -133,18 +132,16 @@ int coroutine_fn qcow2_switch_header(Qcow2Meta *meta, const Qcow2Header *wanted)
     co_mutex_lock(&meta->header_lock);
     int ret = settle_header_locked(meta);
     if (ret >= 0) {
-        ret = replace_header_locked(meta, wanted);
+        ret = replace_header_locked(meta, edit, opaque);
     }
     co_mutex_unlock(&meta->header_lock);
     return ret;
 }
 
-int coroutine_fn qcow2_write_header_sector(BlockDriverState *bs)
+int coroutine_fn qcow2_edit_header(BlockDriverState *bs, Qcow2HeaderEdit *edit, const void *opaque)
 {
-    Qcow2Meta *meta = qcow2_meta(bs);
-    Qcow2Header header = meta->s->header;
     int ret = bdrv_co_flush(bs->file);
-    return ret < 0 ? ret : qcow2_switch_header(meta, &header);
+    return ret < 0 ? ret : qcow2_switch_header(qcow2_meta(bs), edit, opaque);
 }
 
 void coroutine_fn qcow2_mark_corrupt(BlockDriverState *bs, const char *message)

@@ -250,6 +250,13 @@ int coroutine_fn qcow2_l2_publish(BlockDriverState *bs, uint64_t guest_offset, c
     return ret;
 }
 
+static void edit_l1(Qcow2Header *header, const void *opaque)
+{
+    const Qcow2Table *table = opaque;
+    header->l1_table_offset = table->host_offset;
+    header->l1_size = (uint32_t)table->count;
+}
+
 /* The new table with the old entries, written and flushed, is what the header is switched to. */
 static int coroutine_fn switch_l1(Qcow2Meta *meta, Qcow2Table *table)
 {
@@ -271,11 +278,8 @@ static int coroutine_fn switch_l1(Qcow2Meta *meta, Qcow2Table *table)
         ret = bdrv_co_flush(meta->bs->file);
     }
     if (ret >= 0) {
-        Qcow2Header header = meta->s->header;
         bdrv_debug_event(meta->bs, BDRV_EVENT_L1_GROW_ACTIVATE_TABLE);
-        header.l1_table_offset = table->host_offset;
-        header.l1_size = (uint32_t)table->count;
-        ret = qcow2_switch_header(meta, &header);
+        ret = qcow2_switch_header(meta, edit_l1, table);
     }
     return ret;
 }

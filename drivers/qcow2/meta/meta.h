@@ -118,8 +118,13 @@ const char *qcow2_corrupt_message(BlockDriverState *bs);
 /** qcow2_meta_grow_l1() - L1 for at least @entries entries: new table, flush, header switch; drained */
 int coroutine_fn qcow2_meta_grow_l1(BlockDriverState *bs, uint64_t entries);
 
-/** qcow2_write_header_sector() - write the fixed header fields of s->header in one sector-sized request
- * B: flushed before and after. */
-int coroutine_fn qcow2_write_header_sector(BlockDriverState *bs);
+/* Changes fields of a header. */
+typedef void Qcow2HeaderEdit(Qcow2Header *header, const void *opaque);
+
+/**
+ * qcow2_edit_header() - change fixed header fields in one sector-sized write; B: flushed before and after
+ * @edit: called with @opaque and a copy of the header as the last change left it; must not yield
+ */
+int coroutine_fn qcow2_edit_header(BlockDriverState *bs, Qcow2HeaderEdit *edit, const void *opaque);
 
 #endif

@@ -155,12 +155,11 @@ int qcow2_note_metadata(Qcow2Meta *meta, uint64_t host_offset, uint64_t bytes);
 /** qcow2_write_meta() - write metadata, which may only hit clusters known as such */
 int coroutine_fn qcow2_write_meta(Qcow2Meta *meta, uint64_t host_offset, uint64_t bytes, const void *buf);
 /**
- * qcow2_switch_header() - replace the fixed header fields in one sector, durable when it returns
- * @wanted: becomes s->header on success. Everything it leads to must be flushed already.
+ * qcow2_switch_header() - qcow2_edit_header() where everything that the new fields lead to is flushed already
  * If a failed write cannot be undone, it is unknown which header the file has (meta->header_in_doubt) until
  * a later commit or switch has written the old one again; before that nothing is committed.
  */
-int coroutine_fn qcow2_switch_header(Qcow2Meta *meta, const Qcow2Header *wanted);
+int coroutine_fn qcow2_switch_header(Qcow2Meta *meta, Qcow2HeaderEdit *edit, const void *opaque);
 /** qcow2_settle_header() - if the header is in doubt, write the one that counts again; 0 or -errno: still in doubt */
 int coroutine_fn qcow2_settle_header(Qcow2Meta *meta);
 

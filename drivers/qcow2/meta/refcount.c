@@ -130,6 +130,18 @@ static int coroutine_fn write_area_table(Qcow2Meta *meta, const Qcow2Table *tabl
     return ret;
 }
 
+typedef struct NewTable {
+    uint64_t host_offset;
+    uint32_t clusters;
+} NewTable;
+
+static void edit_refcount_table(Qcow2Header *header, const void *opaque)
+{
+    const NewTable *table = opaque;
+    header->refcount_table_offset = table->host_offset;
+    header->refcount_table_clusters = table->clusters;
+}
+
 /* Write blocks and table, flush, switch the header. commit_lock and grow_lock held. */
 static int coroutine_fn install_table(Qcow2Meta *meta, const NewArea *area, Qcow2Table *table)
 {
@@ -148,11 +160,9 @@ static int coroutine_fn install_table(Qcow2Meta *meta, const NewArea *area, Qcow
         ret = bdrv_co_flush(meta->bs->file);
     }
     if (ret >= 0) {
-        Qcow2Header header = meta->s->header;
+        NewTable wanted = { table->host_offset, (uint32_t)area->table_clusters };
         bdrv_debug_event(meta->bs, BDRV_EVENT_REFBLOCK_ALLOC_SWITCH_TABLE);
-        header.refcount_table_offset = table->host_offset;
-        header.refcount_table_clusters = (uint32_t)area->table_clusters;
-        ret = qcow2_switch_header(meta, &header);
+        ret = qcow2_switch_header(meta, edit_refcount_table, &wanted);
     }
     bdrv_vfree(buf);
     return ret;

@@ -324,6 +324,49 @@ static void coroutine_fn a_bad_entry_marks_the_image(void)
     rig_close(&rig);
 }
 
+/* ---- the header ---- */
+
+typedef struct HeaderChange {
+    const Rig *rig;
+    Qcow2HeaderEdit *edit;
+    int result; /* 1: under way */
+} HeaderChange;
+
+static void edit_size(Qcow2Header *header, const void *opaque)
+{
+    header->size = 512 * K;
+}
+
+static void edit_compatible(Qcow2Header *header, const void *opaque)
+{
+    header->compatible_features |= UINT64_C(1) << 40;
+}
+
+static void coroutine_fn change_header(void *opaque)
+{
+    HeaderChange *change = opaque;
+    change->result = qcow2_edit_header(change->rig->child->bs, change->edit, NULL);
+}
+
+static void coroutine_fn header_changes_keep_each_other(void)
+{
+    g_autoptr(BdrvSimDisk) disk = rig_create(&small);
+    Rig rig = rig_open("d", "", NULL);
+    HeaderChange changes[] = { { &rig, edit_size, 1 }, { &rig, edit_compatible, 1 } };
+    bdrv_simdisk_set_delay(disk, 1000, 1000);
+    for (unsigned i = 0; i < G_N_ELEMENTS(changes); i++) {
+        co_enter(co_new(change_header, &changes[i]));
+    }
+    while (changes[0].result > 0 || changes[1].result > 0) {
+        co_sleep_until(aio_clock_ns(aio_context_current()) + 1000);
+    }
+    g_assert_cmpint(changes[0].result, ==, 0);
+    g_assert_cmpint(changes[1].result, ==, 0);
+    g_assert_cmpint(rig_close(&rig), ==, 0);
+    g_assert_cmpuint(peek64(disk, 24), ==, 512 * K);
+    g_assert_cmphex(peek64(disk, 80), ==, UINT64_C(1) << 40);
+}
+
 static void add(const char *path, void (*body)(void))
 {
     g_test_add_data_func(path, body, (GTestDataFunc)test_run);
@@ -343,5 +386,6 @@ int main(int argc, char **argv)
     add("/qcow2/meta/two tables in one cluster are never written", tables_never_overwrite_each_other);
     add("/qcow2/meta/a data write that would hit metadata is refused", data_never_hits_metadata);
     add("/qcow2/meta/a bad entry marks the image corrupt", a_bad_entry_marks_the_image);
+    add("/qcow2/meta/two header changes at once are both there", header_changes_keep_each_other);
     return g_test_run();
 }
