@@ -98,3 +98,25 @@ int coroutine_fn bdrv_co_block_status_above(BdrvChild *child, int64_t offset, in
     *extent = found;
     return 0;
 }
+
+int64_t coroutine_fn bdrv_co_measure_data(BdrvChild *child, int64_t granularity)
+{
+    int64_t length = bdrv_co_getlength(child), counted_to = 0, pieces = 0;
+
+    for (int64_t offset = 0; offset < length;) {
+        BlockExtent extent;
+        int ret = bdrv_co_block_status_above(child, offset, length - offset, &extent);
+
+        if (ret < 0) {
+            return ret;
+        }
+        if (extent.kind == EXTENT_DATA) {
+            int64_t first = MAX(offset / granularity, counted_to);
+
+            counted_to = (offset + extent.bytes - 1) / granularity + 1;
+            pieces += MAX(counted_to - first, 0);
+        }
+        offset += extent.bytes;
+    }
+    return length < 0 ? length : pieces * granularity;
+}

@@ -68,17 +68,18 @@ static bool find_drivers(Creation *creation, const char *format, GError **errp)
     return true;
 }
 
-static bool validate(Creation *creation, GError **errp)
+bool bdrv_validate_create_options(const BlockDriver *drv, const BlockDriver *protocol, BdrvOptions *options,
+                                  GError **errp)
 {
     const BdrvOptionSpec *const tables[] = {
         size_spec,
-        creation->drv->create_options ? creation->drv->create_options : no_specs,
-        creation->protocol->create_options ? creation->protocol->create_options : no_specs,
+        drv->create_options ? drv->create_options : no_specs,
+        protocol && protocol->create_options ? protocol->create_options : no_specs,
         NULL,
     };
-    g_autofree char *what = g_strdup_printf("creation of format '%s'", creation->drv->format_name);
+    g_autofree char *what = g_strdup_printf("creation of format '%s'", drv->format_name);
 
-    return bdrv_options_validate(creation->options, tables, what, errp);
+    return bdrv_options_validate(options, tables, what, errp);
 }
 
 /* The path below the prefix, as opening finds it. */
@@ -208,7 +209,7 @@ static bool coroutine_fn create_both(const Creation *creation, GError **errp)
 
 static bool coroutine_fn create(Creation *creation, const char *format, GError **errp)
 {
-    if (!find_drivers(creation, format, errp) || !find_path(creation, errp) || !validate(creation, errp)) {
+    if (!find_drivers(creation, format, errp) || !find_path(creation, errp) || !bdrv_validate_create_options(creation->drv, creation->protocol, creation->options, errp)) {
         return false;
     }
     if (protocol_makes_all(creation)) {

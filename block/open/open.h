@@ -38,6 +38,10 @@ char *bdrv_full_backing_filename(const char *image_filename, const char *backing
  * json: node by its file */
 char *bdrv_node_full_backing_filename(const BlockDriverState *bs, GError **errp);
 
+/** bdrv_validate_create_options() - "size", what @drv and what the protocol below it (may be NULL) know: types and names */
+bool bdrv_validate_create_options(const BlockDriver *drv, const BlockDriver *protocol, BdrvOptions *options,
+                                  GError **errp);
+
 /** bdrv_co_create_image() - coroutine form of bdrv_create_image() */
 bool coroutine_fn bdrv_co_create_image(BdrvGraph *graph, const char *format, const char *filename,
                                        BdrvOptions *options, GError **errp);

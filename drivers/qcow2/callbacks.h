@@ -20,6 +20,9 @@ void qcow2_reopen_commit(BlockDriverState *bs, void *state);
 bool coroutine_fn qcow2_create(const char *filename, BdrvChild *file, const BdrvOptions *options,
                                GError **errp);
 
+/* measure.c */
+bool coroutine_fn qcow2_measure(const BdrvOptions *options, BdrvChild *source, BdrvMeasure *measure, GError **errp);
+
 /* resize.c */
 bool coroutine_fn qcow2_truncate(BlockDriverState *bs, int64_t length, bool exact, BdrvPrealloc prealloc,
                                  BdrvRequestFlags flags, GError **errp);

@@ -63,6 +63,7 @@ const BlockDriver bdrv_qcow2 = {
     .bdrv_co_flush_to_disk = qcow2_co_flush_to_disk,
 
     .bdrv_get_info = qcow2_get_info,
+    .bdrv_measure = qcow2_measure,
     .bdrv_get_specific_info = qcow2_get_specific_info,
     .bdrv_check = qcow2_check,
     .bdrv_snapshot_list = qcow2_snapshot_list,

@@ -224,6 +224,19 @@ static int coroutine_fn raw_co_block_status(BlockDriverState *bs, int64_t offset
     return bdrv_co_block_status_above(bs->file, s->offset + offset, inside, extent);
 }
 
+/* The disk as it is, in whole sectors. */
+static bool coroutine_fn raw_measure(const BdrvOptions *options, BdrvChild *source, BdrvMeasure *measure, GError **errp)
+{
+    int64_t size = bdrv_options_get_int(options, "size", 0);
+
+    if (size > INT64_MAX - RAW_SIZE_UNIT) {
+        g_set_error(errp, BDRV_ERROR, EFBIG, "size %" G_GINT64_FORMAT " is too large", size);
+        return false;
+    }
+    measure->required = measure->fully_allocated = ROUND_UP_TO_SECTOR(size);
+    return true;
+}
+
 static bool coroutine_fn raw_truncate(BlockDriverState *bs, int64_t length, bool exact, BdrvPrealloc prealloc,
                          BdrvRequestFlags flags, GError **errp)
 {
@@ -269,6 +282,7 @@ static const BlockDriver bdrv_raw = {
     .bdrv_co_copy_range = raw_co_copy_range,
     .bdrv_co_block_status = raw_co_block_status,
     .bdrv_getlength = raw_getlength,
+    .bdrv_measure = raw_measure,
 };
 
 void bdrv_raw_init(void);

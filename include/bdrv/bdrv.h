@@ -109,6 +109,17 @@ BDRV_API bool coroutine_fn blk_co_close(BlockBackend *blk, GError **errp);
 BDRV_API bool bdrv_create_image(BdrvGraph *graph, const char *format, const char *filename, BdrvOptions *options,
                                 GError **errp);
 
+/**
+ * bdrv_measure_image() - how large the file of a new image would be; nothing is made
+ * @format: driver of the new image
+ * @options: taken; create options as for bdrv_create_image(). "size" in bytes is left out if there is a @source.
+ * @source: whose content the image is to have; NULL: it stays empty
+ * Returns: false, with ENOTSUP for formats that do not know, EFBIG if no image can be so large, EDEADLK from a
+ * coroutine or a callback, EIO where @source cannot be read; @measure is untouched then.
+ */
+BDRV_API bool blocking_fn bdrv_measure_image(const char *format, BdrvOptions *options, BlockBackend *source,
+                                             BdrvMeasure *measure, GError **errp);
+
 /* ---- blocking I/O: 0 or -errno; -EDEADLK from a coroutine or a callback ---- */
 
 BDRV_API int blocking_fn blk_pread(BlockBackend *blk, int64_t offset, int64_t bytes, void *buf, BdrvRequestFlags flags);

@@ -190,8 +190,10 @@ struct BlockDriver {
     int (*bdrv_get_info)(BlockDriverState *bs, BdrvInfo *info);    /* must not yield */
     /* "format-specific" of info: a tree {type, data.…}; NULL or NULL result: none. Must not yield. */
     BdrvOptions *(*bdrv_get_specific_info)(BlockDriverState *bs);
-    bool (*bdrv_measure)(const BdrvOptions *options, BlockDriverState *source, int64_t *required,
-                         int64_t *fully_allocated, GError **errp);
+    /* What bdrv_create with @options ("size" is always there) and the content of @source would take on the protocol.
+     * No node of the driver is involved. @source: NULL, or inside a request of it, see bdrv_co_measure_data();
+     * @measure comes in as { size, size, -1 }. */
+    bool (*bdrv_measure)(const BdrvOptions *options, BdrvChild *source, BdrvMeasure *measure, GError **errp);
     int (*bdrv_check)(BlockDriverState *bs, BdrvCheckResult *result, BdrvCheckFix fix); /* drained */
 
     /* snapshots; drained but for list */
@@ -293,6 +295,15 @@ BDRV_API int coroutine_fn bdrv_co_block_status(BdrvChild *child, int64_t offset,
 /** bdrv_co_block_status_above() - the same down the backing chain; extent->depth tells the layer */
 BDRV_API int coroutine_fn bdrv_co_block_status_above(BdrvChild *child, int64_t offset, int64_t bytes,
                                                      BlockExtent *extent);
+
+/**
+ * bdrv_co_measure_data() - how much of @child and its backing chain is data
+ * @granularity: bytes, at least 1; a piece of this size counts whole if any of it is data
+ *
+ * Context: coroutine, inside a request; may yield.
+ * Returns: bytes, a multiple of @granularity; -EIO if metadata cannot be read.
+ */
+BDRV_API int64_t coroutine_fn bdrv_co_measure_data(BdrvChild *child, int64_t granularity);
 
 /**
  * bdrv_debug_event() - tell the drivers below @bs what is about to happen

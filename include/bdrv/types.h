@@ -99,6 +99,13 @@ typedef struct BdrvInfo {
     int64_t subcluster_size;
 } BdrvInfo;
 
+/* How large the file of a new image would be, in bytes. */
+typedef struct BdrvMeasure {
+    int64_t required;        /* with the data of the source only, or empty */
+    int64_t fully_allocated; /* with every cluster allocated */
+    int64_t bitmaps;         /* for the persistent bitmaps of the source besides; -1: source or target cannot have any */
+} BdrvMeasure;
+
 typedef enum BdrvCheckFix {
     BDRV_FIX_NONE = 0,
     BDRV_FIX_LEAKS = 1 << 0,

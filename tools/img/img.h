@@ -18,6 +18,7 @@ int img_create(int argc, char **argv);
 int img_dd(int argc, char **argv);
 int img_info(int argc, char **argv);
 int img_map(int argc, char **argv);
+int img_measure(int argc, char **argv);
 int img_resize(int argc, char **argv);
 
 /* ---- command line (command-line.c) ---- */
@@ -40,6 +41,7 @@ enum {
     IMG_OPTION_MAX_LENGTH,
     IMG_OPTION_BITMAPS,
     IMG_OPTION_SKIP_BROKEN_BITMAPS,
+    IMG_OPTION_SIZE,
 };
 
 /** img_usage_error() - message and "Try 'NAME --help' for more information"; returns 1 */

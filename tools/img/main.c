@@ -27,11 +27,13 @@ static const struct {
     { "info", img_info, "[--image-opts] [-f fmt] [--output=ofmt] [--backing-chain] [-U] filename" },
     { "map", img_map,
       "[--image-opts] [-f fmt] [--start-offset=offset] [--max-length=len] [--output=ofmt] [-U] filename" },
+    { "measure", img_measure,
+      "[--image-opts] [-f fmt] [-U] [--output=ofmt] [-O output_fmt] [-o options] [--size N | filename]" },
     { "resize", img_resize,
       "[--image-opts] [-f fmt] [--preallocation=prealloc] [-q] [--shrink] filename [+ | -]size" },
 };
 
-static const char *const not_built[] = { "amend", "bitmap", "commit", "measure", "rebase", "snapshot" };
+static const char *const not_built[] = { "amend", "bitmap", "commit", "rebase", "snapshot" };
 
 void img_print_help(FILE *out)
 {

@@ -60,7 +60,7 @@ typedef struct Refusal {
     BdrvGraph *graph;
     BlockBackend *blk;
     int pread, drain, calls;
-    bool open_refused, truncate_refused, close_refused;
+    bool open_refused, truncate_refused, close_refused, measure_refused;
 } Refusal;
 
 static void try_blocking(Refusal *refusal)
@@ -79,6 +79,9 @@ static void try_blocking(Refusal *refusal)
     g_clear_error(&error);
     refusal->close_refused = !blk_close(refusal->blk, &error) && g_error_matches(error, BDRV_ERROR, EDEADLK);
     g_clear_error(&error);
+    refusal->measure_refused = !bdrv_measure_image("qcow2", bdrv_options_new(), refusal->blk, &(BdrvMeasure){ 0 }, &error) &&
+                               g_error_matches(error, BDRV_ERROR, EDEADLK);
+    g_clear_error(&error);
 }
 
 static void refusal_check(const Refusal *refusal)
@@ -89,6 +92,7 @@ static void refusal_check(const Refusal *refusal)
     g_assert_true(refusal->open_refused);
     g_assert_true(refusal->truncate_refused);
     g_assert_true(refusal->close_refused);
+    g_assert_true(refusal->measure_refused);
 }
 
 static void blocking_callback(void *opaque, int ret)
@@ -114,6 +118,44 @@ static void test_blocking_refused(void)
     co_enter(co_new(blocking_coroutine, &in_coroutine));
     refusal_check(&in_coroutine);
     must_close(blk);
+}
+
+/* ---- measuring ---- */
+
+static const struct {
+    const char *format, *options;
+    int error; /* 0: measured */
+} measures[] = {
+    { "qcow2", "size=1G", 0 },
+    { "raw", "size=1G", 0 },
+    { "qcow2", "", EINVAL }, /* no size */
+    { "qcow2", "size=1G,nonsense=1", EINVAL },
+    { "qcow2", "size=1G,cluster_size=3", EINVAL },
+    { "qcow2", "size=4E", EFBIG },
+    { "raw", "size=9223372036854775807", EFBIG },
+    { "null-co", "size=1G", ENOTSUP },
+    { "nonsense", "size=1G", ENOENT },
+};
+
+static void test_measure(void)
+{
+    for (unsigned i = 0; i < G_N_ELEMENTS(measures); i++) {
+        BdrvMeasure measure = { -7, -7, -7 };
+        GError *error = NULL;
+        bool ok = bdrv_measure_image(measures[i].format, bdrv_options_parse(measures[i].options, NULL, NULL), NULL,
+                                     &measure, &error);
+
+        g_test_message("%s %s", measures[i].format, measures[i].options);
+        g_assert_cmpint(ok, ==, measures[i].error == 0);
+        if (ok) {
+            g_assert_cmpint(measure.fully_allocated, >=, 1 << 30);
+            g_assert_cmpint(measure.bitmaps, ==, -1);
+        } else {
+            g_assert_true(g_error_matches(error, BDRV_ERROR, measures[i].error));
+            g_assert_cmpint(measure.required, ==, -7);
+            g_error_free(error);
+        }
+    }
 }
 
 /* ---- callbacks ---- */
@@ -559,6 +601,7 @@ int main(int argc, char **argv)
     g_test_add_func("/backend/a copy is a request on both handles", test_copy);
     g_test_add_func("/backend/truncate has the right to resize for the moment", test_truncate_rights);
     g_test_add_func("/backend/a resize and a reopen are not made at the same time", test_one_change_at_a_time);
+    g_test_add_func("/backend/a new image is measured, or why not is told", test_measure);
     g_test_add_func("/queue/order and depth", test_queue_order_and_depth);
     g_test_add_func("/queue/a long ring leaves the loop its turn", test_queue_long);
     g_test_add_func("/queue/the eventfd tells of completions", test_queue_eventfd);
