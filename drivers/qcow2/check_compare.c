@@ -165,7 +165,7 @@ static int coroutine_fn check_l2_flags(Qcow2Check *c, uint64_t l2_offset, uint8_
         return 0;
     }
     for (uint32_t i = 0; i < c->s->geometry.l2_entries; i++) {
-        uint64_t entry = load_be64(buf + 8 * i);
+        uint64_t entry = qcow2_l2_entry_load(buf, i, &c->s->geometry).entry;
         uint64_t refcount;
         if ((entry & QCOW2_COMPRESSED) || !(entry & QCOW2_OFFSET_MASK)) {
             continue;

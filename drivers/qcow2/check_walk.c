@@ -59,13 +59,19 @@ static int add_table(Qcow2Check *c, Qcow2ClusterSet *set, uint64_t offset, uint6
     return add_references(c, offset, bytes);
 }
 
-static int count_compressed(Qcow2Check *c, uint64_t entry, FragmentStats *stats)
+static int count_compressed(Qcow2Check *c, uint32_t index, Qcow2RawEntry raw, FragmentStats *stats)
 {
-    Qcow2L2Entry e = qcow2_l2_entry_decode(entry, c->s->geometry.version, c->s->geometry.cluster_bits);
-    if (entry & QCOW2_COPIED) {
+    Qcow2L2Entry e = qcow2_l2_entry_decode(raw, &c->s->geometry);
+    if (raw.entry & QCOW2_COPIED) {
         qcow2_check_damage(
             c, "ERROR: coffset=0x%" PRIx64 ": copied flag must never be set for compressed clusters",
             e.host_offset);
+    }
+    if (raw.bitmap) {
+        qcow2_check_damage(c,
+                           "ERROR compressed cluster %" PRIu32
+                           " with non-zero subcluster allocation bitmap, entry=0x%" PRIx64,
+                           index, raw.entry);
     }
     if (stats) {
         /* Compressed clusters are fragmented by nature: they are not cluster sized. */
@@ -76,26 +82,47 @@ static int count_compressed(Qcow2Check *c, uint64_t entry, FragmentStats *stats)
     return add_references(c, e.host_offset, e.compressed_bytes);
 }
 
-static int count_l2_entry(Qcow2Check *c, uint64_t entry, FragmentStats *stats)
+/* Bits that contradict each other, or the entry. */
+static void check_bitmap(Qcow2Check *c, Qcow2RawEntry raw)
 {
-    if (entry & QCOW2_COMPRESSED) {
-        return count_compressed(c, entry, stats);
+    uint64_t offset = raw.entry & QCOW2_OFFSET_MASK;
+    uint32_t allocated = (uint32_t)raw.bitmap, zero = (uint32_t)(raw.bitmap >> 32);
+    if (offset && (allocated & zero)) {
+        qcow2_check_damage(c, "ERROR offset=%" PRIx64 ": Allocated cluster has corrupted subcluster allocation bitmap",
+                           offset);
+    } else if (!offset && allocated) {
+        qcow2_check_damage(c, "ERROR: Unallocated cluster has non-zero subcluster allocation map");
     }
-    if (entry & QCOW2_L2_RESERVED) {
-        qcow2_check_damage(c, "ERROR found l2 entry with reserved bits set: %" PRIx64, entry);
+}
+
+/* The zero flag is a reserved bit where it means nothing. */
+static void check_reserved(Qcow2Check *c, Qcow2RawEntry raw)
+{
+    if ((raw.entry & QCOW2_L2_RESERVED) || ((raw.entry & QCOW2_L2_ZERO) && c->s->geometry.extended_l2)) {
+        qcow2_check_damage(c, "ERROR found l2 entry with reserved bits set: %" PRIx64, raw.entry);
     }
-    uint64_t offset = entry & QCOW2_OFFSET_MASK;
-    uint32_t cluster_size = c->s->geometry.cluster_size;
-    if ((entry & QCOW2_L2_ZERO) && c->s->geometry.version < 3) {
+    if ((raw.entry & QCOW2_L2_ZERO) && c->s->geometry.version < 3) {
         qcow2_check_damage(
-            c, "ERROR found l2 entry with the zero flag, which version 2 does not have: %" PRIx64, entry);
+            c, "ERROR found l2 entry with the zero flag, which version 2 does not have: %" PRIx64, raw.entry);
     }
+}
+
+static int count_l2_entry(Qcow2Check *c, uint32_t index, Qcow2RawEntry raw, FragmentStats *stats)
+{
+    if (raw.entry & QCOW2_COMPRESSED) {
+        return count_compressed(c, index, raw, stats);
+    }
+    uint64_t offset = raw.entry & QCOW2_OFFSET_MASK;
+    uint32_t cluster_size = c->s->geometry.cluster_size;
+    check_reserved(c, raw);
+    check_bitmap(c, raw);
     if (offset == 0) {
         return 0;
     }
     if (offset & (cluster_size - 1)) {
+        bool zero = (raw.entry & QCOW2_L2_ZERO) || (c->s->geometry.extended_l2 && !(uint32_t)raw.bitmap);
         qcow2_check_damage(c, "ERROR offset=%" PRIx64 ": %s is not properly aligned; L2 entry corrupted.",
-                               offset, entry & QCOW2_L2_ZERO ? "Preallocated cluster" : "Data cluster");
+                               offset, zero ? "Preallocated cluster" : "Data cluster");
     }
     if (stats) {
         c->result->allocated_clusters++;
@@ -121,8 +148,8 @@ static int coroutine_fn count_l2_table(Qcow2Check *c, uint64_t l2_offset, uint8_
         stats->next_offset = 0;
     }
     for (uint32_t i = 0; i < c->s->geometry.l2_entries; i++) {
-        uint64_t entry = load_be64(buf + 8 * i);
-        if (entry && (ret = count_l2_entry(c, entry, stats)) < 0) {
+        Qcow2RawEntry raw = qcow2_l2_entry_load(buf, i, &c->s->geometry);
+        if ((raw.entry || raw.bitmap) && (ret = count_l2_entry(c, i, raw, stats)) < 0) {
             return ret;
         }
     }

@@ -214,7 +214,7 @@ static int coroutine_fn load(BlockDriverState *bs, uint64_t l2_entry, Decoded **
 {
     const Qcow2State *s = qcow2_state(bs);
     uint32_t cluster_size = s->geometry.cluster_size;
-    Qcow2L2Entry entry = qcow2_l2_entry_decode(l2_entry, s->geometry.version, s->geometry.cluster_bits);
+    Qcow2L2Entry entry = qcow2_l2_entry_decode((Qcow2RawEntry){ l2_entry, 0 }, &s->geometry);
     if (entry.kind != QCOW2_CLUSTER_COMPRESSED) {
         return -EIO;
     }

@@ -17,10 +17,11 @@ typedef struct Qcow2RunWrite {
     bool reads_zero;      /* what is not written there reads as zeroes */
 } Qcow2RunWrite;
 
-/** qcow2_cow_write() - write head, data and tail of a run in one go; 0 or -errno */
+/** qcow2_cow_write() - write head, data and tail of a run in one go; 0 or -errno
+ * Of subclusters that the data does not touch only those that were allocated go along, if the clusters move. */
 int coroutine_fn qcow2_cow_write(BlockDriverState *bs, const Qcow2RunWrite *write);
 
 /** qcow2_reads_zero() - whether a part of a cluster with this entry is known to read as zeroes */
-bool qcow2_reads_zero(BlockDriverState *bs, uint64_t raw_entry, uint64_t guest_offset, uint64_t bytes);
+bool qcow2_reads_zero(BlockDriverState *bs, const Qcow2L2Entry *entry, uint64_t guest_offset, uint64_t bytes);
 
 #endif

@@ -10,19 +10,17 @@
 #include "drivers/qcow2/map.h"
 #include "drivers/qcow2/remap.h"
 
-static int discard_cluster(BlockDriverState *bs, uint64_t guest_offset, uint64_t bytes, bool whole,
-                           BdrvRequestFlags flags, uint64_t *entry)
+static int discard_cluster(BlockDriverState *bs, const Qcow2RemapCluster *c, Qcow2RawEntry *raw)
 {
     const Qcow2Geometry *g = &qcow2_state(bs)->geometry;
-    Qcow2L2Entry old = qcow2_l2_entry_decode(*entry, g->version, g->cluster_bits);
 
-    if (!whole) {
+    if (!c->whole) {
         return 0;
     }
     if (g->version < 3) {
-        *entry = 0;
-    } else if (old.kind != QCOW2_CLUSTER_UNALLOCATED || bs->backing) {
-        *entry = QCOW2_L2_ZERO;
+        *raw = (Qcow2RawEntry){ 0 };
+    } else if (c->old.kind != QCOW2_CLUSTER_UNALLOCATED || c->old.host_offset || bs->backing) {
+        *raw = qcow2_raw_zero(0, false, g);
     }
     return 0;
 }

@@ -9,18 +9,19 @@
 /* Entries looked up at a time; on the stack. */
 #define CHUNK 32u
 
-static int coroutine_fn bad_entry(BlockDriverState *bs, uint64_t guest_offset, uint64_t raw, const char *problem)
+static int coroutine_fn bad_entry(BlockDriverState *bs, uint64_t guest_offset, Qcow2RawEntry raw, const char *problem)
 {
-    g_autofree char *text = g_strdup_printf("L2 entry 0x%" PRIx64 " for guest offset 0x%" PRIx64 ": %s", raw,
-                                            guest_offset, problem);
+    g_autofree char *bitmap = raw.bitmap ? g_strdup_printf(" (subclusters 0x%" PRIx64 ")", raw.bitmap) : g_strdup("");
+    g_autofree char *text = g_strdup_printf("L2 entry 0x%" PRIx64 "%s for guest offset 0x%" PRIx64 ": %s", raw.entry,
+                                            bitmap, guest_offset, problem);
     qcow2_mark_corrupt(bs, text);
     return -EIO;
 }
 
-int coroutine_fn qcow2_decode_entry(BlockDriverState *bs, uint64_t guest_offset, uint64_t raw, Qcow2L2Entry *entry)
+int coroutine_fn qcow2_decode_entry(BlockDriverState *bs, uint64_t guest_offset, Qcow2RawEntry raw,
+                                    Qcow2L2Entry *entry)
 {
-    const Qcow2Geometry *g = &qcow2_state(bs)->geometry;
-    *entry = qcow2_l2_entry_decode(raw, g->version, g->cluster_bits);
+    *entry = qcow2_l2_entry_decode(raw, &qcow2_state(bs)->geometry);
     return G_LIKELY(entry->kind != QCOW2_CLUSTER_INVALID) ? 0 : bad_entry(bs, guest_offset, raw, entry->problem);
 }
 
@@ -33,25 +34,44 @@ uint64_t qcow2_backing_bytes(BlockDriverState *bs, uint64_t guest_offset, uint64
     return guest_offset >= length ? 0 : MIN(bytes, length - guest_offset);
 }
 
-static void start_extent(Qcow2Extent *extent, const Qcow2L2Entry *entry, uint64_t raw, uint64_t in_cluster)
+/* Where a part of a cluster lies; 0: nowhere, or compressed. */
+static uint64_t place_of(const Qcow2L2Entry *entry, Qcow2ClusterKind kind, uint64_t in_cluster)
 {
-    bool placed = entry->host_offset && entry->kind != QCOW2_CLUSTER_COMPRESSED;
-    *extent = (Qcow2Extent){
-        .kind = entry->kind,
-        .copied = entry->copied,
-        .host_offset = placed ? entry->host_offset + in_cluster : 0,
-        .l2_entry = raw,
-    };
+    bool placed = entry->host_offset && (kind == QCOW2_CLUSTER_NORMAL || kind == QCOW2_CLUSTER_ZERO);
+    return placed ? entry->host_offset + in_cluster : 0;
 }
 
-/* Whether the next cluster belongs to an extent that ends where it begins. */
-static bool continues(const Qcow2Extent *extent, const Qcow2L2Entry *entry, Qcow2MapHow how)
+/* Whether what lies at @place goes on with an extent that ends where it begins. */
+static bool continues(const Qcow2Extent *extent, const Qcow2L2Entry *entry, Qcow2ClusterKind kind, uint64_t place,
+                      Qcow2MapHow how)
 {
-    if (entry->kind != extent->kind || extent->kind == QCOW2_CLUSTER_COMPRESSED ||
+    if (kind != extent->kind || kind == QCOW2_CLUSTER_COMPRESSED ||
         (how == QCOW2_MAP_BY_COPIED && entry->copied != extent->copied)) {
         return false;
     }
-    return extent->host_offset ? entry->host_offset == extent->host_offset + extent->bytes : !entry->host_offset;
+    return place == (extent->host_offset ? extent->host_offset + extent->bytes : 0);
+}
+
+/* Add the cluster to the extent, from @in_cluster on; false if something else begins in it. */
+static bool add_cluster(const Qcow2Geometry *g, Qcow2Extent *found, const Qcow2L2Entry *entry, Qcow2RawEntry raw,
+                        uint64_t in_cluster, Qcow2MapHow how)
+{
+    while (in_cluster < g->cluster_size) {
+        unsigned index = (unsigned)(in_cluster >> g->subcluster_bits);
+        unsigned end = index + qcow2_subcluster_run(entry, index, g->subclusters);
+        Qcow2ClusterKind kind = qcow2_subcluster_kind(entry, index);
+        uint64_t place = place_of(entry, kind, in_cluster);
+        if (found->bytes == 0) {
+            *found = (Qcow2Extent){
+                .kind = kind, .copied = entry->copied, .host_offset = place, .l2_entry = raw.entry,
+            };
+        } else if (!continues(found, entry, kind, place, how)) {
+            return false;
+        }
+        found->bytes += ((uint64_t)end << g->subcluster_bits) - in_cluster;
+        in_cluster = (uint64_t)end << g->subcluster_bits;
+    }
+    return true;
 }
 
 int coroutine_fn qcow2_map(BlockDriverState *bs, uint64_t guest_offset, uint64_t bytes, Qcow2MapHow how,
@@ -59,7 +79,7 @@ int coroutine_fn qcow2_map(BlockDriverState *bs, uint64_t guest_offset, uint64_t
 {
     const Qcow2Geometry *g = &qcow2_state(bs)->geometry;
     uint64_t in_cluster = guest_offset & (g->cluster_size - 1);
-    uint64_t entries[CHUNK];
+    Qcow2RawEntry entries[CHUNK];
     Qcow2L2Entry entry;
     Qcow2Extent found = { 0 };
 
@@ -76,12 +96,7 @@ int coroutine_fn qcow2_map(BlockDriverState *bs, uint64_t guest_offset, uint64_t
             if (G_UNLIKELY(ret < 0)) {
                 return ret;
             }
-            if (found.bytes == 0) {
-                start_extent(&found, &entry, entries[i], in_cluster);
-                found.bytes = g->cluster_size - in_cluster;
-            } else if (continues(&found, &entry, how)) {
-                found.bytes += g->cluster_size;
-            } else {
+            if (!add_cluster(g, &found, &entry, entries[i], found.bytes ? 0 : in_cluster, how)) {
                 goto done;
             }
         }

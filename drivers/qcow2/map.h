@@ -8,7 +8,7 @@
 
 /* A guest range of one kind, in one run on the host. */
 typedef struct Qcow2Extent {
-    Qcow2ClusterKind kind; /* never INVALID */
+    Qcow2ClusterKind kind; /* never MIXED or INVALID */
     bool copied;           /* of the first cluster; of all with QCOW2_MAP_BY_COPIED */
     uint64_t bytes;        /* from the offset asked */
     uint64_t host_offset;  /* of the first byte: NORMAL, and ZERO with space allocated; else 0 */
@@ -30,7 +30,8 @@ int coroutine_fn qcow2_map(BlockDriverState *bs, uint64_t guest_offset, uint64_t
                            Qcow2Extent *extent);
 
 /** qcow2_decode_entry() - as qcow2_l2_entry_decode(); -EIO with the corrupt bit set if invalid */
-int coroutine_fn qcow2_decode_entry(BlockDriverState *bs, uint64_t guest_offset, uint64_t raw, Qcow2L2Entry *entry);
+int coroutine_fn qcow2_decode_entry(BlockDriverState *bs, uint64_t guest_offset, Qcow2RawEntry raw,
+                                    Qcow2L2Entry *entry);
 
 /** qcow2_backing_bytes() - how many of @bytes at @guest_offset the backing file has */
 uint64_t qcow2_backing_bytes(BlockDriverState *bs, uint64_t guest_offset, uint64_t bytes);

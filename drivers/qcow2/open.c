@@ -216,24 +216,6 @@ static bool check_encryption(Opening *o, GError **errp)
     return true;
 }
 
-void qcow2_geometry_init(Qcow2Geometry *geometry, const Qcow2Header *header)
-{
-    bool extended = header->incompatible_features & QCOW2_INCOMPAT_EXTENDED_L2;
-    Qcow2Geometry g = {
-        .version = header->version,
-        .cluster_bits = header->cluster_bits,
-        .cluster_size = UINT32_C(1) << header->cluster_bits,
-        .l2_bits = header->cluster_bits - (extended ? 4 : 3),
-        .refcount_order = header->refcount_order,
-        .refcount_bits = 1u << header->refcount_order,
-        .refblock_bits = header->cluster_bits + 3 - header->refcount_order,
-        .refcount_max = qcow2_refcount_limit(header->refcount_order),
-        .compression_type = header->compression_type,
-    };
-    g.l2_entries = UINT32_C(1) << g.l2_bits;
-    *geometry = g;
-}
-
 static bool set_geometry(Opening *o, GError **errp)
 {
     const Qcow2Header *h = &o->s->header;

@@ -104,7 +104,7 @@ bool qcow2_cache_config(const Qcow2State *s, const BdrvOptions *options, Qcow2Me
     }
     /* What all L2 tables of the disk take; no cache needs more. */
     uint64_t clusters = (s->header.size >> g->cluster_bits) + 1;
-    uint64_t all_l2 = MIN(clusters, (uint64_t)INT64_MAX / 8 - slice) * 8;
+    uint64_t all_l2 = MIN(clusters, (uint64_t)INT64_MAX / g->l2_entry_bytes - slice) * g->l2_entry_bytes;
     int64_t l2_useful = (int64_t)((all_l2 + slice - 1) / slice * slice);
     int64_t refcount_min = (int64_t)DEFAULT_REFCOUNT_CLUSTERS << g->cluster_bits;
     Qcow2MetaConfig c = {

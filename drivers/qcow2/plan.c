@@ -4,18 +4,28 @@
 #include "drivers/qcow2/map.h"
 #include "drivers/qcow2/meta/meta.h"
 
-static bool in_place(const Qcow2L2Entry *entry)
+/* Whether all subclusters of the cluster at @cluster that [begin, end) touches may be overwritten where they are. */
+static bool in_place(const Qcow2Geometry *g, const Qcow2L2Entry *entry, uint64_t cluster, uint64_t begin, uint64_t end)
 {
-    return entry->kind == QCOW2_CLUSTER_NORMAL && entry->copied;
+    uint32_t touched = qcow2_touched(g, cluster, begin, end);
+    return entry->copied && entry->kind != QCOW2_CLUSTER_COMPRESSED && (entry->allocated & touched) == touched;
 }
 
-/* A zero cluster with space nobody shares: it can be filled where it is. */
+/* Space that nobody shares, for subclusters that are to be filled where they are. */
 static uint64_t own_space(const Qcow2L2Entry *entry)
 {
-    return entry->kind == QCOW2_CLUSTER_ZERO && entry->copied ? entry->host_offset : 0;
+    return entry->kind != QCOW2_CLUSTER_COMPRESSED && entry->copied ? entry->host_offset : 0;
 }
 
-int coroutine_fn qcow2_plan_alloc(BlockDriverState *bs, Qcow2AllocRun *run)
+uint32_t qcow2_touched(const Qcow2Geometry *g, uint64_t cluster, uint64_t begin, uint64_t end)
+{
+    uint64_t first = begin > cluster ? (begin - cluster) >> g->subcluster_bits : 0;
+    uint64_t last = end - cluster < g->cluster_size ? (end - cluster + g->subcluster_size - 1) >> g->subcluster_bits
+                                                    : g->subclusters;
+    return qcow2_subcluster_mask((unsigned)first, (unsigned)last);
+}
+
+int coroutine_fn qcow2_plan_alloc(BlockDriverState *bs, Qcow2AllocRun *run, uint64_t begin, uint64_t end)
 {
     const Qcow2Geometry *g = &qcow2_state(bs)->geometry;
     Qcow2L2Entry entry;
@@ -26,12 +36,14 @@ int coroutine_fn qcow2_plan_alloc(BlockDriverState *bs, Qcow2AllocRun *run)
     run->count = 0;
     run->reuse_host = 0;
     for (int i = 0; i < n; i++) {
-        int ret = qcow2_decode_entry(bs, run->first_offset + ((uint64_t)i << g->cluster_bits), run->entries[i], &entry);
+        uint64_t cluster = run->first_offset + ((uint64_t)i << g->cluster_bits);
+        int ret = qcow2_decode_entry(bs, cluster, run->entries[i], &entry);
         if (ret < 0) {
             return ret;
         }
         uint64_t own = own_space(&entry);
-        if (in_place(&entry) || (i > 0 && (own ? own - ((uint64_t)i << g->cluster_bits) : 0) != run->reuse_host)) {
+        if (in_place(g, &entry, cluster, begin, end) ||
+            (i > 0 && (own ? own - ((uint64_t)i << g->cluster_bits) : 0) != run->reuse_host)) {
             break;
         }
         if (i == 0) {
@@ -42,11 +54,11 @@ int coroutine_fn qcow2_plan_alloc(BlockDriverState *bs, Qcow2AllocRun *run)
     return 0;
 }
 
-void qcow2_drop_entries(BlockDriverState *bs, const uint64_t *entries, unsigned count, bool punch)
+void qcow2_drop_entries(BlockDriverState *bs, const Qcow2RawEntry *entries, unsigned count, bool punch)
 {
     const Qcow2Geometry *g = &qcow2_state(bs)->geometry;
     for (unsigned i = 0; i < count; i++) {
-        Qcow2L2Entry entry = qcow2_l2_entry_decode(entries[i], g->version, g->cluster_bits);
+        Qcow2L2Entry entry = qcow2_l2_entry_decode(entries[i], g);
         if (entry.kind == QCOW2_CLUSTER_COMPRESSED) {
             uint64_t first = entry.host_offset >> g->cluster_bits;
             uint64_t last = (entry.host_offset + entry.compressed_bytes - 1) >> g->cluster_bits;

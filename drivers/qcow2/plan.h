@@ -13,15 +13,19 @@
 typedef struct Qcow2AllocRun {
     uint64_t first_offset;            /* guest, multiple of the cluster size */
     unsigned count;                   /* clusters */
-    uint64_t entries[QCOW2_RUN_MAX];  /* raw L2 entries as they are now */
-    uint64_t reuse_host;              /* not 0: zero clusters that have this space of their own, in a row */
+    Qcow2RawEntry entries[QCOW2_RUN_MAX]; /* as they are now */
+    uint64_t reuse_host;              /* not 0: they have this space of their own, in a row, and it is to be filled */
 } Qcow2AllocRun;
 
-/** qcow2_plan_alloc() - look up the clusters of [first_offset, +count), which are reserved, and cut the run
- * where something else begins. Returns: 0 with run->count 0 if the first may be written in place; or -errno. */
-int coroutine_fn qcow2_plan_alloc(BlockDriverState *bs, Qcow2AllocRun *run);
+/** qcow2_touched() - bits of the subclusters of the guest cluster at @cluster that [begin, end) touches; one at least */
+uint32_t qcow2_touched(const Qcow2Geometry *g, uint64_t cluster, uint64_t begin, uint64_t end);
 
-/** qcow2_drop_entries() - one reference less for all that @count raw entries, no longer published, point to */
-void qcow2_drop_entries(BlockDriverState *bs, const uint64_t *entries, unsigned count, bool punch);
+/** qcow2_plan_alloc() - look up the clusters of [first_offset, +count), which are reserved, and cut the run
+ * where something else begins. @begin, @end: guest range to be written; it touches all of them.
+ * Returns: 0 with run->count 0 if the first may be written in place; or -errno. */
+int coroutine_fn qcow2_plan_alloc(BlockDriverState *bs, Qcow2AllocRun *run, uint64_t begin, uint64_t end);
+
+/** qcow2_drop_entries() - one reference less for all that @count entries, no longer published, point to */
+void qcow2_drop_entries(BlockDriverState *bs, const Qcow2RawEntry *entries, unsigned count, bool punch);
 
 #endif

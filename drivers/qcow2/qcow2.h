@@ -13,20 +13,6 @@
 
 #include "drivers/qcow2/format/format.h"
 
-/* What never changes while the image is open (amend and repair reopen it). */
-typedef struct Qcow2Geometry {
-    unsigned version;         /* 2 or 3 */
-    unsigned cluster_bits;    /* 9 .. 21 */
-    unsigned l2_bits;         /* log2 of L2 entries a table */
-    unsigned refcount_order;  /* 0 .. 6 */
-    unsigned refcount_bits;   /* 1 << refcount_order */
-    unsigned refblock_bits;   /* log2 of refcounts a block */
-    uint32_t cluster_size;    /* bytes */
-    uint32_t l2_entries;      /* a table */
-    uint64_t refcount_max;    /* largest count */
-    uint8_t compression_type; /* 0 deflate, 1 zstd */
-} Qcow2Geometry;
-
 typedef struct Qcow2Meta Qcow2Meta;         /* meta/meta.h */
 typedef struct Qcow2Inflight Qcow2Inflight; /* inflight.h */
 typedef struct Qcow2CompressedCache Qcow2CompressedCache; /* compressed.h */
@@ -55,9 +41,6 @@ static inline Qcow2State *qcow2_state(const BlockDriverState *bs)
 {
     return bs->opaque;
 }
-
-/** qcow2_geometry_init() - derive from a header whose cluster_bits and refcount_order are in range */
-void qcow2_geometry_init(Qcow2Geometry *geometry, const Qcow2Header *header);
 
 /**
  * qcow2_load_snapshots() - read the snapshot table that s->header names (snapshot_table.c)

@@ -6,12 +6,20 @@
 
 #include "drivers/qcow2/plan.h"
 
+/* A cluster that the request touches. */
+typedef struct Qcow2RemapCluster {
+    uint64_t guest_offset;
+    uint32_t begin, end; /* the part of it that is covered; to its end where that of the disk is */
+    bool whole;          /* it is all of it */
+    BdrvRequestFlags flags;
+    Qcow2L2Entry old;
+} Qcow2RemapCluster;
+
 /*
- * What becomes of one cluster. @whole: the request covers all of it (up to the end of the disk).
- * Returns: 0 with *@entry the new raw entry (the old one: leave it); or -errno, which ends the request.
+ * What becomes of one cluster.
+ * Returns: 0 with *@raw, the old entry, changed or left; or -errno, which ends the request.
  */
-typedef int Qcow2Remapper(BlockDriverState *bs, uint64_t guest_offset, uint64_t bytes, bool whole,
-                          BdrvRequestFlags flags, uint64_t *entry);
+typedef int Qcow2Remapper(BlockDriverState *bs, const Qcow2RemapCluster *cluster, Qcow2RawEntry *raw);
 
 /** qcow2_remap() - apply @remapper to every cluster that [offset, +bytes) touches; 0 or -errno
  * Clusters that lose their last reference give their space back to the host. */

@@ -28,15 +28,16 @@ static uint64_t adjust_entry(Qcow2Check *c, uint64_t entry, Qcow2RewritePhase ph
 /* Entries of a table in @buf; false if none changes. */
 static bool adjust_entries(Qcow2Check *c, uint8_t *buf, uint64_t count, bool l2, Qcow2RewritePhase phase)
 {
+    size_t entry_bytes = l2 ? c->s->geometry.l2_entry_bytes : 8;
     bool changed = false;
     for (uint64_t i = 0; i < count; i++) {
-        uint64_t entry = load_be64(buf + 8 * i);
+        uint64_t entry = load_be64(buf + entry_bytes * i); /* the bitmap behind it has no flag */
         if (!(entry & QCOW2_OFFSET_MASK) || (l2 && (entry & QCOW2_COMPRESSED))) {
             continue;
         }
         uint64_t wanted = adjust_entry(c, entry, phase);
         changed = changed || wanted != entry;
-        store_be64(buf + 8 * i, wanted);
+        store_be64(buf + entry_bytes * i, wanted);
     }
     return changed;
 }

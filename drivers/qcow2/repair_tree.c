@@ -94,19 +94,24 @@ static int coroutine_fn share_zeroes(Qcow2Repair *r, uint64_t *wanted)
 }
 
 /* What was mapped here cannot be read. It must not come back as old data of the backing file. */
-static int coroutine_fn lost_cluster(Qcow2Repair *r, uint64_t entry, uint64_t *wanted)
+static int coroutine_fn lost_cluster(Qcow2Repair *r, Qcow2RawEntry raw, Qcow2RawEntry *wanted)
 {
-    qcow2_check_note(r->c, "Repairing L2 entry %" PRIx64 ", which leads nowhere: the cluster reads as zeroes", entry);
-    *wanted = geometry(r)->version >= 3 ? QCOW2_L2_ZERO : 0;
-    return *wanted || !has_backing(r) ? 0 : share_zeroes(r, wanted);
+    qcow2_check_note(r->c, "Repairing L2 entry %" PRIx64 ", which leads nowhere: the cluster reads as zeroes", raw.entry);
+    *wanted = (Qcow2RawEntry){ 0 };
+    if (geometry(r)->version >= 3) {
+        *wanted = qcow2_raw_zero(0, false, geometry(r));
+        return 0;
+    }
+    return has_backing(r) ? share_zeroes(r, &wanted->entry) : 0;
 }
 
-static int coroutine_fn tree_compressed(Qcow2Repair *r, uint64_t entry, uint64_t *wanted)
+static int coroutine_fn tree_compressed(Qcow2Repair *r, Qcow2RawEntry raw, Qcow2RawEntry *wanted)
 {
     const Qcow2Geometry *g = geometry(r);
-    Qcow2L2Entry e = qcow2_l2_entry_decode(entry, g->version, g->cluster_bits);
+    Qcow2L2Entry e = qcow2_l2_entry_decode((Qcow2RawEntry){ raw.entry, 0 }, g); /* a bitmap means nothing here */
+    *wanted = (Qcow2RawEntry){ raw.entry & ~QCOW2_COPIED, 0 };
     if (e.kind != QCOW2_CLUSTER_COMPRESSED || qcow2_check_outside(r->c, e.host_offset, e.compressed_bytes)) {
-        return lost_cluster(r, entry, wanted);
+        return lost_cluster(r, raw, wanted);
     }
     uint64_t first = e.host_offset >> g->cluster_bits;
     uint64_t last = (e.host_offset + e.compressed_bytes - 1) >> g->cluster_bits;
@@ -119,7 +124,6 @@ static int coroutine_fn tree_compressed(Qcow2Repair *r, uint64_t entry, uint64_t
         for (uint64_t cluster = first; cluster <= last && ret >= 0; cluster++) {
             ret = qcow2_check_refs_add(&r->refs, cluster);
         }
-        *wanted = entry & ~QCOW2_COPIED;
         return ret;
     }
     uint64_t to;
@@ -128,21 +132,36 @@ static int coroutine_fn tree_compressed(Qcow2Repair *r, uint64_t entry, uint64_t
         ret = copy_bytes(r, e.host_offset, to, e.compressed_bytes);
     }
     if (ret >= 0) {
-        *wanted = qcow2_compressed_descriptor(to, e.compressed_bytes, g->cluster_bits);
-        ret = *wanted ? 0 : -EFBIG;
+        wanted->entry = qcow2_compressed_descriptor(to, e.compressed_bytes, g->cluster_bits);
+        ret = wanted->entry ? 0 : -EFBIG;
     }
     return ret;
 }
 
-static int coroutine_fn tree_l2_entry(Qcow2Repair *r, uint64_t entry, uint64_t *wanted)
+/* Bits of a bitmap that contradict each other, or an entry without a cluster: data stays, what is lost is zero. */
+static uint64_t sound_bitmap(uint64_t bitmap, bool has_cluster)
+{
+    uint32_t allocated = (uint32_t)bitmap, zero = (uint32_t)(bitmap >> 32);
+    return has_cluster ? (uint64_t)(zero & ~allocated) << 32 | allocated : (uint64_t)(zero | allocated) << 32;
+}
+
+/* The host cluster is not to be had, and no data is lost with it. */
+static Qcow2RawEntry without_space(const Qcow2Geometry *g, Qcow2RawEntry raw)
+{
+    return g->extended_l2 ? (Qcow2RawEntry){ 0, sound_bitmap(raw.bitmap, false) } : qcow2_raw_zero(0, false, g);
+}
+
+static int coroutine_fn tree_l2_entry(Qcow2Repair *r, Qcow2RawEntry raw, Qcow2RawEntry *wanted)
 {
     const Qcow2Geometry *g = geometry(r);
-    if (entry & QCOW2_COMPRESSED) {
-        return tree_compressed(r, entry, wanted);
+    if (raw.entry & QCOW2_COMPRESSED) {
+        return tree_compressed(r, raw, wanted);
     }
-    bool zero = (entry & QCOW2_L2_ZERO) && g->version >= 3;
-    uint64_t offset = entry & QCOW2_OFFSET_MASK, cluster = offset >> g->cluster_bits;
-    *wanted = (entry & (QCOW2_COPIED | QCOW2_OFFSET_MASK)) | (zero ? QCOW2_L2_ZERO : 0);
+    bool zero = (raw.entry & QCOW2_L2_ZERO) && g->version >= 3 && !g->extended_l2;
+    bool no_data = g->extended_l2 ? (uint32_t)raw.bitmap == 0 : zero;
+    uint64_t offset = raw.entry & QCOW2_OFFSET_MASK, cluster = offset >> g->cluster_bits;
+    wanted->entry = (raw.entry & (QCOW2_COPIED | QCOW2_OFFSET_MASK)) | (zero ? QCOW2_L2_ZERO : 0);
+    wanted->bitmap = sound_bitmap(raw.bitmap, offset != 0);
     if (offset == 0) {
         return 0;
     }
@@ -150,11 +169,16 @@ static int coroutine_fn tree_l2_entry(Qcow2Repair *r, uint64_t entry, uint64_t *
     if (!nowhere && may_share(r, cluster)) {
         return qcow2_check_refs_add(&r->refs, cluster);
     }
-    if (zero) {
-        *wanted = QCOW2_L2_ZERO; /* the space kept for it is somebody else's */
+    if (no_data) {
+        *wanted = without_space(g, raw); /* what was kept for it is somebody else's */
         return 0;
     }
-    return nowhere ? lost_cluster(r, entry, wanted) : copy_data(r, offset, wanted);
+    if (!nowhere) {
+        return copy_data(r, offset, &wanted->entry);
+    }
+    int ret = lost_cluster(r, raw, wanted);
+    *wanted = g->extended_l2 ? without_space(g, raw) : *wanted; /* other subclusters stay as they are */
+    return ret;
 }
 
 /* ---- L2 tables ---- */
@@ -178,9 +202,9 @@ static int coroutine_fn lost_l2_table(Qcow2Repair *r, uint64_t entry, uint8_t *b
     }
     int ret = 0;
     for (uint32_t i = 0; i < g->l2_entries && ret >= 0; i++) {
-        uint64_t hidden = QCOW2_L2_ZERO;
-        ret = g->version < 3 ? share_zeroes(r, &hidden) : 0;
-        store_be64(buf + 8 * i, hidden);
+        Qcow2RawEntry hidden = qcow2_raw_zero(0, false, g);
+        ret = g->version < 3 ? share_zeroes(r, &hidden.entry) : 0;
+        qcow2_l2_entry_store(buf, i, hidden, g);
     }
     return ret < 0 ? ret : write_l2_table(r, buf, wanted);
 }
@@ -200,12 +224,12 @@ static int coroutine_fn tree_l1_entry(Qcow2Repair *r, uint64_t entry, uint8_t *b
     }
     int ret = qcow2_check_pread(r->c, offset, g->cluster_size, buf);
     for (uint32_t i = 0; i < g->l2_entries && ret >= 0; i++) {
-        uint64_t old = load_be64(buf + 8 * i), new_entry = old;
-        if (old) {
-            ret = tree_l2_entry(r, old, &new_entry);
+        Qcow2RawEntry old = qcow2_l2_entry_load(buf, i, g), new = old;
+        if (old.entry || old.bitmap) {
+            ret = tree_l2_entry(r, old, &new);
         }
-        if (new_entry != old) {
-            store_be64(buf + 8 * i, new_entry);
+        if (!qcow2_raw_equal(new, old)) {
+            qcow2_l2_entry_store(buf, i, new, g);
             changed = true;
         }
     }

@@ -9,12 +9,13 @@
 #include <inttypes.h>
 
 #include "drivers/qcow2/callbacks.h"
+#include "drivers/qcow2/map.h"
 #include "drivers/qcow2/meta/meta.h"
 
 #define SECTOR_BYTES 512
 
 /* L2 entries published at a time while preallocating. */
-#define ENTRIES_A_ROUND 512
+#define ENTRIES_A_ROUND 256
 
 static bool fail(int ret, const char *what, GError **errp)
 {
@@ -65,6 +66,23 @@ static bool l1_entries(const Qcow2State *s, uint64_t length, uint64_t *entries, 
     return true;
 }
 
+static bool is_mapped(Qcow2RawEntry raw)
+{
+    return raw.entry || raw.bitmap;
+}
+
+static bool has_space(Qcow2RawEntry raw)
+{
+    return raw.entry & ~QCOW2_L2_ZERO;
+}
+
+/* The entry of a cluster that reads as zeroes and has space, also of zeroes, already. */
+static Qcow2RawEntry preallocated(BlockDriverState *bs, uint64_t host_offset)
+{
+    const Qcow2Geometry *g = &qcow2_state(bs)->geometry;
+    return g->extended_l2 ? qcow2_raw_zero(host_offset, true, g) : qcow2_raw_data(host_offset, true, g);
+}
+
 /* Zeroes into guest bytes that may lie past the old size, inside one cluster. */
 static int coroutine_fn write_zero_bytes(BlockDriverState *bs, uint64_t offset, uint64_t bytes)
 {
@@ -79,6 +97,18 @@ static int coroutine_fn write_zero_bytes(BlockDriverState *bs, uint64_t offset, 
     return ret;
 }
 
+/* The same, but for whole subclusters without data. */
+static int coroutine_fn hide_bytes(BlockDriverState *bs, uint64_t offset, uint64_t bytes)
+{
+    uint64_t mask = qcow2_state(bs)->geometry.subcluster_size - 1, head = MIN(-offset & mask, bytes);
+    int ret = head ? write_zero_bytes(bs, offset, head) : 0;
+    if (ret >= 0 && bytes > head) {
+        ret = qcow2_co_write_zeroes(bs, (int64_t)(offset + head), (int64_t)(bytes - head), 0);
+        ret = ret == -ENOTSUP ? write_zero_bytes(bs, offset + head, bytes - head) : ret;
+    }
+    return ret;
+}
+
 /*
  * The rest of the last old cluster: an allocated cluster may hold anything past the old end. Returns 0
  * or -errno.
@@ -87,20 +117,22 @@ static int coroutine_fn zero_last_cluster(BlockDriverState *bs, uint64_t old_siz
                                           uint64_t backing_length)
 {
     const Qcow2State *s = qcow2_state(bs);
-    uint64_t in_cluster = old_size & (s->geometry.cluster_size - 1);
-    if (in_cluster == 0) {
-        return 0;
+    uint64_t in_cluster = old_size & (s->geometry.cluster_size - 1), done = 0;
+    uint64_t bytes = in_cluster ? MIN(s->geometry.cluster_size - in_cluster, new_size - old_size) : 0;
+    int ret = 0;
+    while (done < bytes && ret >= 0) { /* once without subclusters */
+        Qcow2Extent extent;
+        uint64_t at = old_size + done;
+        unsigned epoch = qcow2_epoch_enter(s->meta);
+        ret = qcow2_map(bs, at, bytes - done, QCOW2_MAP_PLAIN, &extent);
+        qcow2_epoch_leave(s->meta, epoch);
+        bool shows = extent.kind == QCOW2_CLUSTER_UNALLOCATED ? backing_length > at : extent.kind != QCOW2_CLUSTER_ZERO;
+        if (ret >= 0 && shows) {
+            ret = hide_bytes(bs, at, extent.bytes);
+        }
+        done += ret >= 0 ? extent.bytes : 0;
     }
-    uint64_t entry;
-    int ret = qcow2_l2_read(bs, old_size, &entry, 1);
-    if (ret < 0) {
-        return ret;
-    }
-    Qcow2L2Entry e = qcow2_l2_entry_decode(entry, s->geometry.version, s->geometry.cluster_bits);
-    bool shows =
-        e.kind == QCOW2_CLUSTER_UNALLOCATED ? backing_length > old_size : e.kind != QCOW2_CLUSTER_ZERO;
-    uint64_t bytes = MIN(s->geometry.cluster_size - in_cluster, new_size - old_size);
-    return shows ? write_zero_bytes(bs, old_size, bytes) : 0;
+    return ret < 0 ? ret : 0;
 }
 
 /* Zeroes from @at, the start of a cluster, to @end, that of another or of the disk. */
@@ -150,11 +182,11 @@ static int coroutine_fn hide_leftovers(BlockDriverState *bs, uint64_t old_size, 
     uint64_t at = (old_size + cluster_mask) & ~cluster_mask;
     uint64_t end = MIN(new_size, mapped_end);
     while ((at = qcow2_l2_missing_end(bs, at, end)) < end) {
-        uint64_t entries[ENTRIES_A_ROUND];
+        Qcow2RawEntry entries[ENTRIES_A_ROUND];
         uint64_t wanted = MIN((end - at + cluster_mask) >> g->cluster_bits, ENTRIES_A_ROUND);
         int there = qcow2_l2_read(bs, at, entries, (unsigned)wanted);
         for (int i = 0; i < there; i++, at += g->cluster_size) {
-            int ret = entries[i] ? zero_clusters(bs, at, MIN(at + g->cluster_size, new_size)) : 0;
+            int ret = is_mapped(entries[i]) ? zero_clusters(bs, at, MIN(at + g->cluster_size, new_size)) : 0;
             if (ret < 0) {
                 return ret;
             }
@@ -192,12 +224,12 @@ static bool coroutine_fn reserve_host(BlockDriverState *bs, uint64_t host_offset
 static bool coroutine_fn publish_run(BlockDriverState *bs, uint64_t guest_offset, uint64_t host_offset,
                                      uint64_t count, GError **errp)
 {
-    uint64_t entries[ENTRIES_A_ROUND];
+    Qcow2RawEntry entries[ENTRIES_A_ROUND];
     uint32_t cluster_size = qcow2_state(bs)->geometry.cluster_size;
     while (count) {
         unsigned n = (unsigned)MIN(count, ENTRIES_A_ROUND);
         for (unsigned i = 0; i < n; i++) {
-            entries[i] = QCOW2_COPIED | (host_offset + (uint64_t)i * cluster_size);
+            entries[i] = preallocated(bs, host_offset + (uint64_t)i * cluster_size);
         }
         if (!fail(qcow2_l2_publish(bs, guest_offset, entries, n, NULL), "write L2 tables", errp)) {
             qcow2_release_clusters(bs, host_offset, count);
@@ -219,14 +251,14 @@ static bool coroutine_fn preallocate(BlockDriverState *bs, uint64_t old_size, ui
     uint64_t at = (old_size + cluster_mask) & ~cluster_mask;
     uint64_t hint = 0;
     while (at < new_size) {
-        uint64_t entries[ENTRIES_A_ROUND];
+        Qcow2RawEntry entries[ENTRIES_A_ROUND];
         uint64_t wanted = (new_size - at + cluster_mask) >> g->cluster_bits;
         int there = qcow2_l2_read(bs, at, entries, (unsigned)MIN(wanted, ENTRIES_A_ROUND));
         if (!fail(there, "read L2 tables", errp)) {
             return false;
         }
         unsigned free_entries = 0;
-        while (free_entries < (unsigned)there && !(entries[free_entries] & ~QCOW2_L2_ZERO)) {
+        while (free_entries < (unsigned)there && !has_space(entries[free_entries])) {
             free_entries++;
         }
         if (free_entries == 0) {

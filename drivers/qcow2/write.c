@@ -42,11 +42,15 @@ static int coroutine_fn write_in_place(BlockDriverState *bs, WriteState *state, 
     return ret;
 }
 
-static int coroutine_fn publish_run(BlockDriverState *bs, const Qcow2AllocRun *run, uint64_t host_offset)
+static int coroutine_fn publish_run(BlockDriverState *bs, const Qcow2RunWrite *write)
 {
-    uint64_t entries[QCOW2_RUN_MAX];
+    const Qcow2Geometry *g = &qcow2_state(bs)->geometry;
+    const Qcow2AllocRun *run = write->run;
+    Qcow2RawEntry entries[QCOW2_RUN_MAX];
     for (unsigned i = 0; i < run->count; i++) {
-        entries[i] = (host_offset + ((uint64_t)i << qcow2_state(bs)->geometry.cluster_bits)) | QCOW2_COPIED;
+        uint64_t in_run = (uint64_t)i << g->cluster_bits;
+        uint32_t written = qcow2_touched(g, run->first_offset + in_run, write->offset, write->offset + write->bytes);
+        entries[i] = qcow2_raw_written(run->entries[i], write->host_offset + in_run, written, g);
     }
     int ret = qcow2_l2_publish(bs, run->first_offset, entries, run->count, NULL);
     if (ret >= 0 && !run->reuse_host) {
@@ -81,7 +85,7 @@ static int coroutine_fn write_run(BlockDriverState *bs, WriteState *state, Qcow2
     };
     ret = qcow2_cow_write(bs, &write);
     if (ret >= 0) {
-        ret = publish_run(bs, run, space.host_offset);
+        ret = publish_run(bs, &write);
     }
     if (ret < 0) {
         if (!run->reuse_host) {
@@ -116,7 +120,7 @@ static int coroutine_fn write_allocating(BlockDriverState *bs, WriteState *state
     }
     run.first_offset = begin;
     run.count = (unsigned)((end - begin) >> g->cluster_bits);
-    int ret = qcow2_plan_alloc(bs, &run);
+    int ret = qcow2_plan_alloc(bs, &run, state->offset, state->offset + state->bytes);
     if (ret >= 0 && run.count) {
         ret = write_run(bs, state, &run);
     }

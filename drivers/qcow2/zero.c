@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Write-zeroes: set the zero flag (version 3) or forget the cluster (version 2 without backing file).
- * A cluster covered in part is only done if the rest of it reads as zeroes; otherwise the core writes
- * a buffer instead.
+ * A subcluster covered in part (without extended L2 entries: a cluster) is only done if the rest of it reads
+ * as zeroes, and a part of a compressed cluster never; otherwise the core writes a buffer instead.
  */
 
 #include <errno.h>
@@ -19,24 +19,26 @@ static int coroutine_fn remap_run(BlockDriverState *bs, uint64_t begin, uint64_t
 {
     uint32_t cluster_size = qcow2_state(bs)->geometry.cluster_size;
     uint64_t disk_end = (uint64_t)atomic_load(&bs->length);
-    uint64_t old[QCOW2_RUN_MAX], new[QCOW2_RUN_MAX], dropped[QCOW2_RUN_MAX];
+    Qcow2RawEntry old[QCOW2_RUN_MAX], new[QCOW2_RUN_MAX], dropped[QCOW2_RUN_MAX];
     unsigned drops = 0, changes = 0;
     int n = qcow2_l2_read(bs, first, old, count);
 
     for (unsigned i = 0; i < count && n >= 0; i++) {
-        uint64_t at = first + (uint64_t)i * cluster_size, at_end = at + cluster_size;
-        bool whole = begin <= at && (end >= at_end || end >= disk_end);
-        Qcow2L2Entry entry;
-        n = qcow2_decode_entry(bs, at, old[i], &entry);
+        Qcow2RemapCluster c = { .guest_offset = first + (uint64_t)i * cluster_size, .flags = flags };
+        c.begin = (uint32_t)(MAX(begin, c.guest_offset) - c.guest_offset);
+        c.end = end >= disk_end ? cluster_size : (uint32_t)MIN(end - c.guest_offset, cluster_size);
+        c.whole = c.begin == 0 && c.end == cluster_size;
+        n = qcow2_decode_entry(bs, c.guest_offset, old[i], &c.old);
         new[i] = old[i];
         if (n >= 0) {
-            n = remapper(bs, at, cluster_size, whole, flags, &new[i]);
+            n = remapper(bs, &c, &new[i]);
         }
-        if (new[i] == old[i]) {
+        if (qcow2_raw_equal(new[i], old[i])) {
             continue;
         }
         changes++;
-        if ((new[i] & QCOW2_OFFSET_MASK) != (old[i] & QCOW2_OFFSET_MASK) || (old[i] & QCOW2_COMPRESSED)) {
+        if ((new[i].entry & QCOW2_OFFSET_MASK) != (old[i].entry & QCOW2_OFFSET_MASK) ||
+            (old[i].entry & QCOW2_COMPRESSED)) {
             dropped[drops++] = old[i];
         }
     }
@@ -85,25 +87,40 @@ int coroutine_fn qcow2_remap(BlockDriverState *bs, int64_t offset, int64_t bytes
     return ret;
 }
 
-static int zero_cluster(BlockDriverState *bs, uint64_t guest_offset, uint64_t bytes, bool whole,
-                        BdrvRequestFlags flags, uint64_t *entry)
+/* The subclusters that can be made zero, those covered in part too; 0: some cannot. */
+static uint32_t zero_mask(BlockDriverState *bs, const Qcow2RemapCluster *c)
 {
     const Qcow2Geometry *g = &qcow2_state(bs)->geometry;
-    Qcow2L2Entry old = qcow2_l2_entry_decode(*entry, g->version, g->cluster_bits);
+    uint32_t in_subcluster = g->subcluster_size - 1;
+    uint64_t first = c->guest_offset + (c->begin & ~in_subcluster), last = c->guest_offset + (c->end & ~in_subcluster);
+    bool ok = (!(c->begin & in_subcluster) || qcow2_reads_zero(bs, &c->old, first, g->subcluster_size)) &&
+              (!(c->end & in_subcluster) || qcow2_reads_zero(bs, &c->old, last, g->subcluster_size));
+    return ok ? qcow2_touched(g, 0, c->begin, c->end) : 0;
+}
 
-    if (!whole && !qcow2_reads_zero(bs, *entry, guest_offset, bytes)) {
+static int zero_cluster(BlockDriverState *bs, const Qcow2RemapCluster *c, Qcow2RawEntry *raw)
+{
+    const Qcow2Geometry *g = &qcow2_state(bs)->geometry;
+    const Qcow2L2Entry *old = &c->old;
+    uint32_t all = qcow2_subcluster_mask(0, g->subclusters), zero = zero_mask(bs, c);
+
+    if (!zero) {
         return -ENOTSUP;
     }
-    if (g->version < 3) {
-        if (bs->backing) {
+    if (((zero | old->zero) & all) != all) { /* only with extended L2 entries */
+        if (old->kind == QCOW2_CLUSTER_COMPRESSED) {
             return -ENOTSUP;
         }
-        *entry = 0;
-    } else if (old.copied && old.host_offset && old.kind != QCOW2_CLUSTER_COMPRESSED &&
-               !(flags & BDRV_REQ_MAY_UNMAP)) {
-        *entry = old.host_offset | QCOW2_COPIED | QCOW2_L2_ZERO;
+        raw->bitmap = (uint64_t)(old->zero | zero) << 32 | (old->allocated & ~zero);
+        return 0;
+    }
+    bool keep = old->copied && old->kind != QCOW2_CLUSTER_COMPRESSED && !(c->flags & BDRV_REQ_MAY_UNMAP);
+    if (g->version >= 3) {
+        *raw = keep ? qcow2_raw_zero(old->host_offset, old->host_offset != 0, g) : qcow2_raw_zero(0, false, g);
+    } else if (!bs->backing) {
+        *raw = (Qcow2RawEntry){ 0 };
     } else {
-        *entry = QCOW2_L2_ZERO;
+        return -ENOTSUP;
     }
     return 0;
 }

@@ -39,6 +39,11 @@
 #define QCOW2_L2_RESERVED UINT64_C(0x3f000000000001fe)
 #define QCOW2_REFTABLE_OFFSET_MASK UINT64_C(0xfffffffffffffe00)
 
+/* Extended L2 entries: each cluster has 32 subclusters */
+#define QCOW2_SUBCLUSTER_BITS 5u
+#define QCOW2_SUBCLUSTERS (1u << QCOW2_SUBCLUSTER_BITS)
+#define QCOW2_MIN_CLUSTER_BITS_EXTENDED 14u
+
 /* Bounds on what a hostile image can make us allocate */
 #define QCOW2_MAX_L1_BYTES (32u << 20)
 #define QCOW2_MAX_REFTABLE_BYTES (8u << 20)
@@ -73,6 +78,25 @@ typedef struct Qcow2Header {
     uint32_t header_length;
     uint8_t compression_type; /* 0 deflate, 1 zstd */
 } Qcow2Header;
+
+/* What follows from the header and never changes while the image is open (amend and repair reopen it). */
+typedef struct Qcow2Geometry {
+    unsigned version;         /* 2 or 3 */
+    unsigned cluster_bits;    /* 9 .. 21 */
+    unsigned l2_bits;         /* log2 of L2 entries a table */
+    unsigned refcount_order;  /* 0 .. 6 */
+    unsigned refcount_bits;   /* 1 << refcount_order */
+    unsigned refblock_bits;   /* log2 of refcounts a block */
+    uint32_t cluster_size;    /* bytes */
+    uint32_t l2_entries;      /* a table */
+    uint32_t l2_entry_bytes;  /* 8; 16 with extended L2 entries */
+    unsigned subclusters;     /* a cluster: 1; 32 with extended L2 entries */
+    unsigned subcluster_bits; /* log2 of their bytes */
+    uint32_t subcluster_size; /* bytes */
+    uint64_t refcount_max;    /* largest count */
+    bool extended_l2;
+    uint8_t compression_type; /* 0 deflate, 1 zstd */
+} Qcow2Geometry;
 
 /* Header extensions; unknown ones are kept byte for byte to be written back. */
 typedef struct Qcow2UnknownExtension {
@@ -137,6 +161,9 @@ bool qcow2_header_decode(const uint8_t *buf, size_t size, Qcow2Header *header, G
  * Returns: bytes written, at most QCOW2_HEADER_KNOWN_BYTES; 0 if @size is too small.
  */
 size_t qcow2_header_encode(const Qcow2Header *header, uint8_t *buf, size_t size);
+
+/** qcow2_geometry_init() - derive from a header whose cluster_bits and refcount_order are in range */
+void qcow2_geometry_init(Qcow2Geometry *geometry, const Qcow2Header *header);
 
 /* ---- extensions.c ---- */
 
@@ -204,11 +231,18 @@ uint64_t qcow2_refcount_limit(unsigned order);
 
 /* ---- entry.c: L1 and L2 table entries ---- */
 
+/* An L2 entry as the table has it, in host byte order. */
+typedef struct Qcow2RawEntry {
+    uint64_t entry;
+    uint64_t bitmap; /* of subclusters: low half allocated, high half zero; 0 without extended L2 entries */
+} Qcow2RawEntry;
+
 typedef enum Qcow2ClusterKind {
-    QCOW2_CLUSTER_UNALLOCATED, /* the backing file shows */
+    QCOW2_CLUSTER_UNALLOCATED, /* the backing file shows; with subclusters there may be a host cluster all the same */
     QCOW2_CLUSTER_ZERO,        /* reads as zeroes; host_offset is 0 or a preallocated cluster */
     QCOW2_CLUSTER_NORMAL,
     QCOW2_CLUSTER_COMPRESSED,
+    QCOW2_CLUSTER_MIXED,   /* its subclusters differ */
     QCOW2_CLUSTER_INVALID, /* breaks the specification in a way that makes it unusable */
 } Qcow2ClusterKind;
 
@@ -218,11 +252,49 @@ typedef struct Qcow2L2Entry {
     bool reserved;             /* reserved bits are set: tolerated for reading, reported by check */
     uint64_t host_offset;      /* 0: none; compressed: first byte of the data, unaligned */
     uint32_t compressed_bytes; /* from host_offset to the end of the last sector */
+    uint32_t allocated, zero;  /* a bit for each subcluster; all or none for a cluster that has none */
     const char *problem;       /* INVALID: what is wrong, a constant; else NULL */
 } Qcow2L2Entry;
 
-/** qcow2_l2_entry_decode() - @entry in host byte order, of an image without subclusters */
-Qcow2L2Entry qcow2_l2_entry_decode(uint64_t entry, unsigned version, unsigned cluster_bits);
+/** qcow2_l2_entry_decode() - judge an entry */
+Qcow2L2Entry qcow2_l2_entry_decode(Qcow2RawEntry raw, const Qcow2Geometry *geometry);
+
+/** qcow2_l2_entry_load() / _store() - entry @index of a table as it is in the file */
+Qcow2RawEntry qcow2_l2_entry_load(const uint8_t *table, uint32_t index, const Qcow2Geometry *geometry);
+void qcow2_l2_entry_store(uint8_t *table, uint32_t index, Qcow2RawEntry raw, const Qcow2Geometry *geometry);
+
+/** qcow2_raw_equal() - whether two entries are the same */
+static inline bool qcow2_raw_equal(Qcow2RawEntry a, Qcow2RawEntry b)
+{
+    return a.entry == b.entry && a.bitmap == b.bitmap;
+}
+
+/** qcow2_raw_data() - an entry for a cluster of data: all subclusters are allocated */
+Qcow2RawEntry qcow2_raw_data(uint64_t host_offset, bool copied, const Qcow2Geometry *geometry);
+
+/** qcow2_raw_zero() - an entry for a cluster of zeroes, version 3
+ * @host_offset: space kept for it, 0: none */
+Qcow2RawEntry qcow2_raw_zero(uint64_t host_offset, bool copied, const Qcow2Geometry *geometry);
+
+/** qcow2_raw_written() - what @old becomes when subclusters have been written at @host_offset
+ * @written: bits of them. Whatever else was allocated lies at the same place now. */
+Qcow2RawEntry qcow2_raw_written(Qcow2RawEntry old, uint64_t host_offset, uint32_t written,
+                                const Qcow2Geometry *geometry);
+
+/** qcow2_subcluster_kind() - of one subcluster; that of the cluster if all are alike. Never MIXED. */
+Qcow2ClusterKind qcow2_subcluster_kind(const Qcow2L2Entry *entry, unsigned index);
+
+/** qcow2_bit_run() - how many bits from @index on are alike, up to @end */
+unsigned qcow2_bit_run(uint32_t bits, unsigned index, unsigned end);
+
+/** qcow2_subcluster_run() - how many subclusters from @index on are of one kind, up to @end */
+unsigned qcow2_subcluster_run(const Qcow2L2Entry *entry, unsigned index, unsigned end);
+
+/** qcow2_subcluster_mask() - bits of the subclusters [first, end) */
+static inline uint32_t qcow2_subcluster_mask(unsigned first, unsigned end)
+{
+    return (uint32_t)((UINT64_C(1) << end) - (UINT64_C(1) << first));
+}
 
 /**
  * qcow2_compressed_descriptor() - an L2 entry for @bytes of compressed data at @host_offset

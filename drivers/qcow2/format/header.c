@@ -162,3 +162,26 @@ size_t qcow2_header_encode(const Qcow2Header *header, uint8_t *buf, size_t size)
     }
     return need;
 }
+
+void qcow2_geometry_init(Qcow2Geometry *geometry, const Qcow2Header *header)
+{
+    bool extended = header->incompatible_features & QCOW2_INCOMPAT_EXTENDED_L2;
+    Qcow2Geometry g = {
+        .version = header->version,
+        .cluster_bits = header->cluster_bits,
+        .cluster_size = UINT32_C(1) << header->cluster_bits,
+        .l2_bits = header->cluster_bits - (extended ? 4 : 3),
+        .l2_entry_bytes = extended ? 16 : 8,
+        .subclusters = extended ? QCOW2_SUBCLUSTERS : 1,
+        .subcluster_bits = header->cluster_bits - (extended ? QCOW2_SUBCLUSTER_BITS : 0),
+        .refcount_order = header->refcount_order,
+        .refcount_bits = 1u << header->refcount_order,
+        .refblock_bits = header->cluster_bits + 3 - header->refcount_order,
+        .refcount_max = qcow2_refcount_limit(header->refcount_order),
+        .extended_l2 = extended,
+        .compression_type = header->compression_type,
+    };
+    g.l2_entries = UINT32_C(1) << g.l2_bits;
+    g.subcluster_size = UINT32_C(1) << g.subcluster_bits;
+    *geometry = g;
+}

@@ -73,7 +73,23 @@ static void touch(Qcow2Slice *slice)
     }
 }
 
-bool qcow2_cache_read_entries(Qcow2Cache *cache, uint64_t tag, unsigned first, unsigned count, uint64_t *out)
+static uint64_t load_word(const Qcow2Slice *slice, unsigned index)
+{
+    return GUINT64_FROM_BE(atomic_load_explicit(&slice->entries[index], memory_order_acquire));
+}
+
+static void store_word(Qcow2Slice *slice, unsigned index, uint64_t value)
+{
+    atomic_store_explicit(&slice->entries[index], GUINT64_TO_BE(value), memory_order_release);
+}
+
+Qcow2RawEntry qcow2_cache_load_locked(const Qcow2Cache *cache, const Qcow2Slice *slice, unsigned index)
+{
+    return cache->entry_words == 1 ? (Qcow2RawEntry){ load_word(slice, index), 0 }
+                                   : (Qcow2RawEntry){ load_word(slice, 2 * index), load_word(slice, 2 * index + 1) };
+}
+
+bool qcow2_cache_read_entries(Qcow2Cache *cache, uint64_t tag, unsigned first, unsigned count, Qcow2RawEntry *out)
 {
     Qcow2Slice *slice = find(cache, tag, MAX_STEPS);
     if (!slice) {
@@ -84,9 +100,9 @@ bool qcow2_cache_read_entries(Qcow2Cache *cache, uint64_t tag, unsigned first, u
         return false;
     }
     for (unsigned i = 0; i < count; i++) {
-        out[i] = GUINT64_FROM_BE(atomic_load_explicit(&slice->entries[first + i], memory_order_acquire));
+        out[i] = qcow2_cache_load_locked(cache, slice, first + i);
     }
-    /* The acquire loads keep this one behind them; a replacement made it odd before its first store. */
+    /* The acquire loads keep this one behind them; a replacement or change made it odd before its first store. */
     if (atomic_load_explicit(&slice->seq, memory_order_relaxed) != seq) {
         return false;
     }
@@ -117,21 +133,20 @@ static void unlink_locked(Qcow2Cache *cache, Qcow2Slice *slice)
     atomic_store_explicit(link, atomic_load_explicit(&slice->next, memory_order_relaxed), memory_order_release);
 }
 
-/* Start replacing: readers that are inside will notice. */
-static void begin_replace_locked(Qcow2Cache *cache, Qcow2Slice *slice)
+/* Odd: readers that are inside will notice. And even again. */
+static void bump_locked(Qcow2Slice *slice)
 {
     uint64_t seq = atomic_load_explicit(&slice->seq, memory_order_relaxed);
     atomic_store_explicit(&slice->seq, seq + 1, memory_order_release);
+}
+
+static void begin_replace_locked(Qcow2Cache *cache, Qcow2Slice *slice)
+{
+    bump_locked(slice);
     if (atomic_load_explicit(&slice->tag, memory_order_relaxed)) {
         unlink_locked(cache, slice);
         atomic_store_explicit(&slice->tag, 0, memory_order_release);
     }
-}
-
-static void end_replace_locked(Qcow2Slice *slice)
-{
-    uint64_t seq = atomic_load_explicit(&slice->seq, memory_order_relaxed);
-    atomic_store_explicit(&slice->seq, seq + 1, memory_order_release);
 }
 
 static void install_locked(Qcow2Cache *cache, Qcow2Slice *slice, uint64_t tag, const uint64_t *content)
@@ -141,7 +156,7 @@ static void install_locked(Qcow2Cache *cache, Qcow2Slice *slice, uint64_t tag, c
         atomic_store_explicit(&slice->entries[i], content[i], memory_order_release);
     }
     atomic_store_explicit(&slice->tag, tag, memory_order_release);
-    end_replace_locked(slice);
+    bump_locked(slice);
     _Atomic(Qcow2Slice *) *bucket = &cache->buckets[bucket_of(cache, tag)];
     atomic_store_explicit(&slice->next, atomic_load_explicit(bucket, memory_order_relaxed), memory_order_release);
     atomic_store_explicit(bucket, slice, memory_order_release);
@@ -255,13 +270,35 @@ void qcow2_cache_dirty_locked(Qcow2Cache *cache, Qcow2Slice *slice)
     cache->dirty[cache->dirty_count++] = slice;
 }
 
+void qcow2_cache_store_locked(Qcow2Cache *cache, Qcow2Slice *slice, unsigned first, const Qcow2RawEntry *entries,
+                              unsigned count, Qcow2RawEntry *old)
+{
+    if (cache->entry_words > 1) {
+        bump_locked(slice);
+    }
+    for (unsigned i = 0; i < count; i++) {
+        unsigned word = (first + i) * cache->entry_words;
+        if (old) {
+            old[i] = qcow2_cache_load_locked(cache, slice, first + i);
+        }
+        store_word(slice, word, entries[i].entry);
+        if (cache->entry_words > 1) {
+            store_word(slice, word + 1, entries[i].bitmap);
+        }
+    }
+    if (cache->entry_words > 1) {
+        bump_locked(slice);
+    }
+    qcow2_cache_dirty_locked(cache, slice);
+}
+
 void qcow2_cache_forget_locked(Qcow2Cache *cache, uint64_t host_offset, uint64_t bytes)
 {
     for (uint64_t tag = host_offset; tag < host_offset + bytes; tag += cache->slice_bytes) {
         Qcow2Slice *slice = find(cache, tag, UINT_MAX);
         if (slice && !slice->dirty && !slice->committing) {
             begin_replace_locked(cache, slice);
-            end_replace_locked(slice);
+            bump_locked(slice);
         }
     }
 }

@@ -7,7 +7,8 @@
  * open, so a reader without a lock may look at a slice that is being reused: it notices by the
  * sequence count and starts over.
  *
- * Entries of L2 slices are atomic big-endian words. Refcount slices are only used under the cache's
+ * Entries of L2 slices are atomic big-endian words. An extended entry has two of them: the sequence count is
+ * raised around its change too, so that nobody takes one word before and one after it. Refcount slices are only used under the cache's
  * lock (the allocator's) and are plain bytes.
  */
 
@@ -16,7 +17,7 @@
 #include "drivers/qcow2/qcow2.h"
 
 typedef struct Qcow2Slice {
-    _Atomic uint64_t seq; /* odd while the content is replaced */
+    _Atomic uint64_t seq; /* odd while the content is replaced, or entries of two words are changed */
     _Atomic uint64_t tag; /* host offset; 0: empty */
     _Atomic(struct Qcow2Slice *) next; /* in its bucket; changed under the lock */
     bool dirty;      /* lock: in cache->dirty */
@@ -39,6 +40,7 @@ typedef struct Qcow2Cache {
     BlockDriverState *bs;
     BdrvDebugEvent load_event;
     uint32_t slice_bytes;
+    unsigned entry_words; /* of an L2 entry: 1 or 2; set before the first use */
     unsigned count; /* slices */
     unsigned hand;  /* clock */
     unsigned bucket_mask;
@@ -56,9 +58,16 @@ bool qcow2_cache_init(Qcow2Cache *cache, BlockDriverState *bs, unsigned count, u
                       BdrvDebugEvent load_event);
 void qcow2_cache_destroy(Qcow2Cache *cache);
 
-/** qcow2_cache_read_entries() - atomic words of a cached slice, host byte order; takes no lock
- * Returns: false if the slice @tag is not there (or was just replaced). */
-bool qcow2_cache_read_entries(Qcow2Cache *cache, uint64_t tag, unsigned first, unsigned count, uint64_t *out);
+/** qcow2_cache_read_entries() - L2 entries of a cached slice; takes no lock
+ * Returns: false if the slice @tag is not there (or was just replaced or, with two words an entry, changed). */
+bool qcow2_cache_read_entries(Qcow2Cache *cache, uint64_t tag, unsigned first, unsigned count, Qcow2RawEntry *out);
+
+/** qcow2_cache_load_locked() - entry @index of a slice of L2 entries */
+Qcow2RawEntry qcow2_cache_load_locked(const Qcow2Cache *cache, const Qcow2Slice *slice, unsigned index);
+
+/** qcow2_cache_store_locked() - change L2 entries of a slice, which becomes dirty; @old: what was there, or NULL */
+void qcow2_cache_store_locked(Qcow2Cache *cache, Qcow2Slice *slice, unsigned first, const Qcow2RawEntry *entries,
+                              unsigned count, Qcow2RawEntry *old);
 
 /** qcow2_cache_find_locked() - the slice @tag or NULL */
 Qcow2Slice *qcow2_cache_find_locked(Qcow2Cache *cache, uint64_t tag);

@@ -67,12 +67,13 @@ static void coroutine_fn check_cache(Qcow2Cache *cache, uint8_t *buf)
 }
 
 /* A host cluster that the cache knows as published must have a count, unless its block is not cached. */
-static void check_published_locked(Qcow2Meta *meta, uint64_t raw)
+static void check_published_locked(Qcow2Meta *meta, Qcow2RawEntry raw)
 {
     const Qcow2Geometry *g = &meta->s->geometry;
-    Qcow2L2Entry entry = qcow2_l2_entry_decode(raw, g->version, g->cluster_bits);
+    Qcow2L2Entry entry = qcow2_l2_entry_decode(raw, g);
     uint64_t cluster = entry.host_offset >> g->cluster_bits, block_index = cluster >> g->refblock_bits;
-    if (entry.kind != QCOW2_CLUSTER_NORMAL || block_index >= meta->reftable.count) {
+    bool in_use = entry.kind == QCOW2_CLUSTER_NORMAL || entry.kind == QCOW2_CLUSTER_MIXED;
+    if (!in_use || !entry.host_offset || block_index >= meta->reftable.count) {
         return;
     }
     uint64_t in_block = cluster & ((UINT64_C(1) << g->refblock_bits) - 1);
@@ -94,8 +95,8 @@ static void check_published(Qcow2Meta *meta)
     for (unsigned i = 0; i < meta->l2.count; i++) {
         const Qcow2Slice *slice = &meta->l2.slices[i];
         /* A clean slice of a freed table may linger; a dirty one is in use. */
-        for (uint32_t e = 0; slice->dirty && e < meta->l2.slice_bytes / sizeof(uint64_t); e++) {
-            check_published_locked(meta, GUINT64_FROM_BE(atomic_load(&slice->entries[e])));
+        for (uint32_t e = 0; slice->dirty && e < meta->l2.slice_bytes / meta->s->geometry.l2_entry_bytes; e++) {
+            check_published_locked(meta, qcow2_cache_load_locked(&meta->l2, slice, e));
         }
     }
     pthread_mutex_unlock(&meta->l2.lock);
@@ -195,11 +196,9 @@ static bool coroutine_fn is_counted(FileCounts *counts, uint64_t host_offset)
     return offset && qcow2_refcount_get(counts->block, index, g->refcount_order) > 0;
 }
 
-static uint64_t target_of(const Qcow2Meta *meta, uint64_t host_offset, uint64_t raw)
+static bool is_of_l1(const Qcow2Meta *meta, uint64_t host_offset)
 {
-    const Qcow2Geometry *g = &meta->s->geometry;
-    bool of_l1 = host_offset >= meta->l1.host_offset && host_offset < meta->l1.host_offset + meta->l1.count * 8;
-    return of_l1 ? raw & QCOW2_OFFSET_MASK : qcow2_l2_entry_decode(raw, g->version, g->cluster_bits).host_offset;
+    return host_offset >= meta->l1.host_offset && host_offset < meta->l1.host_offset + meta->l1.count * 8;
 }
 
 static _Atomic bool damage_expected;
@@ -211,16 +210,20 @@ void qcow2_expect_damage(void)
 
 void coroutine_fn qcow2_check_phase_b(Qcow2Meta *meta, uint64_t host_offset, uint64_t bytes, const uint8_t *data)
 {
-    uint32_t cluster_size = meta->s->geometry.cluster_size;
+    const Qcow2Geometry *g = &meta->s->geometry;
     FileCounts counts = { .meta = meta };
     uint64_t last = 0;
 
     if (atomic_load(&damage_expected)) {
         return;
     }
-    counts.block = bdrv_try_blockalign(meta->bs->file->bs, cluster_size);
-    for (uint64_t i = 0; counts.block && i + 8 <= bytes; i += 8) {
-        uint64_t target = target_of(meta, host_offset + i, load_be64(data + i)) & ~(uint64_t)(cluster_size - 1);
+    counts.block = bdrv_try_blockalign(meta->bs->file->bs, g->cluster_size);
+    for (uint64_t at = 0; counts.block && at < bytes;) {
+        bool of_l1 = is_of_l1(meta, host_offset + at); /* adjacent pieces are written as one */
+        uint64_t target = of_l1 ? load_be64(data + at) & QCOW2_OFFSET_MASK
+                                : qcow2_l2_entry_decode(qcow2_l2_entry_load(data + at, 0, g), g).host_offset;
+        at += of_l1 ? 8 : g->l2_entry_bytes;
+        target &= ~(uint64_t)(g->cluster_size - 1);
         if (target && target != last) {
             qcow2_must(is_counted(&counts, target),
                        "an entry is about to be published whose target the file does not count");

@@ -16,7 +16,7 @@ typedef struct Place {
 
 static unsigned slice_entries(const Qcow2Meta *meta)
 {
-    return meta->l2.slice_bytes / sizeof(uint64_t);
+    return meta->l2.slice_bytes / meta->s->geometry.l2_entry_bytes;
 }
 
 static Place place_of(const Qcow2Meta *meta, uint64_t guest_offset)
@@ -58,32 +58,36 @@ static int coroutine_fn get_l1(Qcow2Meta *meta, uint64_t l1_index, uint64_t *ent
 }
 
 /* Every slice is dirty and a commit fails: answer from the file, which is right for what is not cached. */
-static int coroutine_fn read_uncached(Qcow2Meta *meta, uint64_t host_offset, unsigned count, uint64_t *entries)
+static int coroutine_fn read_uncached(Qcow2Meta *meta, uint64_t host_offset, unsigned count, Qcow2RawEntry *entries)
 {
-    int ret = bdrv_co_pread(meta->bs->file, (int64_t)host_offset, count * sizeof(uint64_t), entries, 0);
+    const Qcow2Geometry *g = &meta->s->geometry;
+    uint64_t bytes = (uint64_t)count * g->l2_entry_bytes;
+    uint8_t *buf = g_try_malloc(bytes);
+    int ret = buf ? bdrv_co_pread(meta->bs->file, (int64_t)host_offset, (int64_t)bytes, buf, 0) : -ENOMEM;
     for (unsigned i = 0; i < count && ret >= 0; i++) {
-        entries[i] = GUINT64_FROM_BE(entries[i]);
+        entries[i] = qcow2_l2_entry_load(buf, i, g);
     }
+    g_free(buf);
     return ret < 0 ? ret : 0;
 }
 
 static int coroutine_fn read_slice_slow(Qcow2Meta *meta, uint64_t tag, unsigned first, unsigned count,
-                                        uint64_t *entries)
+                                        Qcow2RawEntry *entries)
 {
     Qcow2Slice *slice;
     pthread_mutex_lock(&meta->l2.lock);
     int ret = qcow2_cache_get_locked(&meta->l2, tag, true, &slice);
     if (ret >= 0) {
         for (unsigned i = 0; i < count; i++) {
-            entries[i] = GUINT64_FROM_BE(atomic_load_explicit(&slice->entries[first + i], memory_order_relaxed));
+            entries[i] = qcow2_cache_load_locked(&meta->l2, slice, first + i);
         }
     }
     bool full = !slice && meta->l2.dirty_count + meta->l2.committing_count >= meta->l2.count;
     pthread_mutex_unlock(&meta->l2.lock);
-    return full ? read_uncached(meta, tag + first * sizeof(uint64_t), count, entries) : ret;
+    return full ? read_uncached(meta, tag + (uint64_t)first * meta->s->geometry.l2_entry_bytes, count, entries) : ret;
 }
 
-int coroutine_fn qcow2_l2_read(BlockDriverState *bs, uint64_t guest_offset, uint64_t *entries, unsigned max)
+int coroutine_fn qcow2_l2_read(BlockDriverState *bs, uint64_t guest_offset, Qcow2RawEntry *entries, unsigned max)
 {
     Qcow2Meta *meta = qcow2_meta(bs);
     Place place = place_of(meta, guest_offset);
@@ -202,21 +206,8 @@ int coroutine_fn qcow2_l2_prepare(BlockDriverState *bs, uint64_t guest_offset)
     return ret;
 }
 
-static void store_entries_locked(Qcow2Meta *meta, Qcow2Slice *slice, unsigned first, const uint64_t *entries,
-                                 unsigned count, uint64_t *old)
-{
-    for (unsigned i = 0; i < count; i++) {
-        _Atomic uint64_t *entry = &slice->entries[first + i];
-        if (old) {
-            old[i] = GUINT64_FROM_BE(atomic_load_explicit(entry, memory_order_relaxed));
-        }
-        atomic_store_explicit(entry, GUINT64_TO_BE(entries[i]), memory_order_release);
-    }
-    qcow2_cache_dirty_locked(&meta->l2, slice);
-}
-
-int coroutine_fn qcow2_l2_publish(BlockDriverState *bs, uint64_t guest_offset, const uint64_t *entries,
-                                  unsigned count, uint64_t *old)
+int coroutine_fn qcow2_l2_publish(BlockDriverState *bs, uint64_t guest_offset, const Qcow2RawEntry *entries,
+                                  unsigned count, Qcow2RawEntry *old)
 {
     Qcow2Meta *meta = qcow2_meta(bs);
     Place place = place_of(meta, guest_offset);
@@ -237,7 +228,7 @@ int coroutine_fn qcow2_l2_publish(BlockDriverState *bs, uint64_t guest_offset, c
     uint64_t table = qcow2_table_get(&meta->l1, place.l1_index) & QCOW2_OFFSET_MASK;
     ret = qcow2_cache_get_locked(&meta->l2, table + place.slice_offset, true, &slice);
     if (ret >= 0) {
-        store_entries_locked(meta, slice, place.slice_index, entries, count, old);
+        qcow2_cache_store_locked(&meta->l2, slice, place.slice_index, entries, count, old);
         crowded = qcow2_cache_crowded_locked(&meta->l2);
     }
     pthread_mutex_unlock(&meta->l2.lock);

@@ -31,12 +31,13 @@ static bool make_caches(Qcow2Meta *meta, const Qcow2MetaConfig *config, GError *
     const Qcow2State *s = meta->s;
     uint32_t slice = MIN(MAX(config->slice_bytes, QCOW2_SECTOR), s->geometry.cluster_size);
     uint64_t guest_clusters = (s->header.size >> s->geometry.cluster_bits) + 1;
-    unsigned l2 = slice_count(config->l2_cache_bytes, guest_clusters * sizeof(uint64_t), slice);
+    unsigned l2 = slice_count(config->l2_cache_bytes, guest_clusters * s->geometry.l2_entry_bytes, slice);
     unsigned rc = slice_count(config->refcount_cache_bytes, UINT64_MAX / 2, slice);
 
     if (!qcow2_cache_init(&meta->l2, meta->bs, l2, slice, BDRV_EVENT_L2_LOAD)) {
         return no_memory(errp, "the L2 cache; reduce l2-cache-size");
     }
+    meta->l2.entry_words = s->geometry.l2_entry_bytes / sizeof(uint64_t);
     if (!qcow2_cache_init(&meta->rc, meta->bs, rc, slice, BDRV_EVENT_REFBLOCK_LOAD)) {
         qcow2_cache_destroy(&meta->l2);
         return no_memory(errp, "the refcount cache; reduce refcount-cache-size");

@@ -83,9 +83,9 @@ int coroutine_fn qcow2_get_refcount(BlockDriverState *bs, uint64_t host_offset, 
 /* ---- mapping ---- */
 
 /** qcow2_l2_read() - entries of the L2 table for @guest_offset
- * @entries: host byte order, at most @max, within one slice; all 0 if there is no L2 table
+ * @entries: at most @max, within one slice; all 0 if there is no L2 table
  * Returns: how many (>= 1) or -errno (-EIO with the corrupt bit set if the L1 entry is invalid). */
-int coroutine_fn qcow2_l2_read(BlockDriverState *bs, uint64_t guest_offset, uint64_t *entries, unsigned max);
+int coroutine_fn qcow2_l2_read(BlockDriverState *bs, uint64_t guest_offset, Qcow2RawEntry *entries, unsigned max);
 
 /** qcow2_l2_missing_end() - guest offset up to which there are no L2 tables from @guest_offset on, at most @end
  * @guest_offset itself if its table is there. */
@@ -98,13 +98,13 @@ uint64_t qcow2_l2_slice_end(BlockDriverState *bs, uint64_t guest_offset);
 int coroutine_fn qcow2_l2_prepare(BlockDriverState *bs, uint64_t guest_offset);
 
 /**
- * qcow2_l2_publish() - store entries (host byte order), marked B. The in-flight range is the caller's.
+ * qcow2_l2_publish() - store entries, marked B. The in-flight range is the caller's.
  * @old: filled with what stood there (NULL: not wanted)
  * Stays in one slice: the caller's range must. All are stored or none.
  * Returns: 0 or -errno. Prepares if needed.
  */
-int coroutine_fn qcow2_l2_publish(BlockDriverState *bs, uint64_t guest_offset, const uint64_t *entries,
-                                  unsigned count, uint64_t *old);
+int coroutine_fn qcow2_l2_publish(BlockDriverState *bs, uint64_t guest_offset, const Qcow2RawEntry *entries,
+                                  unsigned count, Qcow2RawEntry *old);
 
 /** qcow2_check_data_write() - 0, or -EIO (corrupt bit set) if [host_offset, +bytes) touches metadata
  * Yields only when it hits. */

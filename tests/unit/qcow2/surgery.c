@@ -179,6 +179,12 @@ static uint64_t deflate_cluster(const uint8_t *from, uint64_t bytes, uint8_t *to
     return written;
 }
 
+static Qcow2L2Entry decode_compressed(BdrvSimDisk *disk, uint64_t descriptor)
+{
+    Qcow2Geometry geometry = { .version = 3, .cluster_bits = cluster_bits(disk), .cluster_size = (uint32_t)cluster_size(disk) };
+    return qcow2_l2_entry_decode((Qcow2RawEntry){ descriptor, 0 }, &geometry);
+}
+
 static void compress_one(BdrvSimDisk *disk, uint64_t entry_at, uint64_t at)
 {
     uint64_t data = surgery_peek(disk, entry_at, 8) & QCOW2_OFFSET_MASK, size = cluster_size(disk);
@@ -186,7 +192,7 @@ static void compress_one(BdrvSimDisk *disk, uint64_t entry_at, uint64_t at)
     uint8_t stream[STEP];
     uint64_t bytes = deflate_cluster(content, size, stream, sizeof(stream));
     uint64_t descriptor = qcow2_compressed_descriptor(at, bytes, cluster_bits(disk));
-    Qcow2L2Entry entry = qcow2_l2_entry_decode(descriptor, 3, cluster_bits(disk));
+    Qcow2L2Entry entry = decode_compressed(disk, descriptor);
 
     g_assert_cmpuint(data, !=, 0);
     surgery_set_refcount(disk, data, 0);

@@ -236,6 +236,25 @@ static void test_refcount_packing(void)
     }
 }
 
+static Qcow2Geometry geometry_of(unsigned version, unsigned cluster_bits, bool extended)
+{
+    Qcow2Header header = {
+        .version = version,
+        .cluster_bits = cluster_bits,
+        .refcount_order = 4,
+        .incompatible_features = extended ? QCOW2_INCOMPAT_EXTENDED_L2 : 0,
+    };
+    Qcow2Geometry geometry;
+    qcow2_geometry_init(&geometry, &header);
+    return geometry;
+}
+
+static Qcow2L2Entry decode(unsigned version, unsigned cluster_bits, Qcow2RawEntry raw)
+{
+    Qcow2Geometry geometry = geometry_of(version, cluster_bits, false);
+    return qcow2_l2_entry_decode(raw, &geometry);
+}
+
 static void test_l2_entries(void)
 {
     static const struct {
@@ -273,7 +292,7 @@ static void test_l2_entries(void)
     };
     for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
         g_test_message("%s", cases[i].what);
-        Qcow2L2Entry e = qcow2_l2_entry_decode(cases[i].entry, cases[i].version, cases[i].cluster_bits);
+        Qcow2L2Entry e = decode(cases[i].version, cases[i].cluster_bits, (Qcow2RawEntry){ cases[i].entry, 0 });
         g_assert_cmpint(e.kind, ==, cases[i].kind);
         g_assert_cmphex(e.host_offset, ==, cases[i].host_offset);
         g_assert_cmpuint(e.compressed_bytes, ==, cases[i].compressed_bytes);
@@ -291,7 +310,7 @@ static void test_compressed_descriptor(void)
             uint64_t bytes = 1 + (uint32_t)g_test_rand_int() % (1u << cluster_bits);
             uint64_t entry = qcow2_compressed_descriptor(offset, bytes, cluster_bits);
             g_assert_cmphex(entry, !=, 0);
-            Qcow2L2Entry e = qcow2_l2_entry_decode(entry, 3, cluster_bits);
+            Qcow2L2Entry e = decode(3, cluster_bits, (Qcow2RawEntry){ entry, 0 });
             g_assert_cmpint(e.kind, ==, QCOW2_CLUSTER_COMPRESSED);
             g_assert_cmphex(e.host_offset, ==, offset);
             g_assert_cmpuint(e.compressed_bytes, >=, bytes);

@@ -102,14 +102,14 @@ static void coroutine_fn break_one(void)
     g_autoptr(BdrvSimDisk) disk = rig_create(&(RigImage){ .disk = "d", .size = SIZE, .cluster_size = CLUSTER });
     Rig rig = rig_open("d", "", NULL);
     BlockDriverState *bs = rig.child->bs;
-    uint64_t entry;
+    Qcow2RawEntry raw;
 
     g_assert_cmpint(rig_write(&rig, 0, 2 * CLUSTER, 1), ==, 0);
     g_assert_cmpint(bdrv_co_flush(rig.child), ==, 0);
     qcow2_meta_drain_begin(bs);
     qcow2_meta_verify(bs, true); /* all is well */
-    g_assert_cmpint(qcow2_l2_read(bs, 0, &entry, 1), ==, 1);
-    current->act(&rig, qcow2_meta(bs), (entry & QCOW2_OFFSET_MASK) / CLUSTER);
+    g_assert_cmpint(qcow2_l2_read(bs, 0, &raw, 1), ==, 1);
+    current->act(&rig, qcow2_meta(bs), (raw.entry & QCOW2_OFFSET_MASK) / CLUSTER);
     qcow2_meta_verify(bs, true);
 }
 

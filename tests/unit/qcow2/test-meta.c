@@ -301,7 +301,7 @@ static void coroutine_fn data_never_hits_metadata(void)
     g_autoptr(BdrvSimDisk) disk = rig_create(&small);
     Rig rig = rig_open("d", "", NULL);
     const Qcow2Header *header = &qcow2_state(rig.child->bs)->header;
-    uint64_t entry = header->l1_table_offset | QCOW2_COPIED;
+    Qcow2RawEntry entry = { header->l1_table_offset | QCOW2_COPIED, 0 };
     g_assert_cmpint(qcow2_l2_publish(rig.child->bs, 0, &entry, 1, NULL), ==, 0);
     g_assert_cmpint(rig_write(&rig, 0, 512, 1), ==, -EIO);
     g_assert_nonnull(qcow2_corrupt_message(rig.child->bs));
@@ -316,7 +316,7 @@ static void coroutine_fn a_bad_entry_marks_the_image(void)
 {
     g_autoptr(BdrvSimDisk) disk = rig_create(&(RigImage){ .disk = "d", .size = 256 * K, .cluster_size = 4096 });
     Rig rig = rig_open("d", "", NULL);
-    uint64_t entry = 0x5200 | QCOW2_COPIED; /* not a multiple of 4096 */
+    Qcow2RawEntry entry = { 0x5200 | QCOW2_COPIED, 0 }; /* not a multiple of 4096 */
     uint8_t buf[512];
     g_assert_cmpint(qcow2_l2_publish(rig.child->bs, 0, &entry, 1, NULL), ==, 0);
     g_assert_cmpint(rig_read(&rig, 0, 512, buf), ==, -EIO);
