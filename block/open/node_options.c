@@ -125,7 +125,8 @@ BdrvOpenFlags bdrv_inherited_flags(BdrvChildRole role, BdrvOpenFlags parent_flag
         return parent_flags & ~BDRV_O_WRITETHROUGH;
     case BDRV_CHILD_PROTOCOL:
     case BDRV_CHILD_DATA:
-        return parent_flags & ~(BDRV_O_WRITETHROUGH | BDRV_O_CHECK | BDRV_O_NO_BACKING | BDRV_O_NO_IO);
+        /* What a format driver discards in its file is for itself to decide. */
+        return (parent_flags & ~(BDRV_O_WRITETHROUGH | BDRV_O_CHECK | BDRV_O_NO_BACKING | BDRV_O_NO_IO)) | BDRV_O_UNMAP;
     case BDRV_CHILD_COW:
         break;
     }

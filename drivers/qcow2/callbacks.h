@@ -15,6 +15,7 @@ int coroutine_fn qcow2_close(BlockDriverState *bs);
 bool coroutine_fn qcow2_reopen_prepare(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags,
                                        void **state, GError **errp);
 void qcow2_reopen_commit(BlockDriverState *bs, void *state);
+void qcow2_reopen_abort(BlockDriverState *bs, void *state);
 
 /* create.c */
 bool coroutine_fn qcow2_create(const char *filename, BdrvChild *file, const BdrvOptions *options,

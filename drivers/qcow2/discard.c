@@ -19,6 +19,8 @@ static int discard_cluster(BlockDriverState *bs, const Qcow2RemapCluster *c, Qco
     }
     if (g->version < 3) {
         *raw = (Qcow2RawEntry){ 0 };
+    } else if (qcow2_state(bs)->discard.no_unref && qcow2_has_own_space(&c->old)) {
+        *raw = qcow2_raw_zero(c->old.host_offset, true, g);
     } else if (c->old.kind != QCOW2_CLUSTER_UNALLOCATED || c->old.host_offset || bs->backing) {
         *raw = qcow2_raw_zero(0, false, g);
     }
@@ -30,5 +32,6 @@ int coroutine_fn qcow2_co_discard(BlockDriverState *bs, int64_t offset, int64_t 
     if (qcow2_state(bs)->geometry.version < 3 && bs->backing) {
         return -ENOTSUP;
     }
-    return qcow2_remap(bs, offset, bytes, 0, discard_cluster);
+    Qcow2Remap how = { .cluster = discard_cluster, .flags = BDRV_REQ_MAY_UNMAP, .is_discard = true };
+    return qcow2_remap(bs, offset, bytes, &how);
 }

@@ -30,6 +30,7 @@ typedef struct Opening {
     BlockDriverState *bs;
     Qcow2State *s;
     const BdrvOptions *options;
+    BdrvOpenFlags flags;
     bool writable;  /* the image will be written to */
     bool check;     /* opened for check: tolerate what a check reports */
     bool info_only; /* BDRV_O_NO_IO: nothing but the header's facts is wanted */
@@ -360,7 +361,7 @@ static bool coroutine_fn open_meta(Opening *o, GError **errp)
     o->s->cache.l2_bytes = config.l2_cache_bytes;
     o->s->cache.refcount_bytes = config.refcount_cache_bytes;
     o->s->cache.slice_bytes = config.slice_bytes;
-    return qcow2_compressed_open(o->bs, errp) && qcow2_meta_open(o->bs, &config, errp);
+    return qcow2_discard_config(o->s, o->options, o->flags, &o->s->discard, errp) && qcow2_compressed_open(o->bs, errp) && qcow2_meta_open(o->bs, &config, errp);
 }
 
 static void edit_no_autoclear(Qcow2Header *header, const void *opaque)
@@ -416,6 +417,7 @@ bool coroutine_fn qcow2_open(BlockDriverState *bs, const BdrvOptions *options, B
         .bs = bs,
         .s = s,
         .options = options,
+        .flags = flags,
         .writable = (flags & BDRV_O_RDWR) && !bs->read_only,
         .check = flags & BDRV_O_CHECK,
         .info_only = flags & BDRV_O_NO_IO,

@@ -32,6 +32,10 @@ extern const BdrvOptionSpec qcow2_open_options[];
 bool qcow2_cache_config(const Qcow2State *s, const BdrvOptions *options, Qcow2MetaConfig *config,
                         GError **errp);
 
+/** qcow2_discard_config() - what happens to freed space; @flags as the node is opened */
+bool qcow2_discard_config(const Qcow2State *s, const BdrvOptions *options, BdrvOpenFlags flags,
+                          Qcow2DiscardConfig *config, GError **errp);
+
 /** qcow2_check_open_options() - refuse what is not built, by name */
 bool qcow2_check_open_options(const BdrvOptions *options, GError **errp);
 

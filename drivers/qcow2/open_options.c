@@ -24,8 +24,32 @@ const BdrvOptionSpec qcow2_open_options[] = {
     { "lazy-refcounts", BDRV_OPTION_BOOL, "Postpone refcount updates", "off", NULL },
     { "overlap-check", BDRV_OPTION_STRING, "Templates for which metadata must not be overwritten", "cached",
       overlap_check_choices },
+    { "pass-discard-request", BDRV_OPTION_BOOL, "Pass guest discard requests to the layer below", NULL, NULL },
+    { "pass-discard-snapshot", BDRV_OPTION_BOOL,
+      "Generate discard requests when snapshot related space is freed", "on", NULL },
+    { "pass-discard-other", BDRV_OPTION_BOOL, "Generate discard requests when other clusters are freed", "off",
+      NULL },
+    { "discard-no-unref", BDRV_OPTION_BOOL, "Do not unreference discarded clusters", "off", NULL },
     { NULL },
 };
+
+bool qcow2_discard_config(const Qcow2State *s, const BdrvOptions *options, BdrvOpenFlags flags,
+                          Qcow2DiscardConfig *config, GError **errp)
+{
+    Qcow2DiscardConfig c = {
+        .pass[QCOW2_DISCARD_REQUEST] = bdrv_options_get_bool(options, "pass-discard-request", flags & BDRV_O_UNMAP),
+        .pass[QCOW2_DISCARD_SNAPSHOT] = bdrv_options_get_bool(options, "pass-discard-snapshot", true),
+        .pass[QCOW2_DISCARD_OTHER] = bdrv_options_get_bool(options, "pass-discard-other", false),
+        .no_unref = bdrv_options_get_bool(options, "discard-no-unref", false),
+    };
+    if (c.no_unref && s->geometry.version < 3) {
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "discard-no-unref=on needs a version 3 image (compat=1.1), which can keep space for zeroes");
+        return false;
+    }
+    *config = c;
+    return true;
+}
 
 bool qcow2_check_open_options(const BdrvOptions *options, GError **errp)
 {

@@ -14,7 +14,12 @@ static bool in_place(const Qcow2Geometry *g, const Qcow2L2Entry *entry, uint64_t
 /* Space that nobody shares, for subclusters that are to be filled where they are. */
 static uint64_t own_space(const Qcow2L2Entry *entry)
 {
-    return entry->kind != QCOW2_CLUSTER_COMPRESSED && entry->copied ? entry->host_offset : 0;
+    return qcow2_has_own_space(entry) ? entry->host_offset : 0;
+}
+
+bool qcow2_has_own_space(const Qcow2L2Entry *entry)
+{
+    return entry->copied && entry->host_offset && entry->kind != QCOW2_CLUSTER_COMPRESSED;
 }
 
 uint32_t qcow2_touched(const Qcow2Geometry *g, uint64_t cluster, uint64_t begin, uint64_t end)
@@ -54,7 +59,7 @@ int coroutine_fn qcow2_plan_alloc(BlockDriverState *bs, Qcow2AllocRun *run, uint
     return 0;
 }
 
-void qcow2_drop_entries(BlockDriverState *bs, const Qcow2RawEntry *entries, unsigned count, bool punch)
+void qcow2_drop_entries(BlockDriverState *bs, const Qcow2RawEntry *entries, unsigned count, Qcow2DiscardType why)
 {
     const Qcow2Geometry *g = &qcow2_state(bs)->geometry;
     for (unsigned i = 0; i < count; i++) {
@@ -62,9 +67,9 @@ void qcow2_drop_entries(BlockDriverState *bs, const Qcow2RawEntry *entries, unsi
         if (entry.kind == QCOW2_CLUSTER_COMPRESSED) {
             uint64_t first = entry.host_offset >> g->cluster_bits;
             uint64_t last = (entry.host_offset + entry.compressed_bytes - 1) >> g->cluster_bits;
-            qcow2_drop_clusters(bs, first << g->cluster_bits, last - first + 1, punch);
+            qcow2_drop_clusters(bs, first << g->cluster_bits, last - first + 1, why);
         } else if (entry.host_offset && entry.kind != QCOW2_CLUSTER_INVALID) {
-            qcow2_drop_clusters(bs, entry.host_offset, 1, punch);
+            qcow2_drop_clusters(bs, entry.host_offset, 1, why);
         }
     }
 }

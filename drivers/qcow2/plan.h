@@ -17,6 +17,9 @@ typedef struct Qcow2AllocRun {
     uint64_t reuse_host;              /* not 0: they have this space of their own, in a row, and it is to be filled */
 } Qcow2AllocRun;
 
+/** qcow2_has_own_space() - whether it has a host cluster that nobody shares */
+bool qcow2_has_own_space(const Qcow2L2Entry *entry);
+
 /** qcow2_touched() - bits of the subclusters of the guest cluster at @cluster that [begin, end) touches; one at least */
 uint32_t qcow2_touched(const Qcow2Geometry *g, uint64_t cluster, uint64_t begin, uint64_t end);
 
@@ -26,6 +29,6 @@ uint32_t qcow2_touched(const Qcow2Geometry *g, uint64_t cluster, uint64_t begin,
 int coroutine_fn qcow2_plan_alloc(BlockDriverState *bs, Qcow2AllocRun *run, uint64_t begin, uint64_t end);
 
 /** qcow2_drop_entries() - one reference less for all that @count entries, no longer published, point to */
-void qcow2_drop_entries(BlockDriverState *bs, const Qcow2RawEntry *entries, unsigned count, bool punch);
+void qcow2_drop_entries(BlockDriverState *bs, const Qcow2RawEntry *entries, unsigned count, Qcow2DiscardType why);
 
 #endif

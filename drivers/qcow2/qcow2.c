@@ -49,6 +49,7 @@ const BlockDriver bdrv_qcow2 = {
     .bdrv_close = qcow2_close,
     .bdrv_reopen_prepare = qcow2_reopen_prepare,
     .bdrv_reopen_commit = qcow2_reopen_commit,
+    .bdrv_reopen_abort = qcow2_reopen_abort,
     .bdrv_refresh_limits = qcow2_refresh_limits,
 
     .bdrv_create = qcow2_create,

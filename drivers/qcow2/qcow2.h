@@ -17,6 +17,20 @@ typedef struct Qcow2Meta Qcow2Meta;         /* meta/meta.h */
 typedef struct Qcow2Inflight Qcow2Inflight; /* inflight.h */
 typedef struct Qcow2CompressedCache Qcow2CompressedCache; /* compressed.h */
 
+/* Why a host cluster loses its last reference: whether its space then goes back to the host is an option. */
+typedef enum Qcow2DiscardType {
+    QCOW2_DISCARD_NEVER,   /* copied on write: the next allocation takes it */
+    QCOW2_DISCARD_REQUEST, /* discard, or write-zeroes that may unmap */
+    QCOW2_DISCARD_SNAPSHOT, /* a snapshot that is deleted, a table that only it had */
+    QCOW2_DISCARD_OTHER,   /* a table that has moved */
+    QCOW2_DISCARD_TYPES,
+} Qcow2DiscardType;
+
+typedef struct Qcow2DiscardConfig {
+    bool pass[QCOW2_DISCARD_TYPES];
+    bool no_unref; /* discarded clusters keep their space in the image, as preallocated zeroes */
+} Qcow2DiscardConfig;
+
 typedef struct Qcow2State {
     BlockDriverState *bs;
     Qcow2Geometry geometry;
@@ -32,6 +46,7 @@ typedef struct Qcow2State {
         int64_t l2_bytes, refcount_bytes;
         uint32_t slice_bytes;
     } cache;                        /* as opened */
+    Qcow2DiscardConfig discard;     /* reopening changes it */
     Qcow2Meta *meta;                /* NULL with metadata_only */
     Qcow2Inflight *inflight;
     Qcow2CompressedCache *compressed;

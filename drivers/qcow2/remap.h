@@ -21,9 +21,14 @@ typedef struct Qcow2RemapCluster {
  */
 typedef int Qcow2Remapper(BlockDriverState *bs, const Qcow2RemapCluster *cluster, Qcow2RawEntry *raw);
 
-/** qcow2_remap() - apply @remapper to every cluster that [offset, +bytes) touches; 0 or -errno
- * Clusters that lose their last reference give their space back to the host. */
-int coroutine_fn qcow2_remap(BlockDriverState *bs, int64_t offset, int64_t bytes, BdrvRequestFlags flags,
-                             Qcow2Remapper *remapper);
+typedef struct Qcow2Remap {
+    Qcow2Remapper *cluster;
+    BdrvRequestFlags flags;
+    bool is_discard; /* else what is given back to the host must read as zeroes */
+} Qcow2Remap;
+
+/** qcow2_remap() - apply @how->cluster to every cluster that [offset, +bytes) touches; 0 or -errno
+ * Clusters that lose their last reference give their space back to the host if pass-discard-request says so. */
+int coroutine_fn qcow2_remap(BlockDriverState *bs, int64_t offset, int64_t bytes, const Qcow2Remap *how);
 
 #endif

@@ -66,18 +66,32 @@ bool coroutine_fn qcow2_reopen_prepare(BlockDriverState *bs, const BdrvOptions *
     if (!qcow2_check_open_options(options, errp) || !same_caches(s, options, errp)) {
         return false;
     }
-    if (writable && bs->read_only) {
-        return check_becomes_writable(bs, flags, errp);
+    Qcow2DiscardConfig discard;
+    if (!qcow2_discard_config(s, options, flags, &discard, errp)) {
+        return false;
+    }
+    if (writable && bs->read_only && !check_becomes_writable(bs, flags, errp)) {
+        return false;
     }
     int ret = !writable && !bs->read_only ? qcow2_meta_settle(bs) : 0;
     if (ret < 0) {
         g_set_error(errp, BDRV_ERROR, -ret, "cannot write metadata before the image becomes read-only: %s",
                     g_strerror(-ret));
     }
+    if (ret >= 0) {
+        *state = g_memdup2(&discard, sizeof(discard));
+    }
     return ret >= 0;
+}
+
+void qcow2_reopen_abort(BlockDriverState *bs, void *state)
+{
+    g_free(state);
 }
 
 void qcow2_reopen_commit(BlockDriverState *bs, void *state)
 {
+    qcow2_state(bs)->discard = *(const Qcow2DiscardConfig *)state;
+    g_free(state);
     qcow2_meta_set_writable(bs, !bs->read_only);
 }

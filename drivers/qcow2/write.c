@@ -54,7 +54,7 @@ static int coroutine_fn publish_run(BlockDriverState *bs, const Qcow2RunWrite *w
     }
     int ret = qcow2_l2_publish(bs, run->first_offset, entries, run->count, NULL);
     if (ret >= 0 && !run->reuse_host) {
-        qcow2_drop_entries(bs, run->entries, run->count, false);
+        qcow2_drop_entries(bs, run->entries, run->count, QCOW2_DISCARD_NEVER);
     }
     return ret;
 }

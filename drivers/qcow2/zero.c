@@ -13,46 +13,86 @@
 #include "drivers/qcow2/map.h"
 #include "drivers/qcow2/remap.h"
 
-/* Reserved and inside one slice: change what is to be changed. */
-static int coroutine_fn remap_run(BlockDriverState *bs, uint64_t begin, uint64_t end, uint64_t first, unsigned count,
-                                  BdrvRequestFlags flags, Qcow2Remapper *remapper)
+static bool has_moved(Qcow2RawEntry old, Qcow2RawEntry new)
+{
+    return (new.entry & QCOW2_OFFSET_MASK) != (old.entry & QCOW2_OFFSET_MASK) || (old.entry & QCOW2_COMPRESSED);
+}
+
+/*
+ * discard-no-unref: the space that [first, +count) of @entries keep goes back to the host now, with the range still
+ * reserved, for whoever writes there next fills it again. The entries need not be durable: until then a crash may
+ * leave either, and zeroes are what the guest has written. After a discard it does not care.
+ */
+static void coroutine_fn empty_space(BlockDriverState *bs, const Qcow2RawEntry *entries, unsigned count, bool discard)
 {
     uint32_t cluster_size = qcow2_state(bs)->geometry.cluster_size;
+    uint64_t length = (uint64_t)atomic_load(&bs->file->bs->length);
+
+    for (unsigned i = 0, n; i < count; i += n) {
+        uint64_t begin = entries[i].entry & QCOW2_OFFSET_MASK;
+        for (n = 1; i + n < count && (entries[i + n].entry & QCOW2_OFFSET_MASK) == begin + (uint64_t)n * cluster_size;) {
+            n++;
+        }
+        uint64_t end = MIN(begin + (uint64_t)n * cluster_size, length);
+        if (begin < end && discard) { /* both are hints */
+            bdrv_co_pdiscard(bs->file, (int64_t)begin, (int64_t)(end - begin));
+        } else if (begin < end) {
+            bdrv_co_pwrite_zeroes(bs->file, (int64_t)begin, (int64_t)(end - begin),
+                                  BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK);
+        }
+    }
+}
+
+/* Whether a cluster, no longer mapped by @old, is all zeroes now and keeps space that held data. */
+static bool is_emptied(BlockDriverState *bs, const Qcow2L2Entry *old, Qcow2RawEntry new)
+{
+    Qcow2L2Entry entry = qcow2_l2_entry_decode(new, &qcow2_state(bs)->geometry);
+    return old->allocated && entry.kind == QCOW2_CLUSTER_ZERO && entry.host_offset;
+}
+
+/* Reserved and inside one slice: change what is to be changed. */
+static int coroutine_fn remap_run(BlockDriverState *bs, uint64_t begin, uint64_t end, uint64_t first, unsigned count,
+                                  const Qcow2Remap *how)
+{
+    const Qcow2State *s = qcow2_state(bs);
+    uint32_t cluster_size = s->geometry.cluster_size;
     uint64_t disk_end = (uint64_t)atomic_load(&bs->length);
-    Qcow2RawEntry old[QCOW2_RUN_MAX], new[QCOW2_RUN_MAX], dropped[QCOW2_RUN_MAX];
-    unsigned drops = 0, changes = 0;
+    bool may_empty = s->discard.no_unref && s->discard.pass[QCOW2_DISCARD_REQUEST] && (how->flags & BDRV_REQ_MAY_UNMAP);
+    Qcow2RawEntry old[QCOW2_RUN_MAX], new[QCOW2_RUN_MAX], emptied[QCOW2_RUN_MAX];
+    unsigned drops = 0, empties = 0, changes = 0;
     int n = qcow2_l2_read(bs, first, old, count);
 
     for (unsigned i = 0; i < count && n >= 0; i++) {
-        Qcow2RemapCluster c = { .guest_offset = first + (uint64_t)i * cluster_size, .flags = flags };
+        Qcow2RemapCluster c = { .guest_offset = first + (uint64_t)i * cluster_size, .flags = how->flags };
         c.begin = (uint32_t)(MAX(begin, c.guest_offset) - c.guest_offset);
         c.end = end >= disk_end ? cluster_size : (uint32_t)MIN(end - c.guest_offset, cluster_size);
         c.whole = c.begin == 0 && c.end == cluster_size;
         n = qcow2_decode_entry(bs, c.guest_offset, old[i], &c.old);
         new[i] = old[i];
         if (n >= 0) {
-            n = remapper(bs, &c, &new[i]);
+            n = how->cluster(bs, &c, &new[i]);
         }
         if (qcow2_raw_equal(new[i], old[i])) {
             continue;
         }
         changes++;
-        if ((new[i].entry & QCOW2_OFFSET_MASK) != (old[i].entry & QCOW2_OFFSET_MASK) ||
-            (old[i].entry & QCOW2_COMPRESSED)) {
-            dropped[drops++] = old[i];
+        if (has_moved(old[i], new[i])) {
+            old[drops++] = old[i]; /* from here on those to be dropped */
+        } else if (may_empty && is_emptied(bs, &c.old, new[i])) {
+            emptied[empties++] = new[i];
         }
     }
     if (n >= 0 && changes) {
         n = qcow2_l2_publish(bs, first, new, count, NULL);
         if (n >= 0) {
-            qcow2_drop_entries(bs, dropped, drops, true);
+            qcow2_drop_entries(bs, old, drops, QCOW2_DISCARD_REQUEST);
+            empty_space(bs, emptied, empties, how->is_discard);
         }
     }
     return n < 0 ? n : 0;
 }
 
-int coroutine_fn qcow2_remap(BlockDriverState *bs, int64_t offset, int64_t bytes, BdrvRequestFlags flags,
-                             Qcow2Remapper *remapper)
+int coroutine_fn qcow2_remap(BlockDriverState *bs, int64_t offset, int64_t bytes, const Qcow2Remap *how)
 {
     Qcow2State *s = qcow2_state(bs);
     uint64_t mask = s->geometry.cluster_size - 1;
@@ -71,7 +111,7 @@ int coroutine_fn qcow2_remap(BlockDriverState *bs, int64_t offset, int64_t bytes
         if (!qcow2_inflight_begin(bs, &range, at, run_end)) {
             continue;
         }
-        ret = remap_run(bs, begin, end, at, (unsigned)((run_end - at) >> s->geometry.cluster_bits), flags, remapper);
+        ret = remap_run(bs, begin, end, at, (unsigned)((run_end - at) >> s->geometry.cluster_bits), how);
         qcow2_inflight_end(bs, &range);
         if (G_UNLIKELY(ret == -ENOSPC) && !settled) {
             /* A new L2 table found no space; clusters may wait in limbo. */
@@ -114,9 +154,9 @@ static int zero_cluster(BlockDriverState *bs, const Qcow2RemapCluster *c, Qcow2R
         raw->bitmap = (uint64_t)(old->zero | zero) << 32 | (old->allocated & ~zero);
         return 0;
     }
-    bool keep = old->copied && old->kind != QCOW2_CLUSTER_COMPRESSED && !(c->flags & BDRV_REQ_MAY_UNMAP);
     if (g->version >= 3) {
-        *raw = keep ? qcow2_raw_zero(old->host_offset, old->host_offset != 0, g) : qcow2_raw_zero(0, false, g);
+        bool keep = !(c->flags & BDRV_REQ_MAY_UNMAP) || qcow2_state(bs)->discard.no_unref;
+        *raw = keep && qcow2_has_own_space(old) ? qcow2_raw_zero(old->host_offset, old->host_offset != 0, g) : qcow2_raw_zero(0, false, g);
     } else if (!bs->backing) {
         *raw = (Qcow2RawEntry){ 0 };
     } else {
@@ -127,5 +167,6 @@ static int zero_cluster(BlockDriverState *bs, const Qcow2RemapCluster *c, Qcow2R
 
 int coroutine_fn qcow2_co_write_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes, BdrvRequestFlags flags)
 {
-    return qcow2_remap(bs, offset, bytes, flags, zero_cluster);
+    Qcow2Remap how = { .cluster = zero_cluster, .flags = flags };
+    return qcow2_remap(bs, offset, bytes, &how);
 }

@@ -19,6 +19,7 @@ const CrashImage crash_images[] = {
     { "compressed", .cluster_size = 1024, .refcount_bits = 16, .compressed = true },
     { "preallocated", .cluster_size = 512, .refcount_bits = 16, .preallocation = "metadata" },
     { "small caches", .cluster_size = 512, .refcount_bits = 16, .options = "l2-cache-size=1k,refcount-cache-size=1k" },
+    { "discard-no-unref", .cluster_size = 512, .refcount_bits = 16, .options = "discard-no-unref=on", .backing = true },
     { "2k clusters", .cluster_size = 2048, .refcount_bits = 32, .backing = true },
     { "4k clusters", .cluster_size = 4096, .refcount_bits = 16 },
     { "4k clusters, odd size, backing", .cluster_size = 4096, .refcount_bits = 16, .missing = 1536, .backing = true },

@@ -178,7 +178,7 @@ static int coroutine_fn make_table(Qcow2Meta *meta, uint64_t l1_index, uint64_t 
     qcow2_table_set(&meta->l1, l1_index, table.host_offset | QCOW2_COPIED);
     pthread_mutex_unlock(&meta->l2.lock);
     if (old_offset) {
-        qcow2_drop_clusters(bs, old_offset, 1, false);
+        qcow2_drop_clusters(bs, old_offset, 1, QCOW2_DISCARD_OTHER);
     }
     qcow2_background_stir(meta);
     return 0;
@@ -331,7 +331,7 @@ int coroutine_fn qcow2_meta_grow_l1(BlockDriverState *bs, uint64_t entries)
         return ret;
     }
     if (old_clusters) {
-        qcow2_drop_clusters(bs, old_offset, old_clusters, true);
+        qcow2_drop_clusters(bs, old_offset, old_clusters, QCOW2_DISCARD_OTHER);
     }
     return 0;
 }

@@ -101,9 +101,10 @@ bool qcow2_limbo_done_locked(const Qcow2Meta *meta, uint64_t drops)
     return true;
 }
 
-void qcow2_drop_clusters(BlockDriverState *bs, uint64_t host_offset, uint64_t count, bool punch)
+void qcow2_drop_clusters(BlockDriverState *bs, uint64_t host_offset, uint64_t count, Qcow2DiscardType why)
 {
     Qcow2Meta *meta = qcow2_meta(bs);
+    bool punch = meta->s->discard.pass[why];
     uint64_t first = host_offset >> meta->s->geometry.cluster_bits;
 
     pthread_mutex_lock(&meta->rc.lock);

@@ -73,10 +73,10 @@ int coroutine_fn qcow2_alloc_contiguous(BlockDriverState *bs, uint64_t count, ui
 void coroutine_fn qcow2_release_clusters(BlockDriverState *bs, uint64_t host_offset, uint64_t count);
 /**
  * qcow2_drop_clusters() - one reference less, after the commit now open has published the drop (limbo)
- * @punch: give the space back to the host once the last reference is gone
+ * @why: whether the space is given back to the host once the last reference is gone
  * Without memory to note it the clusters leak.
  */
-void qcow2_drop_clusters(BlockDriverState *bs, uint64_t host_offset, uint64_t count, bool punch);
+void qcow2_drop_clusters(BlockDriverState *bs, uint64_t host_offset, uint64_t count, Qcow2DiscardType why);
 /** qcow2_get_refcount() - loads the block if needed; 0 or -errno */
 int coroutine_fn qcow2_get_refcount(BlockDriverState *bs, uint64_t host_offset, uint64_t *refcount);
 

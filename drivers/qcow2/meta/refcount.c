@@ -217,7 +217,7 @@ static int coroutine_fn grow_table(Qcow2Meta *meta, uint64_t need_entries)
     co_mutex_unlock(&meta->commit_lock);
     qcow2_table_destroy(&table);
     if (ret >= 0) {
-        qcow2_drop_clusters(meta->bs, old_offset, old_clusters, false);
+        qcow2_drop_clusters(meta->bs, old_offset, old_clusters, QCOW2_DISCARD_OTHER);
     }
     return ret;
 }
