@@ -70,10 +70,24 @@ static void coroutine_fn begin(BlockDriverState *bs, BdrvTrackedRequest *request
     }
 }
 
+/*
+ * What the driver is told. A callback for compressed writes gets no flags: then FUA is a flush afterwards.
+ * Compressing is no hint: the driver refuses what it cannot do.
+ */
+static BdrvRequestFlags driver_flags_of(const BlockDriverState *bs, BdrvRequestFlags flags)
+{
+    BdrvRequestFlags supported = supported_flags(bs);
+
+    if (G_UNLIKELY(flags & BDRV_REQ_COMPRESSED) && !(supported & BDRV_REQ_COMPRESSED)) {
+        return BDRV_REQ_COMPRESSED;
+    }
+    return flags & supported;
+}
+
 int coroutine_fn bdrv_write_node(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
                                  size_t iov_offset, BdrvRequestFlags flags)
 {
-    BdrvRequestFlags driver_flags = flags & (supported_flags(bs) | BDRV_REQ_COMPRESSED);
+    BdrvRequestFlags driver_flags = driver_flags_of(bs, flags);
     bool tracked = bdrv_must_track(bs), aligned = bdrv_is_aligned(bs, offset, bytes), grows;
     BdrvTrackedRequest request;
     int ret;
@@ -88,7 +102,10 @@ int coroutine_fn bdrv_write_node(BlockDriverState *bs, int64_t offset, int64_t b
     if (aligned) {
         bdrv_event(bs, BDRV_EVENT_PWRITEV);
     }
-    if (G_LIKELY(aligned && bdrv_fits(bs, bytes, iov, iov_offset))) {
+    if (G_UNLIKELY(flags & BDRV_REQ_COMPRESSED)) {
+        /* Whole clusters in one piece: nothing is padded or split. */
+        ret = aligned ? bdrv_driver_write(bs, offset, bytes, iov, iov_offset, driver_flags) : -EINVAL;
+    } else if (G_LIKELY(aligned && bdrv_fits(bs, bytes, iov, iov_offset))) {
         ret = bdrv_driver_write(bs, offset, bytes, iov, iov_offset, driver_flags);
     } else if (aligned) {
         ret = bdrv_write_aligned(bs, offset, bytes, iov, iov_offset, driver_flags);

@@ -261,3 +261,10 @@ bool bdrv_driver_supports_backing(const char *driver)
 
     return drv && drv->supports_backing;
 }
+
+bool bdrv_driver_can_compress(const char *driver)
+{
+    const BlockDriver *drv = bdrv_find_format(driver);
+
+    return drv && drv->bdrv_write_compressed;
+}

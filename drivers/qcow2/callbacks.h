@@ -36,11 +36,13 @@ int qcow2_snapshot_list(BlockDriverState *bs, BdrvSnapshotInfo **list);
 /* check.c */
 int coroutine_fn qcow2_check(BlockDriverState *bs, BdrvCheckResult *result, BdrvCheckFix fix);
 
-/* read.c, write.c, zero.c, status.c */
+/* read.c, write.c, compressed_write.c, zero.c, discard.c, status.c */
 int coroutine_fn qcow2_co_readv(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
                                 size_t iov_offset, BdrvRequestFlags flags);
 int coroutine_fn qcow2_co_writev(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
                                  size_t iov_offset, BdrvRequestFlags flags);
+int coroutine_fn qcow2_write_compressed(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
+                                        size_t iov_offset);
 int coroutine_fn qcow2_co_write_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                        BdrvRequestFlags flags);
 int coroutine_fn qcow2_co_discard(BlockDriverState *bs, int64_t offset, int64_t bytes);

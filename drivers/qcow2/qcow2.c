@@ -58,6 +58,7 @@ const BlockDriver bdrv_qcow2 = {
 
     .bdrv_co_readv = qcow2_co_readv,
     .bdrv_co_writev = qcow2_co_writev,
+    .bdrv_write_compressed = qcow2_write_compressed,
     .bdrv_co_write_zeroes = qcow2_co_write_zeroes,
     .bdrv_co_discard = qcow2_co_discard,
     .bdrv_co_block_status = qcow2_co_block_status,

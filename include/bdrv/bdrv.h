@@ -68,9 +68,10 @@ typedef enum BdrvOptionTable {
 } BdrvOptionTable;
 /** bdrv_driver_options() - a driver's option table, ended by a NULL name; NULL if unknown or it has none */
 BDRV_API const BdrvOptionSpec *bdrv_driver_options(const char *driver, BdrvOptionTable table);
-/** bdrv_driver_can_create() / bdrv_driver_supports_backing() */
+/** bdrv_driver_can_create() / bdrv_driver_supports_backing() / bdrv_driver_can_compress(): BDRV_REQ_COMPRESSED */
 BDRV_API bool bdrv_driver_can_create(const char *driver);
 BDRV_API bool bdrv_driver_supports_backing(const char *driver);
+BDRV_API bool bdrv_driver_can_compress(const char *driver);
 
 /* ---- opening ---- */
 

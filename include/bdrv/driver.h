@@ -166,7 +166,11 @@ struct BlockDriver {
                          BdrvRequestFlags flags);
     int (*bdrv_co_writev)(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
                           size_t iov_offset, BdrvRequestFlags flags);
-    /* One cluster (or the tail of the image), stored compressed. */
+    /*
+     * Whole clusters (the last one of the image may be short), stored compressed; all in one call. -EINVAL: not
+     * whole clusters, -EIO: what has space already. NULL: bdrv_co_writev is called if BDRV_REQ_COMPRESSED is among
+     * bs->supported_write_flags.
+     */
     int (*bdrv_write_compressed)(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
                                  size_t iov_offset);
     /* -ENOTSUP: the core writes a buffer of zeroes instead, unless BDRV_REQ_NO_FALLBACK. */

@@ -35,7 +35,7 @@ typedef enum BdrvRequestFlags {
     BDRV_REQ_FUA = 1 << 0,         /* durable when the request returns */
     BDRV_REQ_MAY_UNMAP = 1 << 1,   /* write-zeroes may leave the range unallocated */
     BDRV_REQ_NO_FALLBACK = 1 << 2, /* write-zeroes: -ENOTSUP rather than writing a buffer of zeroes */
-    BDRV_REQ_COMPRESSED = 1 << 3,  /* write compressed */
+    BDRV_REQ_COMPRESSED = 1 << 3,  /* a write of whole clusters without space: store them compressed, or -ENOTSUP */
     BDRV_REQ_UNCHANGED = 1 << 4,   /* the write does not change what the guest reads */
     BDRV_REQ_SERIALISING = 1 << 5, /* wait for, and hold up, overlapping requests */
 } BdrvRequestFlags;

@@ -54,12 +54,8 @@ static int coroutine_fn grow_for_locked(Qcow2Meta *meta, uint64_t cluster)
     return ret;
 }
 
-/*
- * Find and take a run at or after @cluster. @exact: only there. rc.lock held, given up meanwhile.
- * Sets *@first and *@n (0: @exact and not free).
- */
-static int coroutine_fn take_from_locked(Qcow2Meta *meta, uint64_t cluster, uint64_t count, bool exact,
-                                         uint64_t *first, uint64_t *n)
+int coroutine_fn qcow2_take_run_locked(Qcow2Meta *meta, uint64_t cluster, uint64_t count, bool exact, uint64_t *first,
+                                       uint64_t *n)
 {
     uint64_t limit = QCOW2_HOST_OFFSET_MAX >> meta->s->geometry.cluster_bits;
     while (cluster < limit) {
@@ -89,12 +85,23 @@ static int coroutine_fn take_from_locked(Qcow2Meta *meta, uint64_t cluster, uint
     return -ENOSPC;
 }
 
+int coroutine_fn qcow2_take_first_locked(Qcow2Meta *meta, uint64_t count, uint64_t *first, uint64_t *n)
+{
+    uint64_t from = meta->free_hint, frees = meta->frees;
+    int ret = qcow2_take_run_locked(meta, from, count, false, first, n);
+
+    if (ret >= 0 && meta->free_hint == from && meta->frees == frees) {
+        meta->free_hint = *first + *n;
+    }
+    return ret;
+}
+
 static bool stir_needed(Qcow2Meta *meta)
 {
     return qcow2_cache_crowded_locked(&meta->rc);
 }
 
-static void after_change(Qcow2Meta *meta, bool crowded)
+void qcow2_after_refcount_change(Qcow2Meta *meta, bool crowded)
 {
     qcow2_background_stir(meta);
     if (crowded) {
@@ -116,14 +123,10 @@ int coroutine_fn qcow2_alloc_clusters(BlockDriverState *bs, uint64_t host_hint, 
     co_maybe_yield();
     pthread_mutex_lock(&meta->rc.lock);
     if (host_hint) {
-        ret = take_from_locked(meta, host_hint >> bits, count, true, &first, &n);
+        ret = qcow2_take_run_locked(meta, host_hint >> bits, count, true, &first, &n);
     }
     if (ret >= 0 && n == 0) {
-        uint64_t from = meta->free_hint, frees = meta->frees;
-        ret = take_from_locked(meta, from, count, false, &first, &n);
-        if (ret >= 0 && meta->free_hint == from && meta->frees == frees) {
-            meta->free_hint = first + n;
-        }
+        ret = qcow2_take_first_locked(meta, count, &first, &n);
     }
     if (ret >= 0) {
         out->host_offset = first << bits;
@@ -133,7 +136,7 @@ int coroutine_fn qcow2_alloc_clusters(BlockDriverState *bs, uint64_t host_hint, 
     }
     bool crowded = stir_needed(meta);
     pthread_mutex_unlock(&meta->rc.lock);
-    after_change(meta, crowded);
+    qcow2_after_refcount_change(meta, crowded);
     return ret;
 }
 
@@ -142,13 +145,13 @@ static int coroutine_fn extend(Qcow2Meta *meta, uint64_t next, uint64_t count, u
 {
     uint64_t first;
     pthread_mutex_lock(&meta->rc.lock);
-    int ret = take_from_locked(meta, next, count, true, &first, n);
+    int ret = qcow2_take_run_locked(meta, next, count, true, &first, n);
     if (ret >= 0) {
         meta->high_water = MAX(meta->high_water, next + *n);
     }
     bool crowded = stir_needed(meta);
     pthread_mutex_unlock(&meta->rc.lock);
-    after_change(meta, crowded);
+    qcow2_after_refcount_change(meta, crowded);
     return ret;
 }
 
@@ -175,7 +178,7 @@ int coroutine_fn qcow2_alloc_contiguous(BlockDriverState *bs, uint64_t count, ui
         int ret;
         if (got == 0) {
             pthread_mutex_lock(&meta->rc.lock);
-            ret = take_from_locked(meta, MAX(from, meta->free_hint), count, false, &first, &n);
+            ret = qcow2_take_run_locked(meta, MAX(from, meta->free_hint), count, false, &first, &n);
             if (ret >= 0) {
                 meta->high_water = MAX(meta->high_water, first + n);
             }
@@ -218,6 +221,7 @@ void coroutine_fn qcow2_release_clusters(BlockDriverState *bs, uint64_t host_off
         qcow2_refcount_set(slice->bytes, qcow2_refslice_index(meta, first + i), g->refcount_order, 0);
         qcow2_cache_dirty_locked(&meta->rc, slice);
         qcow2_cluster_set_remove(&meta->metadata, first + i, 1);
+        qcow2_pack_leave_locked(meta, first + i);
         meta->free_hint = MIN(meta->free_hint, first + i);
         meta->frees++;
     }

@@ -157,12 +157,14 @@ void coroutine_fn qcow2_meta_drain_begin(BlockDriverState *bs)
         co_queue_wait(&meta->bg_waiters, &meta->bg_lock);
     }
     pthread_mutex_unlock(&meta->bg_lock);
+    qcow2_pack_stop(meta); /* whatever becomes of the clusters while nobody writes */
 }
 
 void coroutine_fn qcow2_meta_drain_end(BlockDriverState *bs)
 {
     Qcow2Meta *meta = qcow2_meta(bs);
 
+    qcow2_pack_stop(meta); /* a request may still have been inside when the drain began */
     pthread_mutex_lock(&meta->bg_lock);
     bool resumed = --meta->drained == 0;
     pthread_mutex_unlock(&meta->bg_lock);

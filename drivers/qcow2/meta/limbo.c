@@ -157,6 +157,9 @@ static bool coroutine_fn decrement_locked(Qcow2Meta *meta, uint64_t cluster, boo
     }
     qcow2_refcount_set(slice->bytes, index, order, count - 1);
     qcow2_cache_dirty_locked(&meta->rc, slice);
+    if (count == 1) {
+        qcow2_pack_leave_locked(meta, cluster);
+    }
     return true;
 }
 

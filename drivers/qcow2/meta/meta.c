@@ -157,6 +157,7 @@ static void free_meta(Qcow2Meta *meta)
     qcow2_cluster_set_destroy(&meta->disputed);
     qcow2_cluster_set_destroy(&meta->busy);
     qcow2_cluster_set_destroy(&meta->unpunched);
+    co_mutex_destroy(&meta->pack_lock);
     co_mutex_destroy(&meta->table_lock);
     co_mutex_destroy(&meta->grow_lock);
     co_mutex_destroy(&meta->commit_lock);
@@ -174,6 +175,7 @@ static void free_meta(Qcow2Meta *meta)
 
 static void init_locks(Qcow2Meta *meta)
 {
+    co_mutex_init(&meta->pack_lock);
     co_mutex_init(&meta->table_lock);
     co_mutex_init(&meta->grow_lock);
     co_mutex_init(&meta->commit_lock);

@@ -77,6 +77,14 @@ void coroutine_fn qcow2_release_clusters(BlockDriverState *bs, uint64_t host_off
  * Without memory to note it the clusters leak.
  */
 void qcow2_drop_clusters(BlockDriverState *bs, uint64_t host_offset, uint64_t count, Qcow2DiscardType why);
+/**
+ * qcow2_alloc_packed() - @bytes (at most a cluster) for compressed data, in one piece, at any offset
+ * Behind what was packed last if there is room. Every cluster that the range touches has one reference more,
+ * marked A. Returns: 0 with *@host_offset set, or -errno. Yields.
+ */
+int coroutine_fn qcow2_alloc_packed(BlockDriverState *bs, uint32_t bytes, uint64_t *host_offset);
+/** qcow2_release_packed() - undo qcow2_alloc_packed() for a range never published; leaks if metadata cannot be read */
+void coroutine_fn qcow2_release_packed(BlockDriverState *bs, uint64_t host_offset, uint32_t bytes);
 /** qcow2_get_refcount() - loads the block if needed; 0 or -errno */
 int coroutine_fn qcow2_get_refcount(BlockDriverState *bs, uint64_t host_offset, uint64_t *refcount);
 

@@ -6,7 +6,7 @@
  * meta/ from inside.
  *
  * Lock order (outer first):
- *   CoMutex: table_lock, grow_lock, commit_lock, header_lock   may be held over I/O
+ *   CoMutex: pack_lock, table_lock, grow_lock, commit_lock, header_lock   may be held over I/O
  *   mutex:   rc.lock ("the allocator lock"), l2.lock ("the map lock"), bg_lock    never over a yield
  *
  * rc.lock protects refcount slices, refcount table, limbo, the hint and the cluster sets; l2.lock
@@ -68,6 +68,8 @@ struct Qcow2Meta {
     uint64_t free_hint;  /* no free cluster before it */
     uint64_t frees;      /* counts clusters that became free: a search that yielded may have passed by them */
     uint64_t high_water; /* clusters: the file never reached this far */
+    CoMutex pack_lock;   /* one at a time packs compressed clusters */
+    uint64_t pack_at;    /* host offset of the free bytes at the end of a cluster of compressed data; 0: none */
 
     Qcow2ClusterSet metadata; /* clusters with metadata; changed under rc.lock */
     Qcow2ClusterSet disputed; /* clusters that two tables claim; filled at open */
@@ -136,6 +138,22 @@ uint64_t qcow2_refslice_entries(const Qcow2Meta *meta);
 int coroutine_fn qcow2_alloc_area(Qcow2Meta *meta, uint64_t count, uint64_t *first);
 /** qcow2_grow_refblock() - make the block that covers @cluster, and room for it in the table */
 int coroutine_fn qcow2_grow_refblock(Qcow2Meta *meta, uint64_t cluster);
+
+/* ---- alloc.c ---- */
+/** qcow2_take_run_locked() - find and take up to @count clusters in a row at or after @cluster; @exact: only there
+ * rc.lock held, given up meanwhile. Sets *@first and *@n (0: @exact and not free). */
+int coroutine_fn qcow2_take_run_locked(Qcow2Meta *meta, uint64_t cluster, uint64_t count, bool exact, uint64_t *first,
+                                       uint64_t *n);
+/** qcow2_take_first_locked() - the same from the first free cluster on */
+int coroutine_fn qcow2_take_first_locked(Qcow2Meta *meta, uint64_t count, uint64_t *first, uint64_t *n);
+/** qcow2_after_refcount_change() - to be called without the lock; @crowded: as the cache was under it */
+void qcow2_after_refcount_change(Qcow2Meta *meta, bool crowded);
+
+/* ---- pack.c; rc.lock ---- */
+/** qcow2_pack_leave_locked() - @cluster has no reference any more: nothing may be packed into it */
+void qcow2_pack_leave_locked(Qcow2Meta *meta, uint64_t cluster);
+/** qcow2_pack_stop() - pack what comes next into a cluster of its own; takes the lock */
+void qcow2_pack_stop(Qcow2Meta *meta);
 
 /* ---- limbo.c; rc.lock ---- */
 void qcow2_limbo_advance_epoch_locked(Qcow2Meta *meta);
