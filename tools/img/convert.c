@@ -63,6 +63,15 @@ static void find_base(Convert *convert)
     }
 }
 
+static bool can_compress(const char *format)
+{
+    if (!bdrv_driver_can_compress(format)) {
+        tool_error("Compression not supported for this file format");
+        return false;
+    }
+    return true;
+}
+
 static bool make_target(Convert *convert, BdrvGraph *graph)
 {
     if (!convert->options) {
@@ -73,6 +82,15 @@ static bool make_target(Convert *convert, BdrvGraph *graph)
     }
     if (convert->backing_format) {
         bdrv_options_set_string(convert->options, "backing_fmt", convert->backing_format);
+    }
+    if (convert->transfer.compressed && bdrv_driver_known(convert->output_format)) {
+        if (!can_compress(convert->output_format)) {
+            return false;
+        }
+        if (strcmp(bdrv_options_get_string(convert->options, "preallocation", "off"), "off") != 0) {
+            tool_error("Compression and preallocation not supported at the same time");
+            return false;
+        }
     }
     for (unsigned i = 0; i < convert->source_count; i++) {
         if (same_file(convert->source_names[i], convert->target_name)) {
@@ -99,6 +117,9 @@ static bool open_target(Convert *convert, BdrvGraph *graph)
     }
     if (convert->skip_create && blk_length(transfer->target) < transfer->length) {
         tool_error("output file is smaller than input file");
+        return false;
+    }
+    if (transfer->compressed && !can_compress(blk_driver(transfer->target))) {
         return false;
     }
     transfer->target_reads_zero =
@@ -179,7 +200,7 @@ static int parse_option(Convert *convert, int option, char **argv, bool *help)
     case 'B': convert->backing = optarg; break;
     case 'F': convert->backing_format = optarg; break;
     case 'C': transfer->copy_range = true; break;
-    case 'c': return img_not_built("writing compressed clusters (-c)");
+    case 'c': transfer->compressed = true; break;
     case 'o':
         *help |= img_wants_help(optarg);
         return *help || img_add_options(&convert->options, optarg) ? -1 : 1;
@@ -256,6 +277,10 @@ static int check_arguments(const Convert *convert)
     }
     if (convert->skip_create && convert->options) {
         tool_error("-o has no effect when skipping image creation (-n); leave one of the two out");
+        return 1;
+    }
+    if (convert->transfer.copy_range && convert->transfer.compressed) {
+        tool_error("Cannot enable copy offloading when -c is used");
         return 1;
     }
     if (convert->transfer.copy_range && convert->sparse_given) {

@@ -120,6 +120,7 @@ typedef struct ImgTransfer {
     int64_t sparse_bytes;    /* shortest run of zeroes not written, 0: write everything */
     unsigned coroutines;     /* 1 .. 16 */
     bool out_of_order;
+    bool compressed;         /* the target can */
     bool copy_range;
     bool salvage;
     bool quiet;

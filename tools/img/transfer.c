@@ -9,7 +9,7 @@
 
 #include "tools/img/img.h"
 
-enum { CHUNK = 2 << 20, SALVAGE_UNIT = 512 };
+enum { CHUNK = 2 << 20, SALVAGE_UNIT = 512, SECTOR = 512 };
 
 typedef enum ChunkKind {
     CHUNK_DATA,
@@ -42,7 +42,8 @@ struct Copier {
     uint64_t turn;        /* number of the chunk to be written next */
     int64_t done, total;  /* bytes that count as work: what is read and written */
     int64_t data_started_ns, data_bytes; /* rate limit */
-    int64_t zero_alignment;
+    int64_t zero_alignment; /* and the unit of compression */
+    int64_t padding;        /* compressed: zeroes behind the last byte, up to the end of the target's last sector */
     Worker *workers;
     unsigned running;
     int ret;
@@ -91,6 +92,23 @@ static bool is_work(const ImgTransfer *transfer, const Chunk *chunk)
     return chunk->kind == CHUNK_DATA || (chunk->kind == CHUNK_ZERO && !transfer->sparse_bytes);
 }
 
+/* Compressed, chunks end where clusters do: what is not all zeroes, or all the backing file's, is data. */
+static void align_to_clusters(const Copier *copier, Chunk *chunk)
+{
+    int64_t unit = copier->zero_alignment, end = chunk->offset + chunk->bytes;
+
+    if (end == copier->transfer->length) {
+        return;
+    }
+    if (chunk->kind != CHUNK_DATA) {
+        chunk->bytes = end / unit * unit - chunk->offset;
+    }
+    if (chunk->kind == CHUNK_DATA || chunk->bytes == 0) {
+        chunk->kind = CHUNK_DATA;
+        chunk->bytes = MIN((end + unit - 1) / unit * unit, copier->transfer->length) - chunk->offset;
+    }
+}
+
 /* The next chunk in order; false at the end or after an error. Under cursor_lock. */
 static bool coroutine_fn next_chunk(Copier *copier, Chunk *chunk)
 {
@@ -120,6 +138,9 @@ static bool coroutine_fn next_chunk(Copier *copier, Chunk *chunk)
     } else {
         chunk->bytes = transfer->length - offset;
     }
+    if (transfer->compressed) {
+        align_to_clusters(copier, chunk);
+    }
     if (is_work(transfer, chunk)) {
         chunk->bytes = MIN(chunk->bytes, CHUNK);
     }
@@ -143,30 +164,47 @@ static void coroutine_fn measure(void *opaque)
 }
 
 /* With --salvage what cannot be read becomes zeroes, sector by sector, with a warning. */
-static int coroutine_fn salvage(Copier *copier, Worker *worker, const Chunk *chunk)
+static void coroutine_fn salvage(Copier *copier, Worker *worker, const Chunk *part, uint8_t *buffer)
 {
     ImgTransfer *transfer = copier->transfer;
 
-    for (int64_t at = 0; at < chunk->bytes; at += SALVAGE_UNIT) {
-        int64_t n = MIN(SALVAGE_UNIT, chunk->bytes - at);
-        int ret = blk_co_pread(transfer->sources[chunk->source], chunk->source_offset + at, n, worker->buffer + at, 0);
+    for (int64_t at = 0; at < part->bytes; at += SALVAGE_UNIT) {
+        int64_t n = MIN(SALVAGE_UNIT, part->bytes - at);
+        int ret = blk_co_pread(transfer->sources[part->source], part->source_offset + at, n, buffer + at, 0);
 
         if (ret < 0) {
             if (!transfer->quiet) {
-                tool_warning("error while reading offset %" PRId64 ": %s", chunk->offset + at, strerror(-ret));
+                tool_warning("error while reading offset %" PRId64 ": %s", part->offset + at, strerror(-ret));
             }
-            memset(worker->buffer + at, 0, n);
+            memset(buffer + at, 0, n);
+        }
+    }
+}
+
+/* Sets chunk->source to the one that cannot be read. Compressed, a chunk may reach into the next source. */
+static int coroutine_fn read_chunk(Copier *copier, Worker *worker, Chunk *chunk)
+{
+    ImgTransfer *transfer = copier->transfer;
+    Chunk part = *chunk;
+    int64_t left;
+
+    for (int64_t at = 0; at < chunk->bytes; at += part.bytes) {
+        part.offset = chunk->offset + at;
+        part.bytes = chunk->bytes - at;
+        if (!locate(transfer, part.offset, &part.source, &part.source_offset, &left)) {
+            memset(worker->buffer + at, 0, part.bytes);
+            break;
+        }
+        part.bytes = MIN(part.bytes, left);
+        int ret = blk_co_pread(transfer->sources[part.source], part.source_offset, part.bytes, worker->buffer + at, 0);
+        if (ret < 0 && transfer->salvage) {
+            salvage(copier, worker, &part, worker->buffer + at);
+        } else if (ret < 0) {
+            chunk->source = part.source;
+            return ret;
         }
     }
     return 0;
-}
-
-static int coroutine_fn read_chunk(Copier *copier, Worker *worker, const Chunk *chunk)
-{
-    ImgTransfer *transfer = copier->transfer;
-    int ret = blk_co_pread(transfer->sources[chunk->source], chunk->source_offset, chunk->bytes, worker->buffer, 0);
-
-    return ret < 0 && transfer->salvage ? salvage(copier, worker, chunk) : ret;
 }
 
 static int coroutine_fn write_zero(Copier *copier, int64_t offset, int64_t bytes)
@@ -215,10 +253,54 @@ static int64_t find_run(const Copier *copier, const uint8_t *buffer, int64_t off
     return data_end - start;
 }
 
+static bool is_zero_cluster(const Copier *copier, const uint8_t *buffer, int64_t bytes)
+{
+    return copier->transfer->sparse_bytes && bdrv_buffer_is_zero(buffer, MIN(copier->zero_alignment, bytes));
+}
+
+/* Bytes of the clusters in a row that are, or are not, zeroes; the last one may be short. */
+static int64_t cluster_run(const Copier *copier, const uint8_t *buffer, int64_t bytes, bool *is_zero)
+{
+    int64_t at = 0;
+
+    *is_zero = is_zero_cluster(copier, buffer, bytes);
+    while (at < bytes && is_zero_cluster(copier, buffer + at, bytes - at) == *is_zero) {
+        at += MIN(copier->zero_alignment, bytes - at);
+    }
+    return at;
+}
+
+static int coroutine_fn write_compressed(Copier *copier, Worker *worker, const Chunk *chunk)
+{
+    BlockBackend *target = copier->transfer->target;
+    int64_t bytes = chunk->bytes, whole, n;
+    int ret = 0;
+
+    if (chunk->offset + bytes == copier->transfer->length) {
+        memset(worker->buffer + bytes, 0, copier->padding);
+        bytes += copier->padding;
+    }
+    /* A larger target keeps what it has behind a part of a cluster: that part is not compressed. */
+    whole = chunk->offset + bytes == blk_length(target) ? bytes : bytes - bytes % copier->zero_alignment;
+    for (int64_t at = 0; at < whole && ret >= 0; at += n) {
+        bool is_zero;
+
+        n = cluster_run(copier, worker->buffer + at, whole - at, &is_zero);
+        ret = is_zero ? write_zero(copier, chunk->offset + at, n)
+                      : blk_co_pwrite(target, chunk->offset + at, n, worker->buffer + at, BDRV_REQ_COMPRESSED);
+    }
+    return ret < 0 || whole == bytes
+               ? ret
+               : blk_co_pwrite(target, chunk->offset + whole, bytes - whole, worker->buffer + whole, 0);
+}
+
 static int coroutine_fn write_data(Copier *copier, Worker *worker, const Chunk *chunk)
 {
     ImgTransfer *transfer = copier->transfer;
 
+    if (transfer->compressed) {
+        return write_compressed(copier, worker, chunk);
+    }
     if (!transfer->sparse_bytes) {
         return blk_co_pwrite(transfer->target, chunk->offset, chunk->bytes, worker->buffer, 0);
     }
@@ -246,7 +328,7 @@ static int coroutine_fn write_chunk(Copier *copier, Worker *worker, const Chunk 
     }
     if (!copier->transfer->sparse_bytes) { /* -S 0: fully allocated */
         memset(worker->buffer, 0, chunk->bytes);
-        return blk_co_pwrite(copier->transfer->target, chunk->offset, chunk->bytes, worker->buffer, 0);
+        return write_data(copier, worker, chunk);
     }
     return write_zero(copier, chunk->offset, chunk->bytes);
 }
@@ -282,7 +364,7 @@ static void coroutine_fn respect_rate(Copier *copier, int64_t bytes)
     }
 }
 
-static void coroutine_fn copy_chunk(Copier *copier, Worker *worker, const Chunk *chunk)
+static void coroutine_fn copy_chunk(Copier *copier, Worker *worker, Chunk *chunk)
 {
     ImgTransfer *transfer = copier->transfer;
     bool offloaded = false;
@@ -368,6 +450,10 @@ int img_transfer(ImgTransfer *transfer)
     AioContext *ctx = aio_context_current();
 
     copier.zero_alignment = zero_unit(transfer->target);
+    if (transfer->compressed) {
+        int64_t behind = blk_length(transfer->target) - transfer->length;
+        copier.padding = behind > 0 && behind < SECTOR ? behind : 0;
+    }
     copier.data_started_ns = aio_clock_ns(ctx);
     copier.workers = g_new0(Worker, transfer->coroutines);
     co_mutex_init(&copier.cursor_lock);

@@ -57,6 +57,7 @@ static const char readv_help[] =
     "\n Example: readv -v 512 1k 1k\n";
 
 static const char write_help[] =
+    " -c  store compressed: whole clusters that have no space yet\n"
     " -C  print the figures as comma separated values\n"
     " -f  the data is durable when the command returns (FUA)\n"
     " -n  with -z: fail rather than write zeroes as data\n"

@@ -137,6 +137,8 @@ static bool check_write(const IoTransfer *write, const WriteSwitches *switches)
 
     if (switches->vmstate && write->zeroes) {
         wrong = "-b and -z cannot be specified at the same time";
+    } else if ((write->flags & BDRV_REQ_FUA) && (switches->vmstate || switches->compressed)) {
+        wrong = "-f and -b or -c cannot be specified at the same time";
     } else if (write->zeroes + write->has_pattern + (switches->pattern_file != NULL) > 1) {
         wrong = "Only one of -z, -P, and -s can be specified at the same time";
     } else if ((write->flags & BDRV_REQ_NO_FALLBACK) && !write->zeroes) {
@@ -193,8 +195,11 @@ int io_write(IoSession *session, int argc, char **argv)
     if (!check_write(&write, &switches)) {
         return -EINVAL;
     }
-    if (switches.vmstate || switches.compressed) {
-        return fail_not_built(switches.vmstate ? "writing the VM state (-b)" : "writing compressed clusters (-c)");
+    if (switches.vmstate) {
+        return fail_not_built("writing the VM state (-b)");
+    }
+    if (switches.compressed && !write.zeroes) {
+        write.flags |= BDRV_REQ_COMPRESSED; /* zeroes take no space anyway */
     }
     if (!io_parse_number(argv[optind], &write.offset) || !io_parse_number(argv[optind + 1], &write.bytes)) {
         return -EINVAL;
