@@ -79,8 +79,8 @@ int coroutine_fn bdrv_co_block_status_above(BdrvChild *child, int64_t offset, in
         if (found.kind != EXTENT_BACKING) {
             break;
         }
-        int64_t left = found.bytes;
-        found = (BlockExtent){ .kind = EXTENT_ZERO, .host_offset = -1, .bytes = left };
+        /* Unless something lies below: zeroes, and where they would lie if the node has space for them. */
+        found.kind = EXTENT_ZERO;
         BdrvChild *backing = backing_of(bs);
         if (!backing) {
             break;
@@ -90,8 +90,8 @@ int coroutine_fn bdrv_co_block_status_above(BdrvChild *child, int64_t offset, in
         if (offset >= length) {
             break; /* the backing file is shorter: nothing of it shows */
         }
+        found.bytes = MIN(found.bytes, length - offset);
         depth++;
-        found.bytes = MIN(left, length - offset);
     }
     found.depth = depth;
     found.at_eof = offset + found.bytes == top_length;

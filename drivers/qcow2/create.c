@@ -102,8 +102,13 @@ static uint64_t l1_entry(const Creating *c, uint64_t n)
     return QCOW2_COPIED | (c->layout.l2_offset + n * c->layout.cluster_size);
 }
 
-static uint64_t l2_entry(const Creating *c, uint64_t n)
+/* Word @n of the L2 tables. Of an extended entry the second one is 0: the backing file shows in preallocated space. */
+static uint64_t l2_word(const Creating *c, uint64_t n)
 {
+    if (c->params.extended_l2 && n % 2) {
+        return 0;
+    }
+    n /= c->params.extended_l2 ? 2 : 1;
     return QCOW2_COPIED | (c->layout.data_offset + n * c->layout.cluster_size);
 }
 
@@ -141,7 +146,8 @@ static bool coroutine_fn write_tables(Creating *c, GError **errp)
                          "write the refcount table", errp) &&
            write_refblocks(c, errp) &&
            write_entries(c, l->l1_offset, l->l2_tables, l1_entry, "write the L1 table", errp) &&
-           write_entries(c, l->l2_offset, l->data_clusters, l2_entry, "write the L2 tables", errp);
+           write_entries(c, l->l2_offset, l->data_clusters * (c->params.extended_l2 ? 2 : 1), l2_word,
+                         "write the L2 tables", errp);
 }
 
 /* Data clusters read as zeroes: the file grows by them, and what was there before is zeroed. */
@@ -167,7 +173,8 @@ static bool coroutine_fn write_header(Creating *c, GError **errp)
         .l1_table_offset = l->l1_entries ? l->l1_offset : 0,
         .refcount_table_offset = l->refcount_table_offset,
         .refcount_table_clusters = (uint32_t)l->refcount_table_clusters,
-        .incompatible_features = p->compression_type ? QCOW2_INCOMPAT_COMPRESSION : 0,
+        .incompatible_features = (p->compression_type ? QCOW2_INCOMPAT_COMPRESSION : 0) |
+                                 (p->extended_l2 ? QCOW2_INCOMPAT_EXTENDED_L2 : 0),
         .refcount_order = p->refcount_order,
         .header_length = p->version == 2 ? QCOW2_HEADER_SIZE_V2 : QCOW2_HEADER_SIZE_NEW,
         .compression_type = p->compression_type,

@@ -12,6 +12,7 @@ typedef struct Qcow2CreateParams {
     unsigned version, cluster_bits, refcount_order;
     BdrvPrealloc prealloc;
     uint8_t compression_type;
+    bool extended_l2;
     const char *backing_file, *backing_format;
 } Qcow2CreateParams;
 

@@ -47,7 +47,7 @@ const BdrvOptionSpec qcow2_create_options[] = {
 /* What is not built yet, refused when it is wanted. */
 static bool refuse_unbuilt(const BdrvOptions *options, GError **errp)
 {
-    static const char *const bools[] = { "encryption", "extended_l2", "data_file_raw", "lazy_refcounts" };
+    static const char *const bools[] = { "encryption", "data_file_raw", "lazy_refcounts" };
     static const char *const others[] = {
         "data_file",           "encrypt.format",    "encrypt.key-secret",     "encrypt.cipher-alg",
         "encrypt.cipher-mode", "encrypt.ivgen-alg", "encrypt.ivgen-hash-alg", "encrypt.hash-alg",
@@ -99,6 +99,23 @@ static bool parse_cluster_size(const BdrvOptions *options, Qcow2CreateParams *p,
                 "cluster_size %" PRId64 " is wrong: Cluster size must be a power of two between %d and %dk",
                 size, 1 << QCOW2_MIN_CLUSTER_BITS, 1 << (QCOW2_MAX_CLUSTER_BITS - 10));
     return false;
+}
+
+static bool parse_extended_l2(const BdrvOptions *options, Qcow2CreateParams *p, GError **errp)
+{
+    p->extended_l2 = bdrv_options_get_bool(options, "extended_l2", false);
+    if (p->extended_l2 && p->version == 2) {
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "Extended L2 entries are only supported with compatibility level 1.1 and above (use compat=1.1)");
+        return false;
+    }
+    if (p->extended_l2 && p->cluster_bits < QCOW2_MIN_CLUSTER_BITS_EXTENDED) {
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "Extended L2 entries are only supported with cluster sizes of at least %u bytes, not %u",
+                    1u << QCOW2_MIN_CLUSTER_BITS_EXTENDED, 1u << p->cluster_bits);
+        return false;
+    }
+    return true;
 }
 
 static bool parse_refcount_bits(const BdrvOptions *options, Qcow2CreateParams *p, GError **errp)
@@ -192,11 +209,11 @@ static bool parse_prealloc(const BdrvOptions *options, Qcow2CreateParams *p, GEr
         return false;
     }
     p->prealloc = (BdrvPrealloc)n;
-    if (p->backing_file && p->prealloc != BDRV_PREALLOC_OFF) {
+    if (p->backing_file && p->prealloc != BDRV_PREALLOC_OFF && !p->extended_l2) {
         g_set_error(
             errp, BDRV_ERROR, EINVAL,
-            "backing_file and preallocation=%s cannot be used together: allocated clusters would hide the "
-            "backing file",
+            "backing_file and preallocation=%s can only be used together if extended_l2 is on: allocated clusters "
+            "would hide the backing file",
             mode);
         return false;
     }
@@ -223,9 +240,9 @@ bool qcow2_create_params(const BdrvOptions *options, Qcow2CreateParams *params, 
 {
     Qcow2CreateParams p = { 0 };
     if (!refuse_unbuilt(options, errp) || !parse_version(options, &p, errp) ||
-        !parse_cluster_size(options, &p, errp) || !parse_refcount_bits(options, &p, errp) ||
-        !parse_compression(options, &p, errp) || !parse_backing(options, &p, errp) ||
-        !parse_prealloc(options, &p, errp) || !parse_size(options, &p, errp)) {
+        !parse_cluster_size(options, &p, errp) || !parse_extended_l2(options, &p, errp) ||
+        !parse_refcount_bits(options, &p, errp) || !parse_compression(options, &p, errp) ||
+        !parse_backing(options, &p, errp) || !parse_prealloc(options, &p, errp) || !parse_size(options, &p, errp)) {
         return false;
     }
     *params = p;

@@ -46,7 +46,7 @@ static bool place_refcounts(const Qcow2CreateParams *p, Qcow2Layout *l, uint64_t
 bool qcow2_layout(const Qcow2CreateParams *params, Qcow2Layout *layout, GError **errp)
 {
     Qcow2Layout l = { .cluster_size = UINT32_C(1) << params->cluster_bits };
-    uint64_t l2_covers = (uint64_t)l.cluster_size * (l.cluster_size / 8);
+    uint64_t l2_covers = (uint64_t)l.cluster_size * (l.cluster_size / (params->extended_l2 ? 16 : 8));
     l.l1_entries = div_up(params->size, l2_covers);
     if (l.l1_entries > QCOW2_MAX_L1_BYTES / 8) {
         return too_large(params, "an L1 table", QCOW2_MAX_L1_BYTES, errp);

@@ -34,10 +34,10 @@ uint64_t qcow2_backing_bytes(BlockDriverState *bs, uint64_t guest_offset, uint64
     return guest_offset >= length ? 0 : MIN(bytes, length - guest_offset);
 }
 
-/* Where a part of a cluster lies; 0: nowhere, or compressed. */
-static uint64_t place_of(const Qcow2L2Entry *entry, Qcow2ClusterKind kind, uint64_t in_cluster)
+/* Where a part of a cluster lies, or would; 0: nowhere, or compressed. */
+static uint64_t place_of(const Qcow2L2Entry *entry, uint64_t in_cluster)
 {
-    bool placed = entry->host_offset && (kind == QCOW2_CLUSTER_NORMAL || kind == QCOW2_CLUSTER_ZERO);
+    bool placed = entry->host_offset && entry->kind != QCOW2_CLUSTER_COMPRESSED;
     return placed ? entry->host_offset + in_cluster : 0;
 }
 
@@ -60,7 +60,7 @@ static bool add_cluster(const Qcow2Geometry *g, Qcow2Extent *found, const Qcow2L
         unsigned index = (unsigned)(in_cluster >> g->subcluster_bits);
         unsigned end = index + qcow2_subcluster_run(entry, index, g->subclusters);
         Qcow2ClusterKind kind = qcow2_subcluster_kind(entry, index);
-        uint64_t place = place_of(entry, kind, in_cluster);
+        uint64_t place = place_of(entry, in_cluster);
         if (found->bytes == 0) {
             *found = (Qcow2Extent){
                 .kind = kind, .copied = entry->copied, .host_offset = place, .l2_entry = raw.entry,

@@ -163,9 +163,6 @@ static bool check_features(Opening *o, GError **errp)
     if ((bits & QCOW2_INCOMPAT_DATA_FILE) && !o->info_only) {
         return not_built("external data file", errp);
     }
-    if ((bits & QCOW2_INCOMPAT_EXTENDED_L2) && !o->info_only) {
-        return not_built("extended L2 entries (extended_l2=on)", errp);
-    }
     if (!check_compression_type(&s->header, errp)) {
         return false;
     }
@@ -188,11 +185,11 @@ static bool check_refcount_order(Opening *o, GError **errp)
 static bool check_cluster_bits(Opening *o, GError **errp)
 {
     const Qcow2Header *h = &o->s->header;
-    unsigned least = h->incompatible_features & QCOW2_INCOMPAT_EXTENDED_L2 ? 14 : QCOW2_MIN_CLUSTER_BITS;
+    unsigned least = h->incompatible_features & QCOW2_INCOMPAT_EXTENDED_L2 ? QCOW2_MIN_CLUSTER_BITS_EXTENDED : QCOW2_MIN_CLUSTER_BITS;
     if (h->cluster_bits < least || h->cluster_bits > QCOW2_MAX_CLUSTER_BITS) {
         g_set_error(errp, BDRV_ERROR, EINVAL,
-                    "cluster_bits %" PRIu32 " is out of range; %u to %u are supported", h->cluster_bits,
-                    least, QCOW2_MAX_CLUSTER_BITS);
+                    "cluster_bits %" PRIu32 " is out of range; %u to %u are supported%s", h->cluster_bits,
+                    least, QCOW2_MAX_CLUSTER_BITS, least > QCOW2_MIN_CLUSTER_BITS ? " with extended L2 entries" : "");
         return false;
     }
     return true;

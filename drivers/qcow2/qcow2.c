@@ -17,7 +17,7 @@ static void qcow2_refresh_limits(BlockDriverState *bs)
 {
     const Qcow2State *s = qcow2_state(bs);
     bs->limits.request_alignment = 1; /* partial clusters are copied on write here */
-    bs->limits.pwrite_zeroes_alignment = s->geometry.cluster_size;
+    bs->limits.pwrite_zeroes_alignment = s->geometry.subcluster_size;
     bs->limits.pdiscard_alignment = s->geometry.cluster_size;
 }
 

@@ -23,7 +23,8 @@ int coroutine_fn qcow2_co_block_status(BlockDriverState *bs, int64_t offset, int
         .kind = mapped.kind == QCOW2_CLUSTER_UNALLOCATED ? EXTENT_BACKING
                 : mapped.kind == QCOW2_CLUSTER_ZERO      ? EXTENT_ZERO
                                                          : EXTENT_DATA,
-        .allocated = mapped.host_offset || mapped.kind == QCOW2_CLUSTER_COMPRESSED,
+        .allocated = mapped.kind == QCOW2_CLUSTER_COMPRESSED ||
+                     (mapped.host_offset && mapped.kind != QCOW2_CLUSTER_UNALLOCATED),
         .compressed = mapped.kind == QCOW2_CLUSTER_COMPRESSED,
         .bytes = (int64_t)mapped.bytes,
         .host_offset = mapped.host_offset ? (int64_t)mapped.host_offset : -1,

@@ -96,6 +96,9 @@ static const ConformanceFile qcow2_bits = { .format = "qcow2", .options = "clust
 static const ConformanceFile qcow2_large = { .format = "qcow2", .options = "cluster_size=2M,refcount_bits=64" };
 static const ConformanceFile qcow2_over_raw = { .format = "qcow2", .options = "cluster_size=4k", .backing = "raw" };
 static const ConformanceFile qcow2_over_qcow2 = { .format = "qcow2", .backing = "qcow2" };
+static const ConformanceFile qcow2_subclusters = { .format = "qcow2", .options = "extended_l2=on,cluster_size=16k" };
+static const ConformanceFile qcow2_subclusters_over_raw = { .format = "qcow2", .options = "extended_l2=on",
+                                                            .backing = "raw" };
 static const ConformanceFile qcow2_v2_over_raw = { .format = "qcow2", .options = "compat=0.10", .backing = "raw" };
 
 static const SimSetup blocks = {
@@ -187,6 +190,7 @@ static const RaceSetup plain = { .create = "cluster_size=512" };
 static const RaceSetup v2 = { .create = "cluster_size=512,compat=0.10" };
 static const RaceSetup wide = { .create = "cluster_size=512,refcount_bits=64" };
 static const RaceSetup overlay = { .create = "cluster_size=512,refcount_bits=1", .backing = true };
+static const RaceSetup subclusters = { .create = "extended_l2=on,cluster_size=16k", .backing = true };
 static const RaceSetup normal = { .create = "cluster_size=4096" };
 
 #define RACE_QCOW2 .unit = 512, .crowded = true, .setup = race_setup, .teardown = race_teardown, \
@@ -198,6 +202,10 @@ const ConformanceStack race_stacks[] = {
     { .name = "64-bit refcounts", .options = SMALL ON_DISK, .length = 128 * 1024, .data = &wide, RACE_QCOW2 },
     { .name = "backing file", .options = SMALL ON_DISK ",backing.driver=simdisk,backing.disk=%ID%-backing",
       .length = 48 * 1024, .data = &overlay, RACE_QCOW2 },
+    { .name = "subclusters", .options = SMALL ON_DISK ",backing.driver=simdisk,backing.disk=%ID%-backing",
+      .length = 128 * 1024, .room = 128 * 1024, .data = &subclusters, RACE_QCOW2 },
+    { .name = "kept space", .options = SMALL "discard-no-unref=on," ON_DISK, .length = 24 * 1024, .data = &plain,
+      RACE_QCOW2 },
     { .name = "default caches", .options = "driver=qcow2," ON_DISK, .length = 256 * 1024, .data = &normal,
       RACE_QCOW2 },
     { .name = "raw", .options = "driver=raw," ON_DISK, .length = 64 * 1024, .crowded = true, .resize = true,
@@ -406,6 +414,22 @@ const ConformanceStack conformance_stacks[] = {
       .inspect = conformance_check_image,
       .options = "driver=qcow2,file.driver=file,file.filename=%DIR%/disk",
       .data = &qcow2_v2_over_raw },
+    { .name = "qcow2, subclusters",
+      .length = MIB,
+      .torn_reads = true,
+      .setup = conformance_file_setup,
+      .teardown = conformance_file_teardown,
+      .inspect = conformance_check_image,
+      .options = "driver=qcow2,discard-no-unref=on,file.driver=file,file.filename=%DIR%/disk",
+      .data = &qcow2_subclusters },
+    { .name = "qcow2, subclusters over raw",
+      .length = MIB,
+      .torn_reads = true,
+      .setup = conformance_file_setup,
+      .teardown = conformance_file_teardown,
+      .inspect = conformance_check_image,
+      .options = "driver=qcow2,file.driver=file,file.filename=%DIR%/disk",
+      .data = &qcow2_subclusters_over_raw },
     { .name = "qcow2, direct",
       .length = MIB,
       .flags = BDRV_O_NOCACHE,

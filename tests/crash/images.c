@@ -24,6 +24,14 @@ const CrashImage crash_images[] = {
     { "4k clusters", .cluster_size = 4096, .refcount_bits = 16 },
     { "4k clusters, odd size, backing", .cluster_size = 4096, .refcount_bits = 16, .missing = 1536, .backing = true },
     { "4k clusters, snapshot", .cluster_size = 4096, .refcount_bits = 16, .snapshot = true },
+    { "extended_l2", .cluster_size = 16384, .refcount_bits = 16, .extended_l2 = true },
+    { "extended_l2 backing", .cluster_size = 16384, .refcount_bits = 16, .extended_l2 = true, .missing = 1536,
+      .backing = true },
+    { "extended_l2 snapshot", .cluster_size = 16384, .refcount_bits = 16, .extended_l2 = true, .backing = true,
+      .snapshot = true },
+    { "extended_l2 compressed", .cluster_size = 16384, .refcount_bits = 16, .extended_l2 = true, .compressed = true },
+    { "extended_l2 preallocated", .cluster_size = 16384, .refcount_bits = 16, .extended_l2 = true, .backing = true,
+      .preallocation = "metadata" },
     { "full refcount block", .cluster_size = 512, .refcount_bits = 64, .used = 32 * 1024 - 512 * 4 },
     { "full refcount table", .cluster_size = 512, .refcount_bits = 64, .backing = true, .used = 2048 * 1024 - 512 * 4 },
     { "empty file", .cluster_size = 512, .refcount_bits = 16, .start = START_EMPTY_FILE },
@@ -117,9 +125,15 @@ static void set_refcount(BdrvSimDisk *disk, uint64_t host_offset, uint64_t clust
     bdrv_simdisk_poke(disk, (int64_t)(block + cluster % per_block * 2), raw, 2);
 }
 
+static uint64_t l2_entry_bytes(BdrvSimDisk *disk)
+{
+    return peek64(disk, 72) & QCOW2_INCOMPAT_EXTENDED_L2 ? 16 : 8;
+}
+
 /* Clear COPIED and count everything that the L1 table leads to twice. */
 static void share_all(BdrvSimDisk *disk, uint64_t cluster_size, uint64_t l1_offset, uint32_t l1_size)
 {
+    uint64_t entry_bytes = l2_entry_bytes(disk);
     for (uint32_t i = 0; i < l1_size; i++) {
         uint64_t table = peek64(disk, l1_offset + i * 8) & QCOW2_OFFSET_MASK;
         if (!table) {
@@ -127,7 +141,7 @@ static void share_all(BdrvSimDisk *disk, uint64_t cluster_size, uint64_t l1_offs
         }
         poke64(disk, l1_offset + i * 8, table);
         set_refcount(disk, table, cluster_size, 2);
-        for (uint64_t at = table; at < table + cluster_size; at += 8) {
+        for (uint64_t at = table; at < table + cluster_size; at += entry_bytes) {
             uint64_t entry = peek64(disk, at);
             poke64(disk, at, entry & ~QCOW2_COPIED);
             if (entry & QCOW2_OFFSET_MASK) {
@@ -187,6 +201,15 @@ static size_t deflate_cluster(const uint8_t *plain, size_t bytes, uint8_t *out, 
     return made;
 }
 
+/* Of the first quarter of a disk: zeroes, then the pattern. */
+static void base_content(uint8_t *buf, int64_t guest, int64_t bytes)
+{
+    crash_fill(buf, guest, bytes, CRASH_BASE);
+    if (guest < CRASH_SIZE / 8) {
+        memset(buf, 0, (size_t)MIN(bytes, CRASH_SIZE / 8 - guest));
+    }
+}
+
 /* Compress the guest clusters of [offset, end), which the image has, two into each new host cluster at the end. The old
  * clusters are counted down. */
 static void compress_range(BdrvSimDisk *disk, int64_t cluster_size, int64_t offset, int64_t end)
@@ -195,15 +218,19 @@ static void compress_range(BdrvSimDisk *disk, int64_t cluster_size, int64_t offs
     unsigned cluster_bits = (unsigned)__builtin_ctzll((unsigned long long)cluster_size);
     g_autofree uint8_t *plain = g_malloc((gsize)cluster_size), *packed = g_malloc0((gsize)cluster_size);
     for (int64_t guest = offset; guest < end; guest += cluster_size) {
-        int64_t index = guest / cluster_size, l2_entries = cluster_size / 8;
+        int64_t index = guest / cluster_size, entry_bytes = (int64_t)l2_entry_bytes(disk);
+        int64_t l2_entries = cluster_size / entry_bytes;
         uint64_t table = peek64(disk, peek64(disk, 40) + (uint64_t)(index / l2_entries) * 8) & QCOW2_OFFSET_MASK;
-        uint64_t entry_at = table + (uint64_t)(index % l2_entries) * 8;
+        uint64_t entry_at = table + (uint64_t)(index % l2_entries * entry_bytes);
         set_refcount(disk, peek64(disk, entry_at) & QCOW2_OFFSET_MASK, (uint64_t)cluster_size, 0);
-        crash_fill(plain, guest, cluster_size, CRASH_BASE);
+        base_content(plain, guest, cluster_size);
         size_t bytes = deflate_cluster(plain, (size_t)cluster_size, packed, (size_t)cluster_size);
         g_assert_cmpuint(bytes, <=, cluster_size / 2);
         bdrv_simdisk_poke(disk, at, packed, (size_t)cluster_size / 2);
         poke64(disk, entry_at, qcow2_compressed_descriptor((uint64_t)at, bytes, cluster_bits));
+        if (entry_bytes > 8) {
+            poke64(disk, entry_at + 8, 0); /* no subclusters */
+        }
         at += cluster_size / 2;
         set_refcount(disk, (uint64_t)host, (uint64_t)cluster_size, at % cluster_size ? 1 : 2);
         host = at % cluster_size ? host : at;
@@ -263,6 +290,7 @@ static BdrvSimDisk *coroutine_fn make_ready(const CrashImage *image, uint8_t cel
         .refcount_bits = image->refcount_bits,
         .compat = image->compat,
         .preallocation = image->preallocation,
+        .extended_l2 = image->extended_l2,
     };
     BdrvSimDisk *disk = rig_create(&how);
     Rig rig;
@@ -272,7 +300,8 @@ static BdrvSimDisk *coroutine_fn make_ready(const CrashImage *image, uint8_t cel
     g_assert_cmpint(rig_close(&rig), ==, 0);
     cells[MODEL_SIZE] = SIZE_BASE;
     if (image->compressed) {
-        compress_range(disk, image->cluster_size, CRASH_SIZE / 8, CRASH_SIZE / 8 + 8 * image->cluster_size);
+        int64_t begin = CRASH_SIZE / 8 / image->cluster_size * image->cluster_size;
+        compress_range(disk, image->cluster_size, begin, MIN(begin + 8 * image->cluster_size, CRASH_SIZE / 4));
     }
     if (image->snapshot) {
         add_snapshot(disk, (uint64_t)image->cluster_size);

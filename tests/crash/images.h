@@ -35,6 +35,7 @@ typedef struct CrashImage {
     bool backing;              /* CRASH_BACKING_BYTES filled with CRASH_BACKING */
     bool snapshot;             /* an internal snapshot shares all clusters */
     bool compressed;           /* some clusters are */
+    bool extended_l2;          /* subclusters of a 32nd of a cluster */
     int64_t used; /* clusters up to this host offset are taken (leaked): where tables must grow next */
     CrashStart start;
 } CrashImage;

@@ -40,11 +40,13 @@ static bool for_zeroes(const CrashImage *image, unsigned variant, CrashStep *ste
     return true;
 }
 
-/* Version 2 cannot discard over a backing file. */
+/* Whole clusters only. Version 2 cannot discard over a backing file. */
 static bool for_discard(const CrashImage *image, unsigned variant, CrashStep *step)
 {
+    bool ok = at_cluster(image, variant, step) && !(image->compat && image->backing);
+    step->bytes = MAX(step->bytes, image->cluster_size);
     step->fill = 0;
-    return at_cluster(image, variant, step) && !(image->compat && image->backing);
+    return ok;
 }
 
 static bool for_fua(const CrashImage *image, unsigned variant, CrashStep *step)

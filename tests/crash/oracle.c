@@ -8,6 +8,7 @@
 #define COPIED (UINT64_C(1) << 63)
 #define COMPRESSED (UINT64_C(1) << 62)
 #define ZERO UINT64_C(1)
+#define EXTENDED_L2 UINT64_C(16) /* of the incompatible features */
 #define SNAPSHOT_FIXED 40 /* bytes of a snapshot table entry before its variable part */
 
 enum { ROLE_NONE, ROLE_HEADER, ROLE_REFCOUNT_TABLE, ROLE_REFCOUNT_BLOCK, ROLE_L1, ROLE_L2, ROLE_DATA,
@@ -39,6 +40,32 @@ static uint64_t number(const Oracle *o, uint64_t offset, unsigned width)
 static int64_t cluster_size(const Oracle *o)
 {
     return INT64_C(1) << o->cluster_bits;
+}
+
+/* ---- L2 entries ---- */
+
+typedef struct L2Entry {
+    uint64_t word;
+    uint32_t allocated, zero; /* subclusters; without extended entries 0 */
+} L2Entry;
+
+static bool is_extended(const Oracle *o)
+{
+    return o->incompatible & EXTENDED_L2;
+}
+
+static uint32_t l2_entries(const Oracle *o)
+{
+    return (uint32_t)cluster_size(o) / (is_extended(o) ? 16 : 8);
+}
+
+static L2Entry l2_entry(const Oracle *o, uint64_t table, uint32_t index)
+{
+    if (!is_extended(o)) {
+        return (L2Entry){ .word = number(o, table + (uint64_t)index * 8, 8) };
+    }
+    uint64_t at = table + (uint64_t)index * 16;
+    return (L2Entry){ number(o, at, 8), (uint32_t)number(o, at + 12, 4), (uint32_t)number(o, at + 8, 4) };
 }
 
 /* ---- references ---- */
@@ -152,9 +179,20 @@ static uint64_t compressed_place(const Oracle *o, uint64_t entry, uint64_t *byte
     return offset;
 }
 
-static void walk_l2_entry(Oracle *o, uint64_t entry, int64_t place, int tree)
+static void walk_bitmap(Oracle *o, L2Entry e, int64_t place)
 {
-    uint64_t bytes;
+    if (e.word & COMPRESSED ? e.allocated || e.zero : e.allocated & e.zero) {
+        fault(o, "guest cluster %" G_GINT64_FORMAT " has a senseless bitmap: allocated %08x, zero %08x", place, e.allocated,
+              e.zero);
+    } else if (e.allocated && !(e.word & OFFSET_BITS)) {
+        fault(o, "guest cluster %" G_GINT64_FORMAT " has subclusters (%08x) and is nowhere", place, e.allocated);
+    }
+}
+
+static void walk_l2_entry(Oracle *o, L2Entry e, int64_t place, int tree)
+{
+    uint64_t bytes, entry = e.word;
+    walk_bitmap(o, e, place);
     if (entry & COMPRESSED) {
         uint64_t offset = compressed_place(o, entry, &bytes);
         if (entry & COPIED) {
@@ -163,7 +201,7 @@ static void walk_l2_entry(Oracle *o, uint64_t entry, int64_t place, int tree)
         refer(o, offset, bytes, ROLE_COMPRESSED, place, tree);
         return;
     }
-    if ((entry & ~(OFFSET_BITS | COPIED | ZERO)) || ((entry & ZERO) && o->version < 3)) {
+    if ((entry & ~(OFFSET_BITS | COPIED | ZERO)) || ((entry & ZERO) && (o->version < 3 || is_extended(o)))) {
         fault(o, "guest cluster %" G_GINT64_FORMAT " has reserved bits: 0x%" G_GINT64_MODIFIER "x", place, entry);
     } else if (entry & OFFSET_BITS) {
         refer(o, entry & OFFSET_BITS, (uint64_t)cluster_size(o), ROLE_DATA, place, tree);
@@ -175,7 +213,6 @@ static void walk_l2_entry(Oracle *o, uint64_t entry, int64_t place, int tree)
 /* @tree: 0 is the active one. */
 static void walk_l1(Oracle *o, uint64_t l1_offset, uint32_t l1_size, int tree)
 {
-    uint32_t l2_entries = (uint32_t)(cluster_size(o) / 8);
     if (!refer(o, l1_offset, (uint64_t)l1_size * 8, ROLE_L1, tree, tree)) {
         return;
     }
@@ -188,10 +225,10 @@ static void walk_l1(Oracle *o, uint64_t l1_offset, uint32_t l1_size, int tree)
         if (!table || !refer(o, table, (uint64_t)cluster_size(o), ROLE_L2, i, tree)) {
             continue;
         }
-        for (uint32_t j = 0; j < l2_entries; j++) {
-            uint64_t l2_entry = number(o, table + (uint64_t)j * 8, 8);
-            if (l2_entry) {
-                walk_l2_entry(o, l2_entry, (int64_t)i * l2_entries + j, tree);
+        for (uint32_t j = 0; j < l2_entries(o); j++) {
+            L2Entry e = l2_entry(o, table, j);
+            if (e.word || e.allocated || e.zero) {
+                walk_l2_entry(o, e, (int64_t)i * l2_entries(o) + j, tree);
             }
         }
     }
@@ -244,17 +281,16 @@ static void compare_flag(Oracle *o, uint64_t entry, const char *what, int64_t pl
 /* Of the active tables: in a snapshot's the flag says nothing. */
 static void compare_flags(Oracle *o)
 {
-    uint32_t l2_entries = (uint32_t)(cluster_size(o) / 8);
     for (uint32_t i = 0; i < o->l1_size && !o->fault[0]; i++) {
         uint64_t l1_entry = number(o, o->l1_offset + (uint64_t)i * 8, 8), table = l1_entry & OFFSET_BITS;
         if (!table) {
             continue;
         }
         compare_flag(o, l1_entry, "L1 entry", i);
-        for (uint32_t j = 0; j < l2_entries && !o->fault[0]; j++) {
-            uint64_t entry = number(o, table + (uint64_t)j * 8, 8);
+        for (uint32_t j = 0; j < l2_entries(o) && !o->fault[0]; j++) {
+            uint64_t entry = l2_entry(o, table, j).word;
             if (!(entry & COMPRESSED) && (entry & OFFSET_BITS)) {
-                compare_flag(o, entry, "guest cluster", (int64_t)i * l2_entries + j);
+                compare_flag(o, entry, "guest cluster", (int64_t)i * l2_entries(o) + j);
             }
         }
     }
@@ -291,7 +327,7 @@ void oracle_judge(Oracle *o, const uint8_t *bytes, int64_t length)
     if (!o->fault[0]) {
         compare_flags(o);
     }
-    uint64_t covered = ((uint64_t)o->l1_size << (o->cluster_bits - 3)) << o->cluster_bits;
+    uint64_t covered = (uint64_t)o->l1_size * l2_entries(o) << o->cluster_bits;
     if (!o->fault[0] && covered < o->size) {
         fault(o, "%u L1 entries do not reach to the size %" G_GUINT64_FORMAT, o->l1_size, o->size);
     }
@@ -326,10 +362,11 @@ static bool inflate_cluster(Oracle *o, uint64_t entry, int64_t place)
 
 OracleKind oracle_sector(Oracle *o, int64_t n, const uint8_t **data)
 {
-    int64_t guest = n * 512, place = guest >> o->cluster_bits, l2_entries = cluster_size(o) / 8;
+    int64_t guest = n * 512, place = guest >> o->cluster_bits, entries = l2_entries(o);
     int64_t in_cluster = guest & (cluster_size(o) - 1);
-    uint64_t table = number(o, o->l1_offset + (uint64_t)(place / l2_entries) * 8, 8) & OFFSET_BITS;
-    uint64_t entry = table ? number(o, table + (uint64_t)(place % l2_entries) * 8, 8) : 0;
+    uint64_t table = number(o, o->l1_offset + (uint64_t)(place / entries) * 8, 8) & OFFSET_BITS;
+    L2Entry e = table ? l2_entry(o, table, (uint32_t)(place % entries)) : (L2Entry){ 0 };
+    uint64_t entry = e.word;
     static const uint8_t zeroes[512];
     if (entry & COMPRESSED) {
         if (o->inflated != place && !inflate_cluster(o, entry, place)) {
@@ -338,10 +375,11 @@ OracleKind oracle_sector(Oracle *o, int64_t n, const uint8_t **data)
         *data = o->plain + in_cluster;
         return ORACLE_DATA;
     }
-    if (entry & ZERO) {
+    unsigned subcluster = is_extended(o) ? (unsigned)(in_cluster >> (o->cluster_bits - 5)) : 0;
+    if (is_extended(o) ? e.zero >> subcluster & 1 : entry & ZERO) {
         return ORACLE_ZERO;
     }
-    if (!(entry & OFFSET_BITS)) {
+    if (is_extended(o) ? !(e.allocated >> subcluster & 1) : !(entry & OFFSET_BITS)) {
         return ORACLE_BACKING;
     }
     int64_t at = (int64_t)(entry & OFFSET_BITS) + in_cluster;

@@ -6,6 +6,7 @@ import subprocess
 
 COPIED, COMPRESSED, ZERO = 1 << 63, 1 << 62, 1
 OFFSET = 0x00FFFFFFFFFFFE00
+EXTENDED_L2 = 16  # of the incompatible features
 SIZE = 1 << 20
 
 # name: options of qemu-img create
@@ -23,6 +24,8 @@ SHAPES = {
     "compressed": "cluster_size=4k",
     "snapshots": "cluster_size=4k",
     "bitmaps": "cluster_size=4k",
+    "subclusters": "cluster_size=16k,extended_l2=on",
+    "subclusters backing": "cluster_size=16k,extended_l2=on",
 }
 SNAPSHOTS = ("one", "two")
 
@@ -80,6 +83,8 @@ class Image:
         self.l1_size, self.l1 = self.get(36, 4), self.get(40, 8)
         self.reftable, self.reftable_clusters = self.get(48, 8), self.get(56, 4)
         self.refcount_bits = 1 << (self.get(96, 4) if self.version >= 3 else 4)
+        extended = self.version >= 3 and self.get(72, 8) & EXTENDED_L2
+        self.l2_entry_bytes = 16 if extended else 8
         self.snapshot_entries = self.find_snapshot_entries()
         self.l1_entries = self.find_l1_entries()
         self.l2_entries = self.find_l2_entries()
@@ -109,7 +114,7 @@ class Image:
 
     def find_l1_entries(self):
         """[(place, guest clusters)] of entries in use."""
-        per_table = self.cluster // 8
+        per_table = self.cluster // self.l2_entry_bytes
         found = []
         for offset, entries in self.l1_tables():
             found += [(offset + 8 * i, range(i * per_table, (i + 1) * per_table)) for i in range(entries)
@@ -122,8 +127,9 @@ class Image:
         for place, guest in self.l1_entries:
             table = self.get(place, 8) & OFFSET
             for i, cluster in enumerate(guest):
-                if self.get(table + 8 * i, 8):
-                    found[table + 8 * i] = cluster
+                place = table + self.l2_entry_bytes * i
+                if self.get(place, self.l2_entry_bytes):
+                    found[place] = cluster
         return sorted(found.items())
 
     def find_refblocks(self):
@@ -156,6 +162,10 @@ def damage_l1(rng, image):
 
 def damage_l2(rng, image):
     place, guest = rng.choice(image.l2_entries)
+    if image.l2_entry_bytes == 16 and rng.random() < 0.5:
+        old = image.get(place + 8, 8)
+        image.put(place + 8, 8, rng.choice([0, rng.getrandbits(64), old ^ 1 << rng.randrange(64), old | old << 32 & 2**64 - 1]))
+        return {guest}
     image.put(place, 8, some_value(rng, image, image.get(place, 8)))
     return {guest}
 

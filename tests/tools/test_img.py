@@ -28,6 +28,12 @@ CREATE = [
     ["-f", "qcow2", "-o", "preallocation=falloc", "x", "4M"],
     ["-f", "qcow2", "-o", "preallocation=full", "x", "4M"],
     ["-f", "qcow2", "-o", "preallocation=foo", "x", "4M"],
+    ["-f", "qcow2", "-o", "extended_l2=on", "x", "64M"],
+    ["-f", "qcow2", "-o", "extended_l2=on,cluster_size=16k,preallocation=metadata", "x", "64M"],
+    ["-f", "qcow2", "-o", "extended_l2=on,cluster_size=8k", "x", "64M"],
+    ["-f", "qcow2", "-o", "extended_l2=on,compat=0.10", "x", "64M"],
+    ["-f", "qcow2", "-o", "extended_l2=on,preallocation=falloc", "-b", "base.qcow2", "-F", "qcow2", "x"],
+    ["-f", "qcow2", "-o", "preallocation=metadata", "-b", "base.qcow2", "-F", "qcow2", "x"],
     ["-f", "raw", "-o", "preallocation=full", "x", "1M"],
     ["-f", "raw", "-o", "preallocation=falloc", "x", "1M"],
     ["-f", "qcow2", "x", "1000"],
@@ -86,6 +92,8 @@ def populate(twin):
     twin.prepare("over.qcow2", "write -P 3 512k 1M", "discard 3M 64k")
     twin.make("-f", "qcow2", "-o", "cluster_size=512", "-b", "over.qcow2", "-F", "qcow2", "top.qcow2", "10M")
     twin.prepare("top.qcow2", "write -P 4 7M 1k", "write -z 100k 5k")
+    twin.make("-f", "qcow2", "-o", "extended_l2=on", "-b", "base.qcow2", "-F", "qcow2", "sub.qcow2")
+    twin.prepare("sub.qcow2", "write -P 3 500k 100k", "write -z 2M 2k", "write -P 5 5M 1k", "discard 64k 64k")
     data = random.Random(1).randbytes(1 << 20)
     twin.write("disk.raw", data + bytes(1 << 20) + data[:5000] + bytes(1 << 19))
     twin.write("odd.raw", data[:70001])
@@ -95,7 +103,7 @@ def populate(twin):
     twin.copy()
 
 
-IMAGES = ["base.qcow2", "over.qcow2", "top.qcow2", "disk.raw", "odd.raw", "packed.qcow2", "zstd.qcow2"]
+IMAGES = ["base.qcow2", "over.qcow2", "top.qcow2", "sub.qcow2", "disk.raw", "odd.raw", "packed.qcow2", "zstd.qcow2"]
 
 READING = [
     ["info", "{}"],
@@ -444,7 +452,7 @@ OPTION_VALUES = [
     "lazy_refcounts=maybe", "refcount_bits=3", "refcount_bits=0", "refcount_bits=128", "refcount_bits=-1",
     "compat=0.10,refcount_bits=8", "backing_file=", "backing_fmt=raw", "backing_file=a.raw",
     "backing_file=a.raw,backing_fmt=foo", "backing_file=a.raw,backing_fmt=raw", "backing_file=nope,backing_fmt=raw",
-    "extended_l2=x", "compression_type=foo", "nocow=on",
+    "extended_l2=x", "extended_l2=on", "extended_l2=on,cluster_size=8k", "compression_type=foo", "nocow=on",
 ]
 
 

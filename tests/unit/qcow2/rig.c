@@ -23,6 +23,9 @@ static BdrvOptions *create_options(const RigImage *image)
     if (image->preallocation) {
         bdrv_options_set_string(options, "preallocation", image->preallocation);
     }
+    if (image->extended_l2) {
+        bdrv_options_set_bool(options, "extended_l2", true);
+    }
     const BdrvOptionSpec *specs[] = { bdrv_find_format("qcow2")->create_options,
                                       (const BdrvOptionSpec[]){ { "size", BDRV_OPTION_SIZE }, { NULL } }, NULL };
     GError *error = NULL;

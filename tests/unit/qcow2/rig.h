@@ -20,6 +20,7 @@ typedef struct RigImage {
     int refcount_bits;
     const char *compat;
     const char *preallocation;
+    bool extended_l2;
 } RigImage;
 
 /* An open node. */

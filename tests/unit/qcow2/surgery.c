@@ -14,6 +14,7 @@
 #define REFTABLE_OFFSET 48
 #define SNAPSHOTS 60
 #define SNAPSHOTS_OFFSET 64
+#define INCOMPATIBLE 72
 #define REFCOUNT_ORDER 96
 
 uint64_t surgery_peek(BdrvSimDisk *disk, uint64_t offset, unsigned width)
@@ -119,9 +120,14 @@ void surgery_use_up(BdrvSimDisk *disk, uint64_t host_end)
 
 /* ---- snapshots ---- */
 
+static uint64_t l2_entry_bytes(BdrvSimDisk *disk)
+{
+    return surgery_peek(disk, INCOMPATIBLE, 8) & QCOW2_INCOMPAT_EXTENDED_L2 ? 16 : 8;
+}
+
 static void share_table(BdrvSimDisk *disk, uint64_t table)
 {
-    for (uint64_t at = table; at < table + cluster_size(disk); at += 8) {
+    for (uint64_t at = table; at < table + cluster_size(disk); at += l2_entry_bytes(disk)) {
         uint64_t entry = surgery_peek(disk, at, 8), data = entry & QCOW2_OFFSET_MASK;
         if (data && !(entry & QCOW2_COMPRESSED)) {
             surgery_poke(disk, at, 8, entry & ~QCOW2_COPIED);
@@ -197,6 +203,9 @@ static void compress_one(BdrvSimDisk *disk, uint64_t entry_at, uint64_t at)
     g_assert_cmpuint(data, !=, 0);
     surgery_set_refcount(disk, data, 0);
     surgery_poke(disk, entry_at, 8, descriptor);
+    if (l2_entry_bytes(disk) > 8) {
+        surgery_poke(disk, entry_at + 8, 8, 0); /* no subclusters */
+    }
     bdrv_simdisk_poke(disk, (int64_t)at, stream, bytes);
     for (uint64_t c = at / size; c <= (at + entry.compressed_bytes - 1) / size; c++) {
         surgery_set_refcount(disk, c * size, surgery_refcount(disk, c * size) + 1);
@@ -206,12 +215,12 @@ static void compress_one(BdrvSimDisk *disk, uint64_t entry_at, uint64_t at)
 void surgery_compress(BdrvSimDisk *disk, unsigned clusters)
 {
     static const uint8_t zero;
-    uint64_t begin = end_of_file(disk), per_table = cluster_size(disk) / 8;
+    uint64_t begin = end_of_file(disk), per_table = cluster_size(disk) / l2_entry_bytes(disk);
 
     for (uint64_t i = 0; i < clusters; i++) {
         uint64_t l1_entry = surgery_peek(disk, L1_OFFSET, 8) + i / per_table * 8;
         uint64_t table = surgery_peek(disk, l1_entry, 8) & QCOW2_OFFSET_MASK;
-        compress_one(disk, table + i % per_table * 8, begin + i * STEP);
+        compress_one(disk, table + i % per_table * l2_entry_bytes(disk), begin + i * STEP);
     }
     bdrv_simdisk_poke(disk, (bdrv_simdisk_length(disk) | 511), &zero, 1);
 }

@@ -302,6 +302,75 @@ static void test_l2_entries(void)
     }
 }
 
+static void test_extended_entries(void)
+{
+    static const struct {
+        const char *what;
+        Qcow2RawEntry raw;
+        Qcow2ClusterKind kind, first, last; /* of the cluster, of its first and last subcluster */
+        unsigned run;                       /* subclusters like the first */
+        bool reserved;
+    } cases[] = {
+        { "never written", { 0, 0 }, QCOW2_CLUSTER_UNALLOCATED, QCOW2_CLUSTER_UNALLOCATED, QCOW2_CLUSTER_UNALLOCATED, 32 },
+        { "space alone", { QCOW2_COPIED | 0x50000, 0 }, QCOW2_CLUSTER_UNALLOCATED, QCOW2_CLUSTER_UNALLOCATED,
+          QCOW2_CLUSTER_UNALLOCATED, 32 },
+        { "all allocated", { 0x50000, UINT32_MAX }, QCOW2_CLUSTER_NORMAL, QCOW2_CLUSTER_NORMAL, QCOW2_CLUSTER_NORMAL, 32 },
+        { "all zero", { 0, UINT64_C(0xffffffff00000000) }, QCOW2_CLUSTER_ZERO, QCOW2_CLUSTER_ZERO, QCOW2_CLUSTER_ZERO, 32 },
+        { "three allocated", { 0x50000, 7 }, QCOW2_CLUSTER_MIXED, QCOW2_CLUSTER_NORMAL, QCOW2_CLUSTER_UNALLOCATED, 3 },
+        { "first zero, last allocated", { 0x50000, UINT64_C(0x0000000180000000) }, QCOW2_CLUSTER_MIXED,
+          QCOW2_CLUSTER_ZERO, QCOW2_CLUSTER_NORMAL, 1 },
+        { "last zero, without space", { 0, UINT64_C(1) << 63 }, QCOW2_CLUSTER_MIXED, QCOW2_CLUSTER_UNALLOCATED,
+          QCOW2_CLUSTER_ZERO, 31 },
+        { "zero flag", { 0x50001, 0 }, QCOW2_CLUSTER_UNALLOCATED, QCOW2_CLUSTER_UNALLOCATED, QCOW2_CLUSTER_UNALLOCATED, 32,
+          true },
+        { "both", { 0x50000, UINT64_C(1) << 40 | 1 << 8 }, QCOW2_CLUSTER_INVALID },
+        { "allocated and nowhere", { 0, 1 }, QCOW2_CLUSTER_INVALID },
+        { "unaligned", { 0x50200, 1 }, QCOW2_CLUSTER_INVALID },
+        { "compressed with a bitmap", { QCOW2_COMPRESSED | 0x50000, 1 }, QCOW2_CLUSTER_INVALID },
+        { "compressed", { QCOW2_COMPRESSED | 0x50000, 0 }, QCOW2_CLUSTER_COMPRESSED, QCOW2_CLUSTER_COMPRESSED,
+          QCOW2_CLUSTER_COMPRESSED, 32 },
+    };
+    Qcow2Geometry g = geometry_of(3, 16, true);
+    g_assert_cmpuint(g.l2_entries, ==, 4096);
+    g_assert_cmpuint(g.subcluster_size, ==, 2048);
+    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_test_message("%s", cases[i].what);
+        Qcow2L2Entry e = qcow2_l2_entry_decode(cases[i].raw, &g);
+        g_assert_cmpint(e.kind, ==, cases[i].kind);
+        g_assert_cmpint(e.problem != NULL, ==, e.kind == QCOW2_CLUSTER_INVALID);
+        g_assert_cmpint(e.reserved, ==, cases[i].reserved);
+        if (e.kind != QCOW2_CLUSTER_INVALID) {
+            g_assert_cmpint(qcow2_subcluster_kind(&e, 0), ==, cases[i].first);
+            g_assert_cmpint(qcow2_subcluster_kind(&e, 31), ==, cases[i].last);
+            g_assert_cmpuint(qcow2_subcluster_run(&e, 0, 32), ==, cases[i].run);
+        }
+        uint8_t table[32];
+        qcow2_l2_entry_store(table, 1, cases[i].raw, &g);
+        g_assert_true(qcow2_raw_equal(qcow2_l2_entry_load(table, 1, &g), cases[i].raw));
+    }
+}
+
+static void test_written_subclusters(void)
+{
+    Qcow2Geometry g = geometry_of(3, 16, true), standard = geometry_of(3, 16, false);
+    static const struct {
+        Qcow2RawEntry old;
+        uint32_t written;
+        uint64_t bitmap;
+    } cases[] = {
+        { { 0, 0 }, 0x30, 0x30 },
+        { { 0x10000, UINT64_C(0x100000002) }, 0x30, UINT64_C(0x100000032) },     /* others stay */
+        { { 0, UINT64_C(0xffffffff00000000) }, 1, UINT64_C(0xfffffffe00000001) }, /* no longer zero */
+        { { QCOW2_COMPRESSED | 0x10000, 0 }, 1, UINT32_MAX },                     /* all of it was copied */
+    };
+    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+        Qcow2RawEntry new = qcow2_raw_written(cases[i].old, 0x50000, cases[i].written, &g);
+        g_assert_cmphex(new.entry, ==, QCOW2_COPIED | 0x50000);
+        g_assert_cmphex(new.bitmap, ==, cases[i].bitmap);
+        g_assert_cmphex(qcow2_raw_written(cases[i].old, 0x50000, 1, &standard).bitmap, ==, 0);
+    }
+}
+
 static void test_compressed_descriptor(void)
 {
     for (unsigned cluster_bits = 9; cluster_bits <= 21; cluster_bits++) {
@@ -570,6 +639,8 @@ int main(int argc, char **argv)
     g_test_add_func("/qcow2/format/refcounts of every width come back", test_refcount_widths);
     g_test_add_func("/qcow2/format/refcounts are packed as the specification says", test_refcount_packing);
     g_test_add_func("/qcow2/format/l2 entries are told apart", test_l2_entries);
+    g_test_add_func("/qcow2/format/extended L2 entries are decoded subcluster by subcluster", test_extended_entries);
+    g_test_add_func("/qcow2/format/written subclusters become allocated, others stay", test_written_subclusters);
     g_test_add_func("/qcow2/format/a compressed descriptor covers its data", test_compressed_descriptor);
     g_test_add_func("/qcow2/format/extensions come back, unknown ones included", test_extensions_round_trip);
     g_test_add_func("/qcow2/format/extensions that lie are refused", test_extensions_refused);
