@@ -156,7 +156,8 @@ static int zero_cluster(BlockDriverState *bs, const Qcow2RemapCluster *c, Qcow2R
     }
     if (g->version >= 3) {
         bool keep = !(c->flags & BDRV_REQ_MAY_UNMAP) || qcow2_state(bs)->discard.no_unref;
-        *raw = keep && qcow2_has_own_space(old) ? qcow2_raw_zero(old->host_offset, old->host_offset != 0, g) : qcow2_raw_zero(0, false, g);
+        uint64_t kept = keep && qcow2_has_own_space(old) ? old->host_offset : 0;
+        *raw = qcow2_raw_zero(kept, kept != 0, g);
     } else if (!bs->backing) {
         *raw = (Qcow2RawEntry){ 0 };
     } else {

@@ -2,9 +2,10 @@
 /* Extended L2 entries: what is allocated, copied, zeroed and shown is a subcluster, a 32nd of a cluster. */
 
 #include <errno.h>
+#include <sched.h>
 #include <string.h>
 
-#include "drivers/qcow2/meta/meta.h"
+#include "drivers/qcow2/meta/meta_int.h"
 #include "tests/unit/qcow2/rig.h"
 #include "tests/unit/qcow2/surgery.h"
 
@@ -265,6 +266,68 @@ static void coroutine_fn senseless_bitmaps_stop_the_image(void)
     }
 }
 
+/* ---- words of one entry ---- */
+
+#define CHANGES 20000
+
+typedef struct Torn {
+    Qcow2Cache *cache;
+    uint64_t tag;
+    _Atomic bool done;
+    _Atomic unsigned seen; /* reads that were answered */
+} Torn;
+
+/* The two words of what is stored are always alike; one of each would not be. */
+static void *read_entries(void *opaque)
+{
+    Torn *torn = opaque;
+    while (!atomic_load(&torn->done)) {
+        Qcow2RawEntry entries[4];
+        if (qcow2_cache_read_entries(torn->cache, torn->tag, 0, 4, entries)) {
+            for (unsigned i = 0; i < 4; i++) {
+                g_assert_cmphex(entries[i].entry, ==, entries[i].bitmap);
+            }
+            atomic_fetch_add(&torn->seen, 1);
+        }
+    }
+    return NULL;
+}
+
+static void coroutine_fn readers_never_see_half_an_entry(void)
+{
+    g_autoptr(BdrvSimDisk) disk = rig_create(&image);
+    Rig rig = rig_open("d", NULL, NULL);
+    Qcow2Meta *meta = qcow2_meta(rig.child->bs);
+    Qcow2RawEntry same[4] = { { 0, 0 } };
+    pthread_t threads[2];
+
+    g_assert_cmpint(qcow2_l2_publish(rig.child->bs, 0, same, 4, NULL), ==, 0); /* loads the slice */
+    Torn torn = { .cache = &meta->l2, .tag = qcow2_table_get(&meta->l1, 0) & QCOW2_OFFSET_MASK };
+    for (unsigned i = 0; i < G_N_ELEMENTS(threads); i++) {
+        g_assert_cmpint(pthread_create(&threads[i], NULL, read_entries, &torn), ==, 0);
+    }
+    /* At least so many changes, and until there were reads between them. */
+    for (uint64_t n = 1; n <= CHANGES || atomic_load(&torn.seen) < 1000; n++) {
+        for (unsigned i = 0; i < 4; i++) {
+            same[i] = (Qcow2RawEntry){ n * 512, n * 512 };
+        }
+        pthread_mutex_lock(&meta->l2.lock);
+        Qcow2Slice *slice = qcow2_cache_find_locked(&meta->l2, torn.tag);
+        qcow2_cache_store_locked(&meta->l2, slice, 0, same, 4, NULL);
+        pthread_mutex_unlock(&meta->l2.lock);
+        if (n % 64 == 0) {
+            sched_yield();
+        }
+    }
+    atomic_store(&torn.done, true);
+    for (unsigned i = 0; i < G_N_ELEMENTS(threads); i++) {
+        pthread_join(threads[i], NULL);
+    }
+    memset(same, 0, sizeof(same));
+    g_assert_cmpint(qcow2_l2_publish(rig.child->bs, 0, same, 4, NULL), ==, 0);
+    close_clean(&rig);
+}
+
 static void add(const char *path, void (*body)(void))
 {
     g_test_add_data_func(path, body, (GTestDataFunc)test_run);
@@ -281,6 +344,7 @@ int main(int argc, char **argv)
     add("/qcow2/subclusters/a part of a compressed cluster makes all of it data", compressed_clusters_become_whole);
     add("/qcow2/subclusters/preallocated space shows the backing file", preallocated_space_shows_the_backing_file);
     add("/qcow2/subclusters/growing hides what lies past the old end", growing_hides_the_rest_of_the_last_cluster);
+    add("/qcow2/subclusters/readers without a lock never see half an entry", readers_never_see_half_an_entry);
     add("/qcow2/subclusters/senseless bitmaps stop the image", senseless_bitmaps_stop_the_image);
     return g_test_run();
 }
