@@ -83,9 +83,10 @@ def test_compressed_clusters_have_no_subclusters(pair, cluster, compression):
     length = LENGTHS[cluster]
     (pair.directory / "raw").write_bytes(some_content(pair.rng, length))
     options = "extended_l2=on,cluster_size=%d,compression_type=%s" % (cluster, compression)
-    for image in "ab":
-        pair.must(THEIRS, "img", "convert", "-c", "-f", "raw", "-O", "qcow2", "-o", options, "raw", image)
-    pair.same("a", "raw", ("qcow2", "raw"))
+    for side, image in ((OURS, "a"), (THEIRS, "b")):
+        pair.must(side, "img", "convert", "-c", "-f", "raw", "-O", "qcow2", "-o", options, "raw", image)
+        pair.check(image)
+        pair.same(image, "raw", ("qcow2", "raw"))
     pair.alternate(pair.history(length, cluster))
     same_map(pair)
 
