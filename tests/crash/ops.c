@@ -49,6 +49,14 @@ static bool for_discard(const CrashImage *image, unsigned variant, CrashStep *st
     return ok;
 }
 
+/* Not where zeroes keep the space. */
+static bool for_compressed(const CrashImage *image, unsigned variant, CrashStep *step)
+{
+    step->flags = BDRV_REQ_COMPRESSED;
+    return at_cluster(image, variant, step) && !(image->compat && image->backing) &&
+           !(image->options && strstr(image->options, "discard-no-unref"));
+}
+
 static bool for_fua(const CrashImage *image, unsigned variant, CrashStep *step)
 {
     step->offset = place(image, variant * 2 + 1);
@@ -119,6 +127,45 @@ static int coroutine_fn run_write(CrashRun *run, const CrashStep *step)
 static int coroutine_fn run_zeroes(CrashRun *run, const CrashStep *step)
 {
     return bdrv_co_pwrite_zeroes(run->rig.child, step->offset, step->bytes, step->flags);
+}
+
+/* A part of a step, with an operation of its own. */
+static int coroutine_fn run_part(CrashRun *run, const CrashStep *part, int coroutine_fn (*func)(CrashRun *, const CrashStep *))
+{
+    uint32_t operation = model_begin(&run->model);
+    expect_fill(run, part, operation);
+    int ret = func(run, part);
+    if (ret < 0) {
+        model_failed(&run->model, operation);
+    } else {
+        model_end(&run->model, operation, false);
+    }
+    return ret;
+}
+
+static bool coroutine_fn has_space(CrashRun *run, const CrashStep *step)
+{
+    BlockExtent extent = { 0 };
+    for (int64_t at = step->offset; at < step->offset + step->bytes && !extent.allocated; at += extent.bytes) {
+        if (bdrv_co_block_status(run->rig.child, at, step->offset + step->bytes - at, &extent) < 0) {
+            return false;
+        }
+    }
+    return extent.allocated;
+}
+
+/* A compressed write takes what has no space: first the range gives up what it has. Somebody may have written meanwhile. */
+static int coroutine_fn run_compressed(CrashRun *run, const CrashStep *step)
+{
+    CrashStep zeroes = *step;
+    zeroes.fill = 0;
+    zeroes.flags = BDRV_REQ_MAY_UNMAP;
+    int ret = run_part(run, &zeroes, run_zeroes);
+    if (ret < 0) {
+        return ret;
+    }
+    ret = run_part(run, step, run_write);
+    return ret == -EIO && has_space(run, step) ? 0 : ret;
 }
 
 static int coroutine_fn run_discard(CrashRun *run, const CrashStep *step)
@@ -210,6 +257,7 @@ const CrashOp crash_ops[] = {
     { "unaligned", 5, in_clusters, expect_fill, run_write },
     { "zeroes", 6, for_zeroes, expect_fill, run_zeroes },
     { "discard", 4, for_discard, expect_fill, run_discard },
+    { "compressed", 4, for_compressed, NULL, run_compressed },
     { "flush", 1, anywhere, NULL, run_flush, DURABLE_ALL },
     { "fua", 2, for_fua, expect_fill, run_write, DURABLE_ITSELF },
     { "l2range", 1, whole_l2_range, expect_fill, run_write },

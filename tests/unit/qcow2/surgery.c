@@ -125,6 +125,22 @@ static uint64_t l2_entry_bytes(BdrvSimDisk *disk)
     return surgery_peek(disk, INCOMPATIBLE, 8) & QCOW2_INCOMPAT_EXTENDED_L2 ? 16 : 8;
 }
 
+static Qcow2L2Entry decode_compressed(BdrvSimDisk *disk, uint64_t descriptor)
+{
+    Qcow2Geometry geometry = { .version = 3, .cluster_bits = cluster_bits(disk), .cluster_size = (uint32_t)cluster_size(disk) };
+    return qcow2_l2_entry_decode((Qcow2RawEntry){ descriptor, 0 }, &geometry);
+}
+
+/* One reference more to all that a compressed cluster touches. */
+static void ref_compressed(BdrvSimDisk *disk, uint64_t descriptor)
+{
+    uint64_t size = cluster_size(disk);
+    Qcow2L2Entry entry = decode_compressed(disk, descriptor);
+    for (uint64_t c = entry.host_offset / size; c <= (entry.host_offset + entry.compressed_bytes - 1) / size; c++) {
+        surgery_set_refcount(disk, c * size, surgery_refcount(disk, c * size) + 1);
+    }
+}
+
 static void share_table(BdrvSimDisk *disk, uint64_t table)
 {
     for (uint64_t at = table; at < table + cluster_size(disk); at += l2_entry_bytes(disk)) {
@@ -132,6 +148,8 @@ static void share_table(BdrvSimDisk *disk, uint64_t table)
         if (data && !(entry & QCOW2_COMPRESSED)) {
             surgery_poke(disk, at, 8, entry & ~QCOW2_COPIED);
             surgery_set_refcount(disk, data, 2);
+        } else if (entry & QCOW2_COMPRESSED) {
+            ref_compressed(disk, entry);
         }
     }
 }
@@ -185,12 +203,6 @@ static uint64_t deflate_cluster(const uint8_t *from, uint64_t bytes, uint8_t *to
     return written;
 }
 
-static Qcow2L2Entry decode_compressed(BdrvSimDisk *disk, uint64_t descriptor)
-{
-    Qcow2Geometry geometry = { .version = 3, .cluster_bits = cluster_bits(disk), .cluster_size = (uint32_t)cluster_size(disk) };
-    return qcow2_l2_entry_decode((Qcow2RawEntry){ descriptor, 0 }, &geometry);
-}
-
 static void compress_one(BdrvSimDisk *disk, uint64_t entry_at, uint64_t at)
 {
     uint64_t data = surgery_peek(disk, entry_at, 8) & QCOW2_OFFSET_MASK, size = cluster_size(disk);
@@ -198,7 +210,6 @@ static void compress_one(BdrvSimDisk *disk, uint64_t entry_at, uint64_t at)
     uint8_t stream[STEP];
     uint64_t bytes = deflate_cluster(content, size, stream, sizeof(stream));
     uint64_t descriptor = qcow2_compressed_descriptor(at, bytes, cluster_bits(disk));
-    Qcow2L2Entry entry = decode_compressed(disk, descriptor);
 
     g_assert_cmpuint(data, !=, 0);
     surgery_set_refcount(disk, data, 0);
@@ -207,9 +218,7 @@ static void compress_one(BdrvSimDisk *disk, uint64_t entry_at, uint64_t at)
         surgery_poke(disk, entry_at + 8, 8, 0); /* no subclusters */
     }
     bdrv_simdisk_poke(disk, (int64_t)at, stream, bytes);
-    for (uint64_t c = at / size; c <= (at + entry.compressed_bytes - 1) / size; c++) {
-        surgery_set_refcount(disk, c * size, surgery_refcount(disk, c * size) + 1);
-    }
+    ref_compressed(disk, descriptor);
 }
 
 void surgery_compress(BdrvSimDisk *disk, unsigned clusters)
