@@ -27,6 +27,11 @@ static bool fail(int ret, const char *what, GError **errp)
 
 static bool check_request(const Qcow2State *s, int64_t length, bool exact, GError **errp)
 {
+    if (!s->meta) {
+        g_set_error(errp, BDRV_ERROR, EIO,
+                    "the image's tables could not be loaded again after a repair; close it and open it again");
+        return false;
+    }
     if (length < (int64_t)s->header.size) {
         g_set_error(errp, BDRV_ERROR, ENOTSUP,
                     "shrinking a qcow2 image is not built yet: it has %" PRIu64 " bytes", s->header.size);

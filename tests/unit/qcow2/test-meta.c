@@ -367,6 +367,24 @@ static void coroutine_fn header_changes_keep_each_other(void)
     g_assert_cmphex(peek64(disk, 80), ==, UINT64_C(1) << 40);
 }
 
+/* As when a repair could not load them again. */
+static void coroutine_fn without_tables_nothing_is_resized(void)
+{
+    G_GNUC_UNUSED g_autoptr(BdrvSimDisk) disk = rig_create(&small);
+    Rig rig = rig_open("d", "", NULL);
+    BlockDriverState *bs = rig.child->bs;
+    GError *error = NULL;
+    bs->drv->bdrv_drain_begin(bs);
+    unsigned drained = qcow2_meta_suspend(bs);
+    g_assert_false(bs->drv->bdrv_truncate(bs, 64 * 1024 * K, true, BDRV_PREALLOC_OFF, 0, &error));
+    g_assert_error(error, BDRV_ERROR, EIO);
+    g_clear_error(&error);
+    g_assert_true(qcow2_meta_resume(bs, drained, NULL));
+    bs->drv->bdrv_drain_end(bs);
+    g_assert_cmpint(rig_close(&rig), ==, 0);
+    rig_assert_clean("d");
+}
+
 static void add(const char *path, void (*body)(void))
 {
     g_test_add_data_func(path, body, (GTestDataFunc)test_run);
@@ -387,5 +405,6 @@ int main(int argc, char **argv)
     add("/qcow2/meta/a data write that would hit metadata is refused", data_never_hits_metadata);
     add("/qcow2/meta/a bad entry marks the image corrupt", a_bad_entry_marks_the_image);
     add("/qcow2/meta/two header changes at once are both there", header_changes_keep_each_other);
+    add("/qcow2/meta/without tables nothing is resized", without_tables_nothing_is_resized);
     return g_test_run();
 }
