@@ -1,8 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Growing the virtual disk. The node is drained. The new part reads as zeroes whatever lies below, so
- * everything that could show through is covered before the header tells the new size: a crash in
- * between leaves the old size and, at worst, entries past it that nobody reads.
+ * Resizing the virtual disk. The node is drained.
+ *
+ * Growing: the new part reads as zeroes whatever lies below, so everything that could show through is covered
+ * before the header tells the new size: a crash in between leaves the old size and, at worst, entries past it
+ * that nobody reads.
+ *
+ * Shrinking: the header tells the new size first, then what lies past it is freed. A crash in between leaves
+ * entries past the end, again; the next growth zeroes them.
  */
 
 #include <errno.h>
@@ -11,6 +16,7 @@
 #include "drivers/qcow2/callbacks.h"
 #include "drivers/qcow2/map.h"
 #include "drivers/qcow2/meta/meta.h"
+#include "drivers/qcow2/remap.h"
 
 #define SECTOR_BYTES 512
 
@@ -25,16 +31,17 @@ static bool fail(int ret, const char *what, GError **errp)
     return ret >= 0;
 }
 
-static bool check_request(const Qcow2State *s, int64_t length, bool exact, GError **errp)
+static bool check_request(const Qcow2State *s, int64_t length, bool exact, BdrvPrealloc prealloc, GError **errp)
 {
     if (!s->meta) {
         g_set_error(errp, BDRV_ERROR, EIO,
                     "the image's tables could not be loaded again after a repair; close it and open it again");
         return false;
     }
-    if (length < (int64_t)s->header.size) {
-        g_set_error(errp, BDRV_ERROR, ENOTSUP,
-                    "shrinking a qcow2 image is not built yet: it has %" PRIu64 " bytes", s->header.size);
+    if (length < (int64_t)s->header.size && prealloc != BDRV_PREALLOC_OFF) {
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "preallocation is for growing only: the image has %" PRIu64 " bytes, the new size is %" PRId64,
+                    s->header.size, length);
         return false;
     }
     if (exact && length % SECTOR_BYTES) {
@@ -304,12 +311,70 @@ static bool coroutine_fn switch_size(BlockDriverState *bs, uint64_t new_size, GE
     return true;
 }
 
+/* ---- shrinking ---- */
+
+static int forget_cluster(BlockDriverState *bs, const Qcow2RemapCluster *cluster, Qcow2RawEntry *raw)
+{
+    *raw = (Qcow2RawEntry){ 0 };
+    return 0;
+}
+
+/* Every entry of the clusters from @at on, a multiple of the cluster size. */
+static int coroutine_fn forget_clusters(BlockDriverState *bs, uint64_t at, uint64_t end)
+{
+    const Qcow2Geometry *g = &qcow2_state(bs)->geometry;
+    uint64_t table_mask = (UINT64_C(1) << (g->cluster_bits + g->l2_bits)) - 1;
+    const Qcow2Remap forget = { .cluster = forget_cluster, .is_discard = true };
+    int ret = 0;
+
+    while (ret >= 0 && (at = qcow2_l2_missing_end(bs, at, end)) < end) {
+        uint64_t next = MIN(end, (at | table_mask) + 1);
+        ret = qcow2_remap(bs, (int64_t)at, (int64_t)(next - at), &forget);
+        at = next;
+    }
+    return ret;
+}
+
+/* The end of the file that holds nothing any more. Like a hole it is a present: whoever cannot take it loses nothing. */
+static void coroutine_fn cut_file(BlockDriverState *bs)
+{
+    int64_t length = bdrv_co_getlength(bs->file), used = qcow2_meta_used_end(bs);
+
+    if (used > 0 && length > used) {
+        bdrv_co_truncate(bs->file, used, false, BDRV_PREALLOC_OFF, 0, NULL);
+    }
+}
+
+/* The header tells @size already. @mapped_end: what the L1 table covers. */
+static bool coroutine_fn free_past_end(BlockDriverState *bs, uint64_t size, uint64_t mapped_end, GError **errp)
+{
+    const Qcow2Geometry *g = &qcow2_state(bs)->geometry;
+    uint64_t cluster_mask = g->cluster_size - 1, table_bytes = UINT64_C(1) << (g->cluster_bits + g->l2_bits);
+    int ret = forget_clusters(bs, (size + cluster_mask) & ~cluster_mask, mapped_end);
+
+    if (ret >= 0) {
+        ret = qcow2_meta_commit(bs);
+    }
+    if (ret >= 0) {
+        bdrv_debug_event(bs, BDRV_EVENT_L1_SHRINK_FREE_L2_CLUSTERS);
+        qcow2_meta_drop_tables(bs, (size + table_bytes - 1) / table_bytes * table_bytes);
+        ret = qcow2_meta_settle(bs);
+    }
+    if (ret < 0) {
+        g_set_error(errp, BDRV_ERROR, -ret, "the disk has %" PRIu64
+                    " bytes now, but what lay past that could not be freed: %s", size, g_strerror(-ret));
+        return false;
+    }
+    cut_file(bs);
+    return true;
+}
+
 bool coroutine_fn qcow2_truncate(BlockDriverState *bs, int64_t length, bool exact, BdrvPrealloc prealloc,
                                  BdrvRequestFlags flags, GError **errp)
 {
     Qcow2State *s = qcow2_state(bs);
     uint64_t entries;
-    if (!check_request(s, length, exact, errp)) {
+    if (!check_request(s, length, exact, prealloc, errp)) {
         return false;
     }
     uint64_t old_size = s->header.size;
@@ -317,6 +382,9 @@ bool coroutine_fn qcow2_truncate(BlockDriverState *bs, int64_t length, bool exac
     uint64_t mapped_end = (uint64_t)s->header.l1_size << (s->geometry.cluster_bits + s->geometry.l2_bits);
     if (new_size == old_size) {
         return true;
+    }
+    if (new_size < old_size) {
+        return switch_size(bs, new_size, errp) && free_past_end(bs, new_size, mapped_end, errp);
     }
     int64_t backing = bs->backing ? bdrv_co_getlength(bs->backing) : 0;
     if (!fail((int)MIN(backing, 0), "get the length of the backing file", errp) ||

@@ -51,6 +51,8 @@ int64_t crash_size_bytes(const CrashImage *image, unsigned size)
         return entries * entries * image->cluster_size + 8192;
     case SIZE_OLD:
         return CRASH_OLD_SIZE;
+    case SIZE_SHRUNK: /* a part of a cluster, unless clusters are sectors */
+        return CRASH_SHRUNK_SIZE;
     default:
         return -1;
     }

@@ -11,12 +11,14 @@
 #define CRASH_BACKING_BYTES (80 * 1024) /* more than the image shows */
 #define CRASH_OLD_SIZE (32 * 1024)      /* of the image that another one is made over */
 
+#define CRASH_SHRUNK_SIZE (20 * 1024 + 512)
+
 #define CRASH_BASE 0x11
 #define CRASH_BACKING 0x22
 #define CRASH_GARBAGE 0xff /* a sector that holds none of the patterns, or another sector's */
 
 /* Sizes that a disk may have, as values of the model's cell. */
-enum { SIZE_NO_IMAGE, SIZE_BASE, SIZE_GROWN, SIZE_LARGE, SIZE_OLD, SIZE_UNKNOWN };
+enum { SIZE_NO_IMAGE, SIZE_BASE, SIZE_GROWN, SIZE_LARGE, SIZE_OLD, SIZE_SHRUNK, SIZE_UNKNOWN };
 
 typedef enum CrashStart {
     START_READY,      /* there is an image */

@@ -79,6 +79,12 @@ static bool for_truncate(const CrashImage *image, unsigned variant, CrashStep *s
     return true;
 }
 
+static bool for_shrink(const CrashImage *image, unsigned variant, CrashStep *step)
+{
+    step->size = SIZE_SHRUNK;
+    return true;
+}
+
 static bool for_create(const CrashImage *image, unsigned variant, CrashStep *step)
 {
     step->size = SIZE_BASE;
@@ -100,6 +106,13 @@ static void expect_fill(CrashRun *run, const CrashStep *step, uint32_t operation
 static void expect_size(CrashRun *run, const CrashStep *step, uint32_t operation)
 {
     model_write(&run->model, operation, MODEL_SIZE, 1, (uint8_t)step->size);
+}
+
+/* Nothing of what was cut off comes back with a later growth. */
+static void expect_cut(CrashRun *run, const CrashStep *step, uint32_t operation)
+{
+    unsigned first = (unsigned)(crash_size_bytes(run->image, step->size) / 512);
+    model_write(&run->model, operation, first, MODEL_SECTORS - first, 0);
 }
 
 static void expect_create(CrashRun *run, const CrashStep *step, uint32_t operation)
@@ -258,14 +271,15 @@ const CrashOp crash_ops[] = {
     { "zeroes", 6, for_zeroes, expect_fill, run_zeroes },
     { "discard", 4, for_discard, expect_fill, run_discard },
     { "compressed", 4, for_compressed, NULL, run_compressed },
-    { "flush", 1, anywhere, NULL, run_flush, DURABLE_ALL },
-    { "fua", 2, for_fua, expect_fill, run_write, DURABLE_ITSELF },
+    { "flush", 1, anywhere, NULL, run_flush, .durable = DURABLE_ALL },
+    { "fua", 2, for_fua, expect_fill, run_write, .durable = DURABLE_ITSELF },
     { "l2range", 1, whole_l2_range, expect_fill, run_write },
     { "truncate", 2, for_truncate, expect_size, run_truncate, .alone = true },
-    { "reopen", 1, anywhere, NULL, run_reopen, DURABLE_ALL, .alone = true, .closes = true },
-    { "drop", 1, anywhere, NULL, run_drop, DURABLE_NEVER, .alone = true, .closes = true },
+    { "shrink", 1, for_shrink, expect_size, run_truncate, expect_cut, .alone = true },
+    { "reopen", 1, anywhere, NULL, run_reopen, .durable = DURABLE_ALL, .alone = true, .closes = true },
+    { "drop", 1, anywhere, NULL, run_drop, .durable = DURABLE_NEVER, .alone = true, .closes = true },
     { "check", 3, anywhere, NULL, run_check, .alone = true },
-    { "create", 3, for_create, expect_create, run_create, DURABLE_ITSELF, old_or_empty, .alone = true },
+    { "create", 3, for_create, expect_create, run_create, expect_size, DURABLE_ITSELF, old_or_empty, .alone = true },
 };
 const unsigned crash_op_count = G_N_ELEMENTS(crash_ops);
 
@@ -313,7 +327,8 @@ bool crash_step_parse(const CrashImage *image, const char *text, CrashStep *step
 
 /* ---- running ---- */
 
-/* What lies past the end of the disk is cut off; nothing left, nothing open, a disk that is larger already: not now. */
+/* What lies past the end of the disk is cut off; nothing left, nothing open, a disk that has that size
+ * or more (when shrunk: less) already: not now. */
 static bool fit_step(const CrashRun *run, CrashStep *step)
 {
     if (is_create(step->op)) {
@@ -324,7 +339,8 @@ static bool fit_step(const CrashRun *run, CrashStep *step)
     }
     int64_t length = run->rig.child->bs->length;
     if (step->size) {
-        return crash_size_bytes(run->image, step->size) > length;
+        int64_t size = crash_size_bytes(run->image, step->size);
+        return step->size == SIZE_SHRUNK ? size < length : size > length;
     }
     bool ranged = step->bytes > 0;
     step->bytes = CLAMP(step->bytes, 0, MAX(length - step->offset, 0));
@@ -355,10 +371,10 @@ int coroutine_fn crash_do_step(CrashRun *run, const CrashStep *as_made)
         model_lost(&run->model);
     }
     model_end(&run->model, operation, step.op->durable == DURABLE_ITSELF);
-    if (is_create(step.op)) { /* the last of the values that it let the size have */
+    if (step.op->done) {
         uint32_t done = model_begin(&run->model);
-        expect_size(run, &step, done);
-        model_end(&run->model, done, true);
+        step.op->done(run, &step, done);
+        model_end(&run->model, done, step.op->durable == DURABLE_ITSELF);
     }
     return 0;
 }

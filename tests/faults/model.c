@@ -102,7 +102,12 @@ int64_t model_size(const Model *model)
 
 void model_resize(Model *model, int64_t size)
 {
+    static const uint8_t zeroes[SECTOR];
+
     g_assert_cmpint(size, <=, model->room);
+    for (int64_t at = size; at < model->size; at += SECTOR) { /* it does not come back with a later growth */
+        model_change(model, at, SECTOR, zeroes, true);
+    }
     model->size = size;
 }
 

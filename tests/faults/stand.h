@@ -12,6 +12,7 @@
 
 #define KIB INT64_C(1024)
 #define DISK_BYTES (256 * KIB)
+#define DISK_SHRUNK (DISK_BYTES / 2 + 5 * KIB / 2)
 #define DISK_GROWN (288 * KIB)
 /* Where the images hold what: value 1, zeroes without and with space of their own, value 2, nothing. */
 #define AT_ONES 0

@@ -241,6 +241,23 @@ int coroutine_fn qcow2_l2_publish(BlockDriverState *bs, uint64_t guest_offset, c
     return ret;
 }
 
+void qcow2_meta_drop_tables(BlockDriverState *bs, uint64_t guest_offset)
+{
+    Qcow2Meta *meta = qcow2_meta(bs);
+
+    for (uint64_t i = place_of(meta, guest_offset).l1_index; i < meta->l1.count; i++) {
+        uint64_t table = qcow2_table_get(&meta->l1, i) & QCOW2_OFFSET_MASK;
+
+        if (table) {
+            pthread_mutex_lock(&meta->l2.lock);
+            qcow2_table_set(&meta->l1, i, 0);
+            pthread_mutex_unlock(&meta->l2.lock);
+            qcow2_drop_clusters(bs, table, 1, QCOW2_DISCARD_OTHER);
+        }
+    }
+    qcow2_background_stir(meta);
+}
+
 static void edit_l1(Qcow2Header *header, const void *opaque)
 {
     const Qcow2Table *table = opaque;

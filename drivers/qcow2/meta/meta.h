@@ -123,6 +123,15 @@ void coroutine_fn qcow2_mark_corrupt(BlockDriverState *bs, const char *message);
 /** qcow2_corrupt_message() - what qcow2_mark_corrupt() was told, NULL: nothing. Lives as long as the node is open. */
 const char *qcow2_corrupt_message(BlockDriverState *bs);
 
+/**
+ * qcow2_meta_drop_tables() - forget the L2 tables for everything from @guest_offset on; drained, committed
+ * @guest_offset: a multiple of what one table describes. The tables lead nowhere: each of their entries was made 0.
+ */
+void qcow2_meta_drop_tables(BlockDriverState *bs, uint64_t guest_offset);
+
+/** qcow2_meta_used_end() - first byte of the file after the last cluster that is counted; settled, drained; or -errno */
+int64_t coroutine_fn qcow2_meta_used_end(BlockDriverState *bs);
+
 /** qcow2_meta_grow_l1() - L1 for at least @entries entries: new table, flush, header switch; drained */
 int coroutine_fn qcow2_meta_grow_l1(BlockDriverState *bs, uint64_t entries);
 

@@ -63,6 +63,32 @@ int coroutine_fn qcow2_get_refcount(BlockDriverState *bs, uint64_t host_offset, 
     return ret;
 }
 
+int64_t coroutine_fn qcow2_meta_used_end(BlockDriverState *bs)
+{
+    Qcow2Meta *meta = qcow2_meta(bs);
+    const Qcow2Geometry *g = &meta->s->geometry;
+    int64_t length = bdrv_co_getlength(bs->file);
+    uint64_t counted = meta->reftable.count << g->refblock_bits, count = 0;
+
+    if (length < 0) {
+        return length;
+    }
+    uint64_t cluster = MIN(counted, ((uint64_t)length + g->cluster_size - 1) >> g->cluster_bits);
+    while (cluster > 0 && count == 0) {
+        uint64_t block = (cluster - 1) >> g->refblock_bits;
+        if (!qcow2_table_get(&meta->reftable, block)) {
+            cluster = block << g->refblock_bits;
+            continue;
+        }
+        int ret = qcow2_get_refcount(bs, (cluster - 1) << g->cluster_bits, &count);
+        if (ret < 0) {
+            return ret;
+        }
+        cluster -= count == 0;
+    }
+    return (int64_t)(cluster << g->cluster_bits);
+}
+
 /* ---- a larger table ---- */
 
 /* Clusters of a new area at the start of the first range that the old table does not reach. */

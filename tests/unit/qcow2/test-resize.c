@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Growing: old content stays, the new part reads as zeroes, at every cut one of the two sizes is there. */
+/* Resizing: old content stays, a new part reads as zeroes, at every cut one of the two sizes is there. */
 
 #include <errno.h>
 #include <string.h>
@@ -26,7 +26,7 @@ static void write_pattern(const char *name, int64_t offset, int64_t bytes, int b
     stand_close(blk);
 }
 
-static bool grow(const char *name, int64_t length, bool exact, BdrvPrealloc prealloc, GError **errp)
+static bool resize(const char *name, int64_t length, bool exact, BdrvPrealloc prealloc, GError **errp)
 {
     BlockBackend *blk = stand_must_open(name, NULL, BDRV_O_RDWR | BDRV_O_RESIZE);
     bool ok = blk_truncate(blk, length, exact, prealloc, 0, errp);
@@ -78,12 +78,58 @@ static void test_content(void)
         GError *error = NULL;
         g_autofree uint8_t *old = read_all("r", &before);
         g_test_message("%s to %" G_GINT64_FORMAT ", preallocation %d", options, new_size, prealloc);
-        grow("r", new_size, true, prealloc, &error);
+        resize("r", new_size, true, prealloc, &error);
         g_assert_no_error(error);
         g_autofree uint8_t *new = read_all("r", &after);
         g_assert_cmpint(after, ==, new_size);
         g_assert_true(memcmp(old, new, (size_t)before) == 0);
         g_assert_true(bdrv_buffer_is_zero(new + before, (size_t)(after - before)));
+        g_assert_true(checks_clean("r"));
+        stand_forget("r");
+        stand_forget("base");
+    }
+}
+
+/* What stays is as it was; what was cut off is given back, and does not come back with a later growth. */
+static void test_shrink(void)
+{
+    static const char *const geometries[] = {
+        "cluster_size=512", "cluster_size=4k", "cluster_size=64k,refcount_bits=1", "cluster_size=4k,compat=0.10",
+        "cluster_size=512,preallocation=metadata", "cluster_size=16k,extended_l2=on",
+    };
+    for (unsigned round = 0; round < 42; round++) {
+        int64_t old_size = 512 * (int64_t)g_test_rand_int_range(2, 1500);
+        int64_t new_size = 512 * (int64_t)g_test_rand_int_range(1, (int)(old_size / 512));
+        const char *geometry = geometries[round % G_N_ELEMENTS(geometries)];
+        bool backing = g_test_rand_bit() && !strstr(geometry, "preallocation");
+        g_autofree char *options = g_strdup_printf("size=%" G_GINT64_FORMAT ",%s%s", old_size, geometry,
+                                                   backing ? ",backing_file=simdisk:base,backing_fmt=qcow2" : "");
+        if (backing) {
+            g_autofree char *base = g_strdup_printf("size=%" G_GINT64_FORMAT, old_size);
+            stand_create("base", base);
+            write_pattern("base", 0, old_size, 0xbb);
+        }
+        stand_create("r", options);
+        int64_t empty_bytes = stand_length("r");
+        write_pattern("r", old_size / 4, old_size - old_size / 4, 0x77);
+        int64_t full_bytes = stand_length("r"), before, after;
+        g_autofree uint8_t *old = read_all("r", &before);
+        GError *error = NULL;
+        g_test_message("%s to %" G_GINT64_FORMAT, options, new_size);
+        resize("r", new_size, true, BDRV_PREALLOC_OFF, &error);
+        g_assert_no_error(error);
+        g_assert_true(checks_clean("r"));
+        if (new_size < old_size / 4 && full_bytes > empty_bytes) { /* nothing of what was written is left */
+            g_assert_cmpint(stand_length("r"), <, full_bytes);
+        }
+        g_autofree uint8_t *cut = read_all("r", &after);
+        g_assert_cmpint(after, ==, new_size);
+        g_assert_true(memcmp(old, cut, (size_t)after) == 0);
+        resize("r", old_size, true, BDRV_PREALLOC_OFF, &error);
+        g_assert_no_error(error);
+        g_autofree uint8_t *grown = read_all("r", &after);
+        g_assert_true(memcmp(old, grown, (size_t)new_size) == 0);
+        g_assert_true(bdrv_buffer_is_zero(grown + new_size, (size_t)(old_size - new_size)));
         g_assert_true(checks_clean("r"));
         stand_forget("r");
         stand_forget("base");
@@ -97,7 +143,7 @@ static void test_leftovers(void)
     write_pattern("r", 0, 1 << 20, 0x11);
     stand_put("r", 24, 8, 512 << 10); /* half of it */
     GError *error = NULL;
-    grow("r", 1 << 20, true, BDRV_PREALLOC_OFF, &error);
+    resize("r", 1 << 20, true, BDRV_PREALLOC_OFF, &error);
     g_assert_no_error(error);
     int64_t length;
     g_autofree uint8_t *content = read_all("r", &length);
@@ -112,7 +158,7 @@ static void test_l1_grows(void)
     stand_create("r", "size=1M,cluster_size=512");
     write_pattern("r", 0, 4096, 0x22);
     GError *error = NULL;
-    grow("r", INT64_C(64) << 20, true, BDRV_PREALLOC_OFF, &error);
+    resize("r", INT64_C(64) << 20, true, BDRV_PREALLOC_OFF, &error);
     g_assert_no_error(error);
     g_assert_cmpuint(stand_get("r", 36, 4), >=, 2048);
     write_pattern("r", (INT64_C(64) << 20) - 4096, 4096, 0x44);
@@ -125,23 +171,25 @@ static void test_refused(void)
     static const struct {
         int64_t length;
         bool exact;
+        BdrvPrealloc prealloc;
         int code;
         const char *text;
     } cases[] = {
-        { 1 << 19, true, ENOTSUP, "*shrinking a qcow2 image is not built yet*" },
-        { (2 << 20) + 1, true, EINVAL, "*2097153 is not a multiple of 512*" },
-        { INT64_C(1) << 60, true, EFBIG, "*L1 table entries; at most 4194304*" },
+        { 1 << 19, true, BDRV_PREALLOC_FULL, EINVAL, "*preallocation is for growing only*" },
+        { (2 << 20) + 1, true, BDRV_PREALLOC_OFF, EINVAL, "*2097153 is not a multiple of 512*" },
+        { (1 << 19) + 1, true, BDRV_PREALLOC_OFF, EINVAL, "*524289 is not a multiple of 512*" },
+        { INT64_C(1) << 60, true, BDRV_PREALLOC_OFF, EFBIG, "*L1 table entries; at most 4194304*" },
     };
     stand_create("r", "size=1M,cluster_size=4k");
     for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
         g_autoptr(GError) error = NULL;
-        g_assert_false(grow("r", cases[i].length, cases[i].exact, BDRV_PREALLOC_OFF, &error));
+        g_assert_false(resize("r", cases[i].length, cases[i].exact, cases[i].prealloc, &error));
         g_assert_true(stand_matches(cases[i].text, error->message));
         g_assert_error(error, BDRV_ERROR, cases[i].code);
         g_assert_cmpuint(stand_get("r", 24, 8), ==, 1 << 20);
     }
     g_autoptr(GError) error = NULL;
-    g_assert_true(grow("r", (2 << 20) + 1, false, BDRV_PREALLOC_OFF, &error));
+    g_assert_true(resize("r", (2 << 20) + 1, false, BDRV_PREALLOC_OFF, &error));
     g_assert_cmpuint(stand_get("r", 24, 8), ==, (2 << 20) + 512);
     stand_forget("r");
 }
@@ -183,7 +231,7 @@ static void test_power_loss(void)
         g_autoptr(BdrvSimDisk) disk = bdrv_simdisk_find("r");
         bdrv_simdisk_set_hook(disk, cut_here, cuts);
         GError *error = NULL;
-        grow("r", new_size, true, prealloc ? BDRV_PREALLOC_METADATA : BDRV_PREALLOC_OFF, &error);
+        resize("r", new_size, true, prealloc ? BDRV_PREALLOC_METADATA : BDRV_PREALLOC_OFF, &error);
         g_assert_no_error(error);
         bdrv_simdisk_set_hook(disk, NULL, NULL);
         g_test_message("%u cuts", cuts->len);
@@ -206,9 +254,10 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/qcow2/resize/old content stays and the rest reads as zeroes", test_content);
+    g_test_add_func("/qcow2/resize/what is cut off is given back and does not come back", test_shrink);
     g_test_add_func("/qcow2/resize/clusters mapped past the old end do not show", test_leftovers);
     g_test_add_func("/qcow2/resize/the L1 table grows", test_l1_grows);
-    g_test_add_func("/qcow2/resize/what is wrong or not built is refused", test_refused);
+    g_test_add_func("/qcow2/resize/what is wrong is refused", test_refused);
     g_test_add_func("/qcow2/resize/power loss leaves the old or the new size", test_power_loss);
     return g_test_run();
 }
