@@ -176,9 +176,8 @@ BlockBackend *blk_open(BdrvGraph *graph, const char *filename, BdrvOptions *opti
 {
     OpenCall call = { graph, filename, options, flags, NULL, errp };
 
-    if (blk_run_blocking(NULL, run_open, &call) < 0) {
+    if (!blk_has_run(blk_run_blocking(NULL, run_open, &call), errp)) {
         bdrv_options_free(options);
-        blk_set_edeadlk(errp);
     }
     return call.blk;
 }
@@ -203,9 +202,7 @@ bool blk_close(BlockBackend *blk, GError **errp)
     if (!blk) {
         return true;
     }
-    if (blk_run_blocking(blk, run_close, &call) < 0) {
-        blk_set_edeadlk(errp);
-    }
+    blk_has_run(blk_run_surely(blk, run_close, &call), errp);
     return call.ok;
 }
 

@@ -56,7 +56,10 @@ int blocking_fn blk_run_blocking(BlockBackend *blk, BlkBlockingFunc *func, void 
 /** blk_ask_anywhere() - run @func, which must not yield: inside a request, or at once in a coroutine or callback (query.c) */
 int blk_ask_anywhere(BlockBackend *blk, BlkBlockingFunc *func, void *opaque);
 
-/** blk_set_edeadlk() - the error of a control function that blk_run_blocking() refused */
-void blk_set_edeadlk(GError **errp);
+/** blk_run_surely() - the same for what must not fail: without memory for a stack it waits until there is some */
+int blocking_fn blk_run_surely(BlockBackend *blk, BlkBlockingFunc *func, void *opaque);
+/** blk_has_run() - whether the function that blk_run_blocking() or co_run_blocking() answered @ret for was called
+ * Returns: false with @errp set if it was not. For control functions, which themselves answer 0. */
+bool blk_has_run(int ret, GError **errp);
 
 #endif

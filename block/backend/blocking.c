@@ -26,10 +26,28 @@ int blk_run_blocking(BlockBackend *blk, BlkBlockingFunc *func, void *opaque)
     return ret < 0 ? ret : call.ret;
 }
 
-void blk_set_edeadlk(GError **errp)
+int blk_run_surely(BlockBackend *blk, BlkBlockingFunc *func, void *opaque)
 {
-    g_set_error(errp, BDRV_ERROR, EDEADLK,
-                "a blocking call was made from a coroutine or a callback; use the coroutine form there");
+    BlockingCall call = { blk, func, opaque, -EINPROGRESS };
+    int ret;
+
+    /* A coroutine that ends in this thread leaves its stack behind, or another thread frees some memory. */
+    while ((ret = co_run_blocking(blocking_entry, &call)) == -ENOMEM) {
+        aio_context_run(aio_context_current(), false);
+        g_usleep(1000);
+    }
+    return ret < 0 ? ret : call.ret;
+}
+
+bool blk_has_run(int ret, GError **errp)
+{
+    if (ret == -ENOMEM) {
+        g_set_error(errp, BDRV_ERROR, ENOMEM, "no memory for the stack of a coroutine");
+    } else if (ret < 0) {
+        g_set_error(errp, BDRV_ERROR, -ret,
+                    "a blocking call was made from a coroutine or a callback; use the coroutine form there");
+    }
+    return ret >= 0;
 }
 
 /* ---- requests ---- */

@@ -43,7 +43,7 @@ int blk_drain_begin(BlockBackend *blk)
 
 void blk_drain_end(BlockBackend *blk)
 {
-    blk_run_blocking(blk, run_drain_end, NULL);
+    blk_run_surely(blk, run_drain_end, NULL);
 }
 
 /* Alone with the image: no request inside, no other change under way. Inside a request that would wait for itself. */
@@ -107,8 +107,8 @@ bool blk_truncate(BlockBackend *blk, int64_t length, bool exact, BdrvPrealloc pr
 
     if (length < 0) {
         g_set_error(errp, BDRV_ERROR, EINVAL, "length %" PRId64 " is negative", length);
-    } else if (blk_run_blocking(blk, run_truncate, &call) < 0) {
-        blk_set_edeadlk(errp);
+    } else {
+        blk_has_run(blk_run_blocking(blk, run_truncate, &call), errp);
     }
     return call.ok;
 }
@@ -147,9 +147,7 @@ bool blk_check(BlockBackend *blk, BdrvCheckResult *result, BdrvCheckFix fix, GEr
 {
     CheckCall call = { result, fix, errp, false };
 
-    if (blk_run_blocking(blk, run_check, &call) < 0) {
-        blk_set_edeadlk(errp);
-    }
+    blk_has_run(blk_run_blocking(blk, run_check, &call), errp);
     return call.ok;
 }
 
@@ -212,9 +210,8 @@ bool blk_reopen(BlockBackend *blk, BdrvOptions *options_taken, BdrvOpenFlags fla
 {
     ReopenCall call = { options_taken, flags, errp, false };
 
-    if (blk_run_blocking(blk, run_reopen, &call) < 0) {
+    if (!blk_has_run(blk_run_blocking(blk, run_reopen, &call), errp)) {
         bdrv_options_free(options_taken);
-        blk_set_edeadlk(errp);
     }
     return call.ok;
 }

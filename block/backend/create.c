@@ -25,9 +25,8 @@ bool bdrv_create_image(BdrvGraph *graph, const char *format, const char *filenam
 {
     CreateCall call = { graph, format, filename, options, errp, false };
 
-    if (co_run_blocking(run_create, &call) < 0) {
+    if (!blk_has_run(co_run_blocking(run_create, &call), errp)) {
         bdrv_options_free(call.options);
-        blk_set_edeadlk(errp);
         return false;
     }
     return call.created;

@@ -74,9 +74,7 @@ bool bdrv_measure_image(const char *format, BdrvOptions *options, BlockBackend *
 {
     MeasureCall call = { .format = format, .options = options ? options : bdrv_options_new(), .source = source, .errp = errp };
 
-    if (co_run_blocking(run_measure, &call) < 0) {
-        blk_set_edeadlk(errp);
-    }
+    blk_has_run(co_run_blocking(run_measure, &call), errp);
     bdrv_options_free(call.options);
     if (call.measured) {
         *result = call.measure;

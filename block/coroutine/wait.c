@@ -54,12 +54,17 @@ int blocking_fn co_run_blocking(CoroutineEntry *entry, void *opaque)
 {
     BlockingRun run = { .entry = entry, .opaque = opaque };
     AioContext *ctx;
+    Coroutine *co;
 
     if (co_in_coroutine() || aio_in_callback()) {
         return -EDEADLK;
     }
     ctx = aio_context_current();
+    co = ctx ? co_try_new(blocking_run_entry, &run) : NULL;
+    if (!co) {
+        return -ENOMEM;
+    }
     /* A deterministic run that has come to a standstill makes the second one fail; the coroutine is lost. */
-    co_enter(co_new(blocking_run_entry, &run));
+    co_enter(co);
     return run.done ? 0 : aio_context_run_until(ctx, &run.done);
 }

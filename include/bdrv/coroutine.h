@@ -87,7 +87,7 @@ BDRV_API char *co_dump(void);
 
 /** co_run_blocking() - run @entry(@opaque) in a coroutine, running this thread's context until it ends
  * Returns: 0; -EDEADLK from a coroutine or a callback, and in a deterministic run in which nothing
- * is left to do before @entry has returned.
+ * is left to do before @entry has returned; -ENOMEM without memory for a stack or the thread's context.
  */
 BDRV_API int blocking_fn co_run_blocking(CoroutineEntry *entry, void *opaque);
 

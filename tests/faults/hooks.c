@@ -9,10 +9,16 @@
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/timerfd.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+#include <bdrv/coroutine.h>
 
 #include "config.h"
 #include "drivers/file-posix/engine.h"
@@ -145,12 +151,27 @@ WRAP(void *, aligned_alloc, size_t alignment, size_t bytes)
     return take(HOOK_ALLOC, false) ? NULL : __real_aligned_alloc(alignment, bytes);
 }
 
-/* ---- threads ---- */
+/* ---- threads and coroutines ---- */
 
 WRAP(int, pthread_create, pthread_t *thread, const pthread_attr_t *attr, void *(*entry)(void *), void *opaque)
 {
     int error = take(HOOK_THREAD, false);
     return error ? error : __real_pthread_create(thread, attr, entry, opaque);
+}
+
+WRAP(Coroutine *, co_try_new, CoroutineEntry *entry, void *opaque)
+{
+    return take(HOOK_COROUTINE, false) ? NULL : __real_co_try_new(entry, opaque);
+}
+
+WRAP(void *, mmap64, void *at, size_t bytes, int protection, int flags, int fd, off_t offset)
+{
+    return fails(HOOK_STACK) ? MAP_FAILED : __real_mmap64(at, bytes, protection, flags, fd, offset);
+}
+
+WRAP(int, mprotect, void *at, size_t bytes, int protection)
+{
+    return fails(HOOK_STACK) ? -1 : __real_mprotect(at, bytes, protection);
 }
 
 long __real_syscall(long number, ...);
@@ -304,6 +325,27 @@ int __wrap_open64(const char *path, int flags, ...)
 WRAP(int, fstat64, int fd, struct stat *st)
 {
     return fails(HOOK_STAT) ? -1 : __real_fstat64(fd, st);
+}
+
+WRAP(int, epoll_create1, int flags)
+{
+    return fails(HOOK_POLL) ? -1 : __real_epoll_create1(flags);
+}
+
+/* What was added can always be taken out again. */
+WRAP(int, epoll_ctl, int set, int operation, int fd, struct epoll_event *event)
+{
+    return operation == EPOLL_CTL_ADD && fails(HOOK_POLL) ? -1 : __real_epoll_ctl(set, operation, fd, event);
+}
+
+WRAP(int, eventfd, unsigned count, int flags)
+{
+    return fails(HOOK_POLL) ? -1 : __real_eventfd(count, flags);
+}
+
+WRAP(int, timerfd_create, int clock, int flags)
+{
+    return fails(HOOK_POLL) ? -1 : __real_timerfd_create(clock, flags);
 }
 
 /* ---- rings ---- */

@@ -24,6 +24,9 @@ typedef enum HookKind {
     HOOK_LOCK = 1 << 10, /* fcntl(F_OFD_…) */
     HOOK_OPEN = 1 << 11,
     HOOK_STAT = 1 << 12,
+    HOOK_COROUTINE = 1 << 13, /* co_try_new */
+    HOOK_POLL = 1 << 14,      /* epoll_create1, epoll_ctl, eventfd, timerfd_create */
+    HOOK_STACK = 1 << 15,     /* mmap, mprotect */
 } HookKind;
 #define HOOK_CALLS (HOOK_READ | HOOK_WRITE | HOOK_SYNC | HOOK_SPACE | HOOK_SEEK | HOOK_COPY | HOOK_LOCK)
 

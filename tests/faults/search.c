@@ -20,6 +20,7 @@ const Fault sim_faults[] = {
     { LEVEL_SHORT, "EIO below", .disk = BDRV_SIM_ANY, .below = true, .error = EIO, .count = 1 },
     { LEVEL_LIGHT, "no memory", .hooks = HOOK_ALLOC, .error = ENOMEM, .count = 1 },
     { LEVEL_FULL, "no memory twice", .hooks = HOOK_ALLOC, .error = ENOMEM, .count = 2 },
+    { LEVEL_SHORT, "no coroutine", .hooks = HOOK_COROUTINE, .error = ENOMEM, .count = 1 },
 };
 const unsigned sim_fault_count = G_N_ELEMENTS(sim_faults);
 
@@ -30,12 +31,14 @@ const Fault file_faults[] = {
     { LEVEL_FULL, "short", .hooks = HOOK_CALLS, .error = HOOK_SHORT, .count = 1, .absorbed = true },
     { LEVEL_SHORT, "short, always", .hooks = HOOK_CALLS, .error = HOOK_SHORT, .count = -1, .absorbed = true },
     { LEVEL_FULL, "no memory", .hooks = HOOK_ALLOC, .error = ENOMEM, .count = 1 },
+    { LEVEL_FULL, "no coroutine", .hooks = HOOK_COROUTINE, .error = ENOMEM, .count = 1 },
     { LEVEL_SHORT, "no thread", .hooks = HOOK_THREAD, .error = EAGAIN, .count = 1 },
     { LEVEL_FULL, "no threads", .hooks = HOOK_THREAD, .error = EAGAIN, .count = -1 },
     { LEVEL_SHORT, "ring ENOSYS", .hooks = HOOK_RING_SETUP, .error = ENOSYS, .count = -1 },
     { LEVEL_FULL, "ring EPERM", .hooks = HOOK_RING_SETUP, .error = EPERM, .count = -1 },
     { LEVEL_FULL, "ring EAGAIN", .hooks = HOOK_RING_SETUP, .error = EAGAIN, .count = 1 },
     { LEVEL_FULL, "ring ENOMEM", .hooks = HOOK_RING_SETUP, .error = ENOMEM, .count = 1 },
+    { LEVEL_FULL, "ring EMFILE", .hooks = HOOK_POLL, .error = EMFILE, .count = 1 },
     { LEVEL_FULL, "ring is full", .hooks = HOOK_RING_SUBMIT, .error = EAGAIN, .count = 1, .absorbed = true },
     { LEVEL_SHORT, "ring EINTR", .hooks = HOOK_RING_SUBMIT, .error = EINTR, .count = 1, .absorbed = true },
     { LEVEL_FULL, "open EMFILE", .hooks = HOOK_OPEN | HOOK_STAT, .error = EMFILE, .count = 1 },
@@ -217,7 +220,7 @@ static void carry_on(Stand *stand, const Op *op, const Fault *fault, int ret)
 static void begin(Stand *stand, const Op *op, const FaultImage *image, const FaultPlace *place, const Fault *fault)
 {
     int error;
-    stand_begin(stand, image, place, fault->hooks & HOOK_RING_SETUP);
+    stand_begin(stand, image, place, fault->hooks & (HOOK_RING_SETUP | HOOK_POLL));
     if (!op->closed && !stand_open(stand, !op->read_only, &error)) {
         must(error, "opening");
     }

@@ -17,7 +17,7 @@ const FaultImage fault_images[] = {
     { LEVEL_FULL, "plain 4k", "qcow2", "cluster_size=4096", "", 4096, .on_files = true },
     { LEVEL_FULL, "small caches", "qcow2", "cluster_size=512", SMALL_CACHES, 512 },
     { LEVEL_FULL, "backing", "qcow2", "cluster_size=512", "", 512, .backing = true },
-    { LEVEL_LIGHT, "backing 4k", "qcow2", "cluster_size=4096", "", 4096, .backing = true },
+    { LEVEL_LIGHT, "backing 4k", "qcow2", "cluster_size=4096", "", 4096, .backing = true, .on_files = true },
     { LEVEL_FULL, "1-bit refcounts", "qcow2", "cluster_size=512,refcount_bits=1", "", 512 },
     { LEVEL_FULL, "64-bit refcounts", "qcow2", "cluster_size=512,refcount_bits=64", "", 512 },
     { LEVEL_SHORT, "snapshot", "qcow2", "cluster_size=512", "", 512, .snapshot = true },
@@ -299,8 +299,21 @@ void stand_begin(Stand *stand, const FaultImage *image, const FaultPlace *place,
         stand->path = g_build_filename(dir ? dir : "/var/tmp", name, NULL);
         must(bdrv_simdisk_export(copy, stand->path), "copying an image");
         bdrv_simdisk_unref(copy);
+        if (image->backing) {
+            g_autoptr(BdrvSimDisk) below = make_backing();
+            stand->below_path = g_strconcat(stand->path, "-backing", NULL);
+            must(bdrv_simdisk_export(below, stand->below_path), "copying a backing file");
+        }
     }
     stand->model = model_new(DISK_GROWN, DISK_BYTES, base->content);
+}
+
+static void remove_file(char *path)
+{
+    if (path) {
+        g_unlink(path);
+        g_free(path);
+    }
 }
 
 void stand_end(Stand *stand)
@@ -309,10 +322,8 @@ void stand_end(Stand *stand)
     model_free(stand->model);
     bdrv_simdisk_unref(stand->disk);
     bdrv_simdisk_unref(stand->below);
-    if (stand->path) {
-        g_unlink(stand->path);
-        g_free(stand->path);
-    }
+    remove_file(stand->path);
+    remove_file(stand->below_path);
     unsigned fds = count_fds();
     if (fds != stand->fds) {
         stand_fail("%u file descriptors are open, before it were %u", fds, stand->fds);
@@ -328,6 +339,12 @@ static BdrvOptions *open_options(const Stand *stand, const char *disk)
 
     g_string_printf(text, "driver=%s%s%s,%s", stand->image->driver, *stand->image->options ? "," : "",
                     stand->image->options, stand->place->options);
+    if (stand->below_path) {
+        g_autoptr(GString) below = g_string_new(stand->place->options);
+        g_string_replace(below, "file.", "backing.file.", 0);
+        g_string_replace(below, "%PATH%", stand->below_path, 0);
+        g_string_append_printf(text, ",backing.driver=raw,%s", below->str);
+    }
     if (stand->path) {
         g_string_replace(text, "%PATH%", stand->path, 0);
     }
@@ -379,7 +396,7 @@ int stand_create(Stand *stand, const char *preallocation)
         bdrv_options_set_string(options, "preallocation", preallocation);
     }
     if (image->backing) {
-        bdrv_options_set_string(options, "backing_file", "simdisk:b");
+        bdrv_options_set_string(options, "backing_file", stand->below_path ? stand->below_path : "simdisk:b");
         bdrv_options_set_string(options, "backing_fmt", "raw");
     }
     bdrv_create_image(stand->graph, image->driver, filename, options, &error);

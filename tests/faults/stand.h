@@ -67,7 +67,7 @@ typedef struct Stand {
     AioContext *ctx;
     BdrvGraph *graph;
     BdrvSimDisk *disk, *below; /* the file's and the backing file's, if they are simdisks */
-    char *path;                /* else of the file */
+    char *path, *below_path;   /* else of the files */
     BlockBackend *blk;         /* NULL: not open */
     Model *model;
     uint64_t cuts;
