@@ -27,6 +27,12 @@ static bool is_full(const FaultImage *image)
     return image->full_block || image->full_table;
 }
 
+/* Whether a cluster that was written gives up its space, so that the step can be taken again. */
+static bool takes_compressed(const FaultImage *image)
+{
+    return !strstr(image->options, "discard-no-unref") && !(image->backing && strstr(image->create, "compat=0.10"));
+}
+
 #define WRITE(offset_, bytes_, value_) { STEP_WRITE, offset_, bytes_, .value = value_ }
 #define FLUSH { STEP_FLUSH }
 
@@ -56,6 +62,16 @@ const Op ops[] = {
       .steps = { WRITE(100 * KIB + 100, 9000, 3), WRITE(148 * KIB + 1, 5000, 4), FLUSH } },
     { "write over compressed clusters", .wants = is_compressed, .where = OP_EVERYWHERE,
       .steps = { WRITE(AT_ONES + 300, 10 * KIB, 3), FLUSH, FLUSH } },
+    { "compressed write", .qcow2 = true, .wants = takes_compressed, .where = OP_EVERYWHERE,
+      .steps = { { STEP_COMPRESSED, AT_NOTHING, 32 * KIB, .value = 3 },
+                 { STEP_COMPRESSED, AT_NOTHING + 64 * KIB, 16 * KIB, .value = 4 }, FLUSH } },
+    { "write and discard over compressed writes", .qcow2 = true, .wants = takes_compressed,
+      .before = { { STEP_COMPRESSED, AT_NOTHING, 48 * KIB, .value = 3 } },
+      .steps = { WRITE(AT_NOTHING + 300, 6000, 5), { STEP_DISCARD, AT_NOTHING + 16 * KIB, 16 * KIB }, FLUSH, FLUSH,
+                 { STEP_COMPRESSED, AT_NOTHING + 64 * KIB, 16 * KIB, .value = 4 }, FLUSH } },
+    { "compressed write that needs a refcount block or table", .wants = is_full,
+      .steps = { { STEP_COMPRESSED, AT_NOTHING, 32 * KIB, .value = 3 }, FLUSH, WRITE(AT_NOTHING + 64 * KIB, 20 * KIB, 4),
+                 { STEP_COMPRESSED, AT_NOTHING + 96 * KIB, 32 * KIB, .value = 5 }, FLUSH } },
     { "write that needs a refcount block or table", .wants = is_full,
       .steps = { WRITE(AT_NOTHING, 20 * KIB, 3), FLUSH, WRITE(AT_NOTHING + 30 * KIB, 20 * KIB, 4), FLUSH } },
     { "FUA write", .where = OP_EVERYWHERE,
@@ -147,6 +163,13 @@ static int zero_range(Stand *stand, const Step *step, BdrvRequestFlags flags)
     int ret = blk_pwrite_zeroes(stand->blk, step->offset, step->bytes, flags);
     change(stand, step, 0, ret >= 0);
     return ret;
+}
+
+/* What has space is refused, and a step may be taken again: it gives up its space first. */
+static int compress_range(Stand *stand, const Step *step)
+{
+    int ret = zero_range(stand, step, BDRV_REQ_MAY_UNMAP);
+    return ret < 0 ? ret : write_range(stand, step, BDRV_REQ_COMPRESSED);
 }
 
 static int copy_range(Stand *stand, const Step *step)
@@ -295,6 +318,8 @@ static int take_step(Stand *stand, const Step *step)
     case STEP_WRITE:
     case STEP_WRITE_FUA:
         return write_range(stand, step, step->kind == STEP_WRITE ? 0 : BDRV_REQ_FUA);
+    case STEP_COMPRESSED:
+        return compress_range(stand, step);
     case STEP_ZERO:
     case STEP_ZERO_UNMAP:
         return zero_range(stand, step, step->kind == STEP_ZERO ? 0 : BDRV_REQ_MAY_UNMAP);

@@ -17,6 +17,7 @@ typedef enum StepKind {
     STEP_WRITE_FUA,
     STEP_ZERO,
     STEP_ZERO_UNMAP,
+    STEP_COMPRESSED,
     STEP_DISCARD,
     STEP_FLUSH,
     STEP_RESIZE, /* to @bytes, with @how */

@@ -24,6 +24,7 @@ static const struct {
 } flag_names[] = {
     { "fua", BDRV_REQ_FUA },
     { "may-unmap", BDRV_REQ_MAY_UNMAP },
+    { "compressed", BDRV_REQ_COMPRESSED },
     { "no-fallback", BDRV_REQ_NO_FALLBACK },
 };
 

@@ -139,6 +139,8 @@ static bool pick_op(Draw *d, HistoryOp *op)
     } else if (d->run->races && op->kind <= HISTORY_FLUSH && below(d, 10) == 0) {
         op->cancel = true;
         op->turns = (unsigned)below(d, 4);
+    } else if (op->kind == HISTORY_WRITE && op->seed % 5 == 0) {
+        op->flags |= BDRV_REQ_COMPRESSED;
     }
     return true;
 }

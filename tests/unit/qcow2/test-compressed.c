@@ -276,7 +276,7 @@ static void coroutine_fn change_all(const RigImage *how, uint64_t seed)
     g_autofree uint8_t *want = g_malloc0((gsize)how->size), *buf = g_malloc((gsize)how->size);
     int64_t clusters = how->size / how->cluster_size;
 
-    for (unsigned round = 0; round < 60; round++) {
+    for (unsigned round = 0; round < 40; round++) {
         int64_t first = test_random_below(&seed, clusters), n = 1 + test_random_below(&seed, MIN(clusters - first, 20));
         int64_t offset = first * how->cluster_size, bytes = n * how->cluster_size;
         int64_t inner = offset + test_random_below(&seed, bytes / 2), part = 1 + test_random_below(&seed, bytes / 2);
@@ -315,12 +315,12 @@ static void coroutine_fn change_all(const RigImage *how, uint64_t seed)
 static void coroutine_fn all_widths_and_sizes(void)
 {
     static const int widths[] = { 1, 2, 4, 8, 16, 32, 64 };
-    static const int64_t sizes[][2] = { { 512, 64 * K }, { 4 * K, 512 * K }, { 64 * K, 4096 * K }, { 2048 * K, 16384 * K } };
+    static const int64_t sizes[][2] = { { 512, 64 * K }, { 4 * K, 256 * K }, { 64 * K, 1024 * K }, { 2048 * K, 8192 * K } };
     uint64_t seed = test_seed();
     for (unsigned w = 0; w < G_N_ELEMENTS(widths); w++) {
         for (unsigned s = 0; s < G_N_ELEMENTS(sizes); s++) {
             RigImage how = { .disk = "d", .size = sizes[s][1], .cluster_size = sizes[s][0], .refcount_bits = widths[w] };
-            if (sizes[s][0] < 2048 * K || w % 3 == 0) {
+            if (sizes[s][0] < 64 * K || w % 3 == 0) {
                 change_all(&how, test_random(&seed));
             }
         }
