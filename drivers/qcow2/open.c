@@ -185,11 +185,12 @@ static bool check_refcount_order(Opening *o, GError **errp)
 static bool check_cluster_bits(Opening *o, GError **errp)
 {
     const Qcow2Header *h = &o->s->header;
-    unsigned least = h->incompatible_features & QCOW2_INCOMPAT_EXTENDED_L2 ? QCOW2_MIN_CLUSTER_BITS_EXTENDED : QCOW2_MIN_CLUSTER_BITS;
+    bool extended = h->incompatible_features & QCOW2_INCOMPAT_EXTENDED_L2;
+    unsigned least = extended ? QCOW2_MIN_CLUSTER_BITS_EXTENDED : QCOW2_MIN_CLUSTER_BITS;
     if (h->cluster_bits < least || h->cluster_bits > QCOW2_MAX_CLUSTER_BITS) {
         g_set_error(errp, BDRV_ERROR, EINVAL,
                     "cluster_bits %" PRIu32 " is out of range; %u to %u are supported%s", h->cluster_bits,
-                    least, QCOW2_MAX_CLUSTER_BITS, least > QCOW2_MIN_CLUSTER_BITS ? " with extended L2 entries" : "");
+                    least, QCOW2_MAX_CLUSTER_BITS, extended ? " with extended L2 entries" : "");
         return false;
     }
     return true;
@@ -358,7 +359,8 @@ static bool coroutine_fn open_meta(Opening *o, GError **errp)
     o->s->cache.l2_bytes = config.l2_cache_bytes;
     o->s->cache.refcount_bytes = config.refcount_cache_bytes;
     o->s->cache.slice_bytes = config.slice_bytes;
-    return qcow2_discard_config(o->s, o->options, o->flags, &o->s->discard, errp) && qcow2_compressed_open(o->bs, errp) && qcow2_meta_open(o->bs, &config, errp);
+    return qcow2_discard_config(o->s, o->options, o->flags, &o->s->discard, errp) &&
+           qcow2_compressed_open(o->bs, errp) && qcow2_meta_open(o->bs, &config, errp);
 }
 
 static void edit_no_autoclear(Qcow2Header *header, const void *opaque)

@@ -20,7 +20,7 @@ typedef struct Qcow2AllocRun {
 /** qcow2_has_own_space() - whether it has a host cluster that nobody shares */
 bool qcow2_has_own_space(const Qcow2L2Entry *entry);
 
-/** qcow2_touched() - bits of the subclusters of the guest cluster at @cluster that [begin, end) touches; one at least */
+/** qcow2_touched() - bits of the subclusters of the guest cluster at @cluster that [begin, end) touches */
 uint32_t qcow2_touched(const Qcow2Geometry *g, uint64_t cluster, uint64_t begin, uint64_t end);
 
 /** qcow2_plan_alloc() - look up the clusters of [first_offset, +count), which are reserved, and cut the run

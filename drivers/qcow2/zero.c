@@ -30,7 +30,8 @@ static void coroutine_fn empty_space(BlockDriverState *bs, const Qcow2RawEntry *
 
     for (unsigned i = 0, n; i < count; i += n) {
         uint64_t begin = entries[i].entry & QCOW2_OFFSET_MASK;
-        for (n = 1; i + n < count && (entries[i + n].entry & QCOW2_OFFSET_MASK) == begin + (uint64_t)n * cluster_size;) {
+        n = 1;
+        while (i + n < count && (entries[i + n].entry & QCOW2_OFFSET_MASK) == begin + (uint64_t)n * cluster_size) {
             n++;
         }
         uint64_t end = MIN(begin + (uint64_t)n * cluster_size, length);
