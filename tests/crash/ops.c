@@ -52,9 +52,10 @@ static bool for_discard(const CrashImage *image, unsigned variant, CrashStep *st
 /* Not where zeroes keep the space. */
 static bool for_compressed(const CrashImage *image, unsigned variant, CrashStep *step)
 {
+    bool ok = at_cluster(image, variant, step) && !(image->compat && image->backing);
+    step->bytes = MAX(step->bytes, image->cluster_size); /* whole clusters only */
     step->flags = BDRV_REQ_COMPRESSED;
-    return at_cluster(image, variant, step) && !(image->compat && image->backing) &&
-           !(image->options && strstr(image->options, "discard-no-unref"));
+    return ok && !(image->options && strstr(image->options, "discard-no-unref"));
 }
 
 static bool for_fua(const CrashImage *image, unsigned variant, CrashStep *step)
