@@ -8,6 +8,7 @@
  *   states.c   what a cut can leave            content.c  their bytes and hashes
  *   oracle.c   judges bytes                    model.c    what may be read
  *   judge.c    all of it for a state           resume.c   going on with a search that was stopped
+ *   reduce.c   what was found, made small
  *
  * Without options it is a TAP test of a short form; with --length, --random or --ops a search. See --help.
  */
@@ -19,7 +20,6 @@
 #include "tests/crash/resume.h"
 
 #define SAVE_EVERY_US (10 * G_USEC_PER_SEC)
-#define ALL_SUBSETS_UP_TO 8
 
 typedef struct Campaign {
     Resume resume;
@@ -55,14 +55,18 @@ static void on_progress(void *opaque, const Search *search)
 static bool campaign_image(Campaign *campaign, const CrashImage *image, const SearchOptions *options)
 {
     g_autofree Search *search = g_new0(Search, 1);
-    search->image = image;
-    search->options = options;
+    search_init(search, image, options);
     search->progress = on_progress;
     search->progress_opaque = campaign;
     if (campaign->resume.path) {
-        resume_load(&campaign->resume, search);
+        if (!resume_load(&campaign->resume, search)) {
+            g_printerr("%s: what it says of %s makes no sense; remove it\n", campaign->resume.path, image->name);
+            search_clear(search);
+            return false;
+        }
         if (search->finished) {
             print_totals(search, "done before", 0, 0);
+            search_clear(search);
             return true;
         }
     }
@@ -191,8 +195,7 @@ static const Arguments *test_arguments; /* GTest hands over one pointer only */
 static void search_or_fail(const CrashImage *image, const SearchOptions *options)
 {
     g_autofree Search *search = g_new0(Search, 1);
-    search->image = image;
-    search->options = options;
+    search_init(search, image, options);
     if (!search_run(search)) {
         g_test_message("%s", search->finding);
         g_test_fail();
@@ -245,8 +248,7 @@ static void something_is_found(gconstpointer data)
     for (unsigned i = 0; i < crash_image_count; i++) {
         SearchOptions options = { .length = 2, .shards = 3, .all_up_to = 6, .seed = 1, .only_cut = -1, .only_state = -1, .quiet = true };
         g_autofree Search *search = g_new0(Search, 1);
-        search->image = &crash_images[i];
-        search->options = &options;
+        search_init(search, &crash_images[i], &options);
         bool ok = search_run(search);
         if (!ok) {
             g_test_message("found: %s", search->finding);

@@ -114,6 +114,65 @@ static const CrashReading *remember(Judge *judge, uint64_t hash, const CrashRead
     return g_ptr_array_index(judge->known, index - 1);
 }
 
+typedef struct Saved { /* then the readings, then the pairs of hash and reading */
+    uint64_t capacity, used, readings, entries;
+} Saved;
+
+typedef struct SavedEntry {
+    uint64_t hash, reading;
+} SavedEntry;
+
+char *judge_save(const Judge *judge)
+{
+    g_autoptr(GByteArray) bytes = g_byte_array_new();
+    Saved saved = { judge->capacity, judge->used, judge->known->len, 0 };
+    for (size_t i = 0; i < judge->capacity; i++) {
+        saved.entries += judge->hashes[i] != 0;
+    }
+    g_byte_array_append(bytes, (const guint8 *)&saved, sizeof(saved));
+    for (guint i = 0; i < judge->known->len; i++) {
+        g_byte_array_append(bytes, g_ptr_array_index(judge->known, i), sizeof(CrashReading));
+    }
+    for (size_t i = 0; i < judge->capacity; i++) {
+        SavedEntry entry = { judge->hashes[i], judge->readings[i] };
+        if (entry.hash) {
+            g_byte_array_append(bytes, (const guint8 *)&entry, sizeof(entry));
+        }
+    }
+    return g_base64_encode(bytes->data, bytes->len);
+}
+
+bool judge_load(Judge *judge, const char *text)
+{
+    gsize length;
+    g_autofree guchar *bytes = g_base64_decode(text, &length);
+    Saved saved;
+    if (length < sizeof(saved)) {
+        return false;
+    }
+    memcpy(&saved, bytes, sizeof(saved));
+    if (saved.capacity > KNOWN_MAX || saved.readings > length || saved.entries * 2 > saved.capacity + 2 ||
+        length != sizeof(saved) + saved.readings * sizeof(CrashReading) + saved.entries * sizeof(SavedEntry)) {
+        return false;
+    }
+    const guchar *at = bytes + sizeof(saved);
+    for (uint64_t i = 0; i < saved.readings; i++, at += sizeof(CrashReading)) {
+        CrashReading *copy = g_memdup2(at, sizeof(*copy));
+        g_ptr_array_add(judge->known, copy);
+        g_hash_table_insert(judge->known_by, copy, GUINT_TO_POINTER(judge->known->len));
+    }
+    rehash(judge, saved.capacity);
+    for (uint64_t i = 0; i < saved.entries; i++, at += sizeof(SavedEntry)) {
+        SavedEntry entry;
+        memcpy(&entry, at, sizeof(entry));
+        size_t slot = slot_of(judge, entry.hash);
+        judge->hashes[slot] = entry.hash;
+        judge->readings[slot] = (uint32_t)entry.reading;
+    }
+    judge->used = saved.used;
+    return true;
+}
+
 /* ---- a state in itself ---- */
 
 /* What the oracle says guest sector @n holds. */

@@ -34,6 +34,11 @@ typedef struct Judge {
 void judge_init(Judge *judge, const CrashImage *image);
 void judge_clear(Judge *judge);
 
+/** judge_save() - what is known, as text; g_free() */
+char *judge_save(const Judge *judge);
+/** judge_load() - into a new judge; false if it is no such text */
+bool judge_load(Judge *judge, const char *text);
+
 /**
  * judge_state() - judge one state of the cut that @content holds
  * @sets: what may be read

@@ -7,8 +7,8 @@
 
 static char *describe(const SearchOptions *o)
 {
-    return g_strdup_printf("length %u shard %u/%u failures %d seed %" G_GUINT64_FORMAT, o->length, o->shard, o->shards,
-                           o->failures, o->seed);
+    return g_strdup_printf("length %u shard %u/%u failures %d seed %" G_GUINT64_FORMAT " histories %" G_GUINT64_FORMAT,
+                           o->length, o->shard, o->shards, o->failures, o->seed, o->histories);
 }
 
 bool resume_open(Resume *resume, const char *path, const SearchOptions *options, GError **errp)
@@ -51,13 +51,15 @@ static const struct {
     { "qemu-checked", offsetof(Search, judge.counts.qemu_checked) },
 };
 
-void resume_load(const Resume *resume, Search *search)
+bool resume_load(const Resume *resume, Search *search)
 {
+    g_autofree char *known = g_key_file_get_string(resume->file, search->image->name, "known", NULL);
     for (size_t i = 0; i < G_N_ELEMENTS(counts); i++) {
         uint64_t *value = (uint64_t *)(void *)((char *)search + counts[i].offset);
         *value = g_key_file_get_uint64(resume->file, search->image->name, counts[i].name, NULL);
     }
     search->finished = g_key_file_get_boolean(resume->file, search->image->name, "finished", NULL);
+    return !known || judge_load(&search->judge, known);
 }
 
 void resume_save(Resume *resume, const Search *search)
@@ -68,6 +70,12 @@ void resume_save(Resume *resume, const Search *search)
         g_key_file_set_uint64(resume->file, search->image->name, counts[i].name, *value);
     }
     g_key_file_set_boolean(resume->file, search->image->name, "finished", search->finished);
+    if (search->finished) {
+        g_key_file_remove_key(resume->file, search->image->name, "known", NULL);
+    } else if (resume->path) {
+        g_autofree char *known = judge_save(&search->judge);
+        g_key_file_set_string(resume->file, search->image->name, "known", known);
+    }
     if (resume->path && !g_key_file_save_to_file(resume->file, resume->path, &error)) { /* renames into place */
         g_printerr("%s\n", error->message);
         g_error_free(error);

@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include "tests/crash/reduce.h"
 #include "tests/crash/states.h"
 
 /* ---- the states of one history ---- */
@@ -96,33 +97,49 @@ static void coroutine_fn visit_moments(void *opaque)
 
 /* ---- findings ---- */
 
-static char *replay_command(const Visit *visit)
+static char *replay_command(const Search *search)
 {
-    const CrashHistory *h = visit->history;
-    g_autofree char *ops = history_text(h);
+    const SearchOptions *r = &search->replay;
     GString *text = g_string_new(NULL);
     g_string_append_printf(text, "scripts/crash-search BUILD --image '%s' --ops '%s' --seed %" G_GUINT64_FORMAT,
-                           visit->search->image->name, ops, h->seed);
-    if (h->delays) {
+                           search->image->name, r->ops, r->seed);
+    if (r->delays) {
         g_string_append(text, " --delays");
     }
-    if (h->fail) {
-        g_string_append_printf(text, " --fail %s:%u", fail_names[h->fail], h->fail_nth);
+    if (r->fail) {
+        g_string_append_printf(text, " --fail %s:%u", fail_names[r->fail], r->fail_nth);
     }
-    if (visit->fault) {
-        g_string_append_printf(text, " --cut %u --state %d", visit->moment, visit->state);
+    if (r->only_cut >= 0) {
+        g_string_append_printf(text, " --cut %d --state %d", r->only_cut, r->only_state);
     }
     return g_string_free(text, FALSE);
+}
+
+static void keep_replay(const Visit *visit)
+{
+    const CrashHistory *h = visit->history;
+    visit->search->replay = (SearchOptions){
+        .ops = history_text(h),
+        .seed = h->seed,
+        .delays = h->delays,
+        .fail = h->fail,
+        .fail_nth = h->fail_nth,
+        .shards = 1,
+        .all_up_to = visit->search->options->all_up_to,
+        .only_cut = visit->fault ? (int)visit->moment : -1,
+        .only_state = visit->fault ? visit->state : -1,
+    };
 }
 
 static void note_finding(Visit *visit, const char *what)
 {
     Search *search = visit->search;
-    g_autofree char *ops = history_text(visit->history), *replay = replay_command(visit);
+    keep_replay(visit);
+    g_autofree char *replay = replay_command(search);
     const Moment *moment =
         visit->fault ? g_ptr_array_index(visit->trace->moments, visit->moment) : NULL;
     GString *text = g_string_new(NULL);
-    g_string_append_printf(text, "%s: %s\n  operations: %s\n", search->image->name, what, ops);
+    g_string_append_printf(text, "%s: %s\n  operations: %s\n", search->image->name, what, search->replay.ops);
     if (moment) {
         g_string_append_printf(text, "  cut %u, in %s, state %d\n", visit->moment,
                                moment->step >= visit->history->count ? "the closing"
@@ -134,8 +151,7 @@ static void note_finding(Visit *visit, const char *what)
     search->finding = g_string_free(text, FALSE);
 }
 
-/* Returns false if something was found; @calls: how many could have failed. */
-static bool search_history(Search *search, const CrashHistory *history, unsigned first_step, unsigned calls[FAIL_KINDS])
+bool search_history(Search *search, const CrashHistory *history, unsigned first_step, unsigned calls[FAIL_KINDS])
 {
     CrashTrace trace;
     Visit visit = { .search = search, .history = history, .trace = &trace, .first_step = first_step };
@@ -160,17 +176,35 @@ static bool search_history(Search *search, const CrashHistory *history, unsigned
     return !search->finding;
 }
 
+void search_forget(Search *search)
+{
+    g_clear_pointer(&search->finding, g_free);
+    g_free((char *)search->replay.ops);
+    search->replay.ops = NULL;
+}
+
+/* The same; what is found is made small. */
+static bool search_and_reduce(Search *search, const CrashHistory *history, unsigned first_step,
+                              unsigned calls[FAIL_KINDS])
+{
+    bool ok = search_history(search, history, first_step, calls);
+    if (!ok) {
+        crash_reduce(search, history);
+    }
+    return ok;
+}
+
 /* The history, and if asked for all in which one of its calls fails. */
 static bool search_with_failures(Search *search, const CrashHistory *history, unsigned first_step)
 {
     unsigned calls[FAIL_KINDS];
-    bool ok = search_history(search, history, first_step, calls);
+    bool ok = search_and_reduce(search, history, first_step, calls);
     for (unsigned kind = 1; ok && search->options->failures && kind < FAIL_KINDS; kind++) {
         for (unsigned nth = 1; ok && nth <= calls[kind]; nth++) {
             CrashHistory failing = *history;
             failing.fail = (FailKind)kind;
             failing.fail_nth = nth;
-            ok = search_history(search, &failing, first_step, NULL);
+            ok = search_and_reduce(search, &failing, first_step, NULL);
         }
     }
     return ok;
@@ -183,6 +217,11 @@ static void progress(const Search *search)
     if (search->progress) {
         search->progress(search->progress_opaque, search);
     }
+}
+
+static bool stops_here(const Search *search)
+{
+    return search->options->stop_after && search->next >= search->options->stop_after;
 }
 
 /* Sequence @number of those with @length operations; false if there are not so many. */
@@ -213,6 +252,9 @@ static bool search_sequences(Search *search)
             }
             search->next = index + 1;
             progress(search);
+            if (stops_here(search)) {
+                return true;
+            }
         }
     }
     return true;
@@ -236,21 +278,25 @@ static unsigned random_history(const Search *search, uint64_t *random, CrashStep
 static bool search_random(Search *search)
 {
     const SearchOptions *o = search->options;
-    for (uint64_t n = 0; o->deadline ? g_get_monotonic_time() < o->deadline : n < o->histories; n++) {
+    for (uint64_t n = search->next; o->deadline ? g_get_monotonic_time() < o->deadline : n < o->histories; n++) {
         uint64_t seed = o->seed + n, random = seed;
         unsigned calls[FAIL_KINDS];
         CrashStep steps[CRASH_HISTORY_MAX];
         CrashHistory history = { .steps = steps, .count = random_history(search, &random, steps), .seed = seed };
         history.delays = test_random_below(&random, 2);
-        if (!search_history(search, &history, 0, calls)) {
+        if (!search_and_reduce(search, &history, 0, calls)) {
             return false;
         }
         history.fail = (FailKind)test_random_below(&random, FAIL_KINDS);
         history.fail_nth = 1 + (unsigned)test_random_below(&random, calls[history.fail]);
-        if (history.fail && !search_history(search, &history, 0, NULL)) {
+        if (history.fail && !search_and_reduce(search, &history, 0, NULL)) {
             return false;
         }
+        search->next = n + 1;
         progress(search);
+        if (stops_here(search)) {
+            return true;
+        }
     }
     return true;
 }
@@ -286,32 +332,39 @@ static void coroutine_fn make_base(void *opaque)
     base->disk = crash_image_make(base->search->image, base->search->cells, &base->backing);
 }
 
-bool search_run(Search *search)
+void search_init(Search *search, const CrashImage *image, const SearchOptions *options)
 {
     Base base = { .search = search };
+    *search = (Search){ .image = image, .options = options };
     test_run_seeded(1, make_base, &base);
     search->base = bdrv_simdisk_cut(base.disk);
-    search->first_steps = crash_steps(search->image, true);
-    search->steps = crash_steps(search->image, false);
+    search->base_disk = base.disk;
+    search->backing_disk = base.backing;
+    search->first_steps = crash_steps(image, true);
+    search->steps = crash_steps(image, false);
     content_init(&search->content);
-    judge_init(&search->judge, search->image);
-    search->judge.qemu_every = search->options->qemu_every;
-    bool ok = search->options->ops                                         ? search_replay(search)
+    judge_init(&search->judge, image);
+    search->judge.qemu_every = options->qemu_every;
+}
+
+bool search_run(Search *search)
+{
+    bool ok = search->options->ops                                      ? search_replay(search)
               : search->options->histories || search->options->deadline ? search_random(search)
-                                                                           : search_sequences(search);
-    search->finished = ok;
+                                                                        : search_sequences(search);
+    search->finished = ok && !stops_here(search);
     progress(search);
-    bdrv_simdisk_unref(base.disk);
-    bdrv_simdisk_unref(base.backing);
     return ok;
 }
 
 void search_clear(Search *search)
 {
     bdrv_simcut_unref(search->base);
+    bdrv_simdisk_unref(search->base_disk);
+    bdrv_simdisk_unref(search->backing_disk);
     g_array_unref(search->first_steps);
     g_array_unref(search->steps);
     content_clear(&search->content);
     judge_clear(&search->judge);
-    g_free(search->finding);
+    search_forget(search);
 }

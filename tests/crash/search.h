@@ -8,6 +8,7 @@
 #include "tests/crash/judge.h"
 
 #define CRASH_HISTORY_MAX 40 /* operations */
+#define ALL_SUBSETS_UP_TO 8  /* of full searches and of replays, see states_each() */
 
 typedef struct SearchOptions {
     unsigned length;        /* all sequences up to so many operations */
@@ -28,17 +29,20 @@ typedef struct SearchOptions {
     bool delays;
     int only_cut, only_state; /* -1: all */
 
+    uint64_t stop_after; /* histories, 0: none: end unfinished, as if interrupted */
+
     bool quiet; /* a finding is expected: do not print or export it */
 } SearchOptions;
 
 typedef struct Search {
     const CrashImage *image;
     const SearchOptions *options;
-    uint64_t next;      /* number of the sequence that comes next: where to go on */
+    uint64_t next;      /* number of the sequence or random history that comes next: where to go on */
     uint64_t histories; /* that were run, failing ones included */
     uint64_t cuts;
     bool finished;
     char *finding; /* NULL: nothing found */
+    SearchOptions replay; /* of the finding: options that find it alone; their @ops are the search's own */
 
     /* Called now and then, and at the end. */
     void (*progress)(void *opaque, const struct Search *search);
@@ -47,14 +51,24 @@ typedef struct Search {
     Judge judge;
     Content content;
     BdrvSimCut *base;
+    BdrvSimDisk *base_disk, *backing_disk;
     uint8_t cells[MODEL_CELLS];
     GArray *first_steps, *steps; /* CrashStep */
 } Search;
 
-/** search_run() - search one image; @search has image, options, next and counts set, the rest zero
+/** search_init() - make the image to start from; @options stay the caller's */
+void search_init(Search *search, const CrashImage *image, const SearchOptions *options);
+/** search_run() - search one image, from search->next on; what is found is reduced
  * Returns: false if something was found. */
 bool search_run(Search *search);
-/** search_clear() - free what search_run() left */
+/** search_history() - one history
+ * @first_step: cuts in operations before it are left out
+ * @calls: NULL, or for the number of calls that could have failed, by kind
+ * Returns: false if something was found. */
+bool search_history(Search *search, const CrashHistory *history, unsigned first_step, unsigned calls[FAIL_KINDS]);
+/** search_forget() - the finding */
+void search_forget(Search *search);
+/** search_clear() - free what the others left */
 void search_clear(Search *search);
 
 #endif
