@@ -33,8 +33,8 @@ def convert_compressed(pair, source, cluster, compression, version="v3"):
     options = "compat=%s,cluster_size=%d" % (version, cluster)
     if version == "v3":
         options += ",compression_type=" + compression
-    for image in "ab":
-        pair.must(THEIRS, "img", "convert", "-c", "-f", "raw", "-O", "qcow2", "-o", options, source, image)
+    for side, image in zip((OURS, THEIRS), "ab"):
+        pair.must(side, "img", "convert", "-c", "-f", "raw", "-O", "qcow2", "-o", options, source, image)
 
 
 @clusters
