@@ -82,7 +82,8 @@ static bool without_delays(Reducer *reducer)
 
 static bool reduce_once(Reducer *reducer)
 {
-    bool smaller = without_failure(reducer) | without_delays(reducer);
+    bool smaller = without_failure(reducer);
+    smaller |= without_delays(reducer);
     for (unsigned i = reducer->history.count; i-- > 0;) {
         smaller |= without_step(reducer, i);
     }
