@@ -175,6 +175,7 @@ static bool coroutine_fn write_header(Creating *c, GError **errp)
         .refcount_table_clusters = (uint32_t)l->refcount_table_clusters,
         .incompatible_features = (p->compression_type ? QCOW2_INCOMPAT_COMPRESSION : 0) |
                                  (p->extended_l2 ? QCOW2_INCOMPAT_EXTENDED_L2 : 0),
+        .compatible_features = p->lazy_refcounts ? QCOW2_COMPAT_LAZY_REFCOUNTS : 0,
         .refcount_order = p->refcount_order,
         .header_length = p->version == 2 ? QCOW2_HEADER_SIZE_V2 : QCOW2_HEADER_SIZE_NEW,
         .compression_type = p->compression_type,

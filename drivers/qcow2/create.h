@@ -11,6 +11,7 @@ typedef struct Qcow2CreateParams {
     uint64_t size; /* bytes, a multiple of 512 */
     unsigned version, cluster_bits, refcount_order;
     BdrvPrealloc prealloc;
+    bool lazy_refcounts;
     uint8_t compression_type;
     bool extended_l2;
     const char *backing_file, *backing_format;

@@ -47,7 +47,7 @@ const BdrvOptionSpec qcow2_create_options[] = {
 /* What is not built yet, refused when it is wanted. */
 static bool refuse_unbuilt(const BdrvOptions *options, GError **errp)
 {
-    static const char *const bools[] = { "encryption", "data_file_raw", "lazy_refcounts" };
+    static const char *const bools[] = { "encryption", "data_file_raw" };
     static const char *const others[] = {
         "data_file",           "encrypt.format",    "encrypt.key-secret",     "encrypt.cipher-alg",
         "encrypt.cipher-mode", "encrypt.ivgen-alg", "encrypt.ivgen-hash-alg", "encrypt.hash-alg",
@@ -140,6 +140,17 @@ static bool parse_refcount_bits(const BdrvOptions *options, Qcow2CreateParams *p
         return false;
     }
     p->refcount_order = order;
+    return true;
+}
+
+static bool parse_lazy_refcounts(const BdrvOptions *options, Qcow2CreateParams *p, GError **errp)
+{
+    p->lazy_refcounts = bdrv_options_get_bool(options, "lazy_refcounts", false);
+    if (p->lazy_refcounts && p->version == 2) {
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "Lazy refcounts only supported with compatibility level 1.1 and above (use compat=1.1)");
+        return false;
+    }
     return true;
 }
 
@@ -241,8 +252,9 @@ bool qcow2_create_params(const BdrvOptions *options, Qcow2CreateParams *params, 
     Qcow2CreateParams p = { 0 };
     if (!refuse_unbuilt(options, errp) || !parse_version(options, &p, errp) ||
         !parse_cluster_size(options, &p, errp) || !parse_extended_l2(options, &p, errp) ||
-        !parse_refcount_bits(options, &p, errp) || !parse_compression(options, &p, errp) ||
-        !parse_backing(options, &p, errp) || !parse_prealloc(options, &p, errp) || !parse_size(options, &p, errp)) {
+        !parse_refcount_bits(options, &p, errp) || !parse_lazy_refcounts(options, &p, errp) ||
+        !parse_compression(options, &p, errp) || !parse_backing(options, &p, errp) ||
+        !parse_prealloc(options, &p, errp) || !parse_size(options, &p, errp)) {
         return false;
     }
     *params = p;

@@ -36,6 +36,9 @@ bool qcow2_cache_config(const Qcow2State *s, const BdrvOptions *options, Qcow2Me
 bool qcow2_discard_config(const Qcow2State *s, const BdrvOptions *options, BdrvOpenFlags flags,
                           Qcow2DiscardConfig *config, GError **errp);
 
+/** qcow2_lazy_config() - whether refcounts are lazy: the option, or else the header's bit; EINVAL in version 2 */
+bool qcow2_lazy_config(const Qcow2State *s, const BdrvOptions *options, bool *lazy, GError **errp);
+
 /** qcow2_check_open_options() - refuse what is not built, by name */
 bool qcow2_check_open_options(const BdrvOptions *options, GError **errp);
 

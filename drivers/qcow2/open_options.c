@@ -21,7 +21,7 @@ const BdrvOptionSpec qcow2_open_options[] = {
     { "cache-size", BDRV_OPTION_SIZE, "Maximum combined size of the L2 and refcount block caches", NULL,
       NULL },
     { "l2-cache-entry-size", BDRV_OPTION_SIZE, "Size of each entry in the L2 cache", "4k", NULL },
-    { "lazy-refcounts", BDRV_OPTION_BOOL, "Postpone refcount updates", "off", NULL },
+    { "lazy-refcounts", BDRV_OPTION_BOOL, "Postpone refcount updates", NULL, NULL },
     { "overlap-check", BDRV_OPTION_STRING, "Templates for which metadata must not be overwritten", "cached",
       overlap_check_choices },
     { "pass-discard-request", BDRV_OPTION_BOOL, "Pass guest discard requests to the layer below", NULL, NULL },
@@ -51,12 +51,22 @@ bool qcow2_discard_config(const Qcow2State *s, const BdrvOptions *options, BdrvO
     return true;
 }
 
-bool qcow2_check_open_options(const BdrvOptions *options, GError **errp)
+bool qcow2_lazy_config(const Qcow2State *s, const BdrvOptions *options, bool *lazy, GError **errp)
 {
-    if (bdrv_options_get_bool(options, "lazy-refcounts", false)) {
-        g_set_error(errp, BDRV_ERROR, ENOTSUP, "lazy-refcounts=on is not built yet; leave it off");
+    bool by_header = s->header.compatible_features & QCOW2_COMPAT_LAZY_REFCOUNTS;
+    bool wanted = bdrv_options_get_bool(options, "lazy-refcounts", by_header);
+    if (wanted && s->geometry.version < 3) {
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level (compat=1.1): "
+                    "version 2 has no dirty bit");
         return false;
     }
+    *lazy = wanted;
+    return true;
+}
+
+bool qcow2_check_open_options(const BdrvOptions *options, GError **errp)
+{
     const char *overlap = bdrv_options_get_string(options, "overlap-check", "cached");
     if (!g_str_equal(overlap, "cached")) {
         g_set_error(errp, BDRV_ERROR, ENOTSUP, "overlap-check=%s is not built yet; use overlap-check=cached",

@@ -47,6 +47,7 @@ typedef struct Qcow2State {
         uint32_t slice_bytes;
     } cache;                        /* as opened */
     Qcow2DiscardConfig discard;     /* reopening changes it */
+    bool lazy_refcounts;            /* counts may be behind while the dirty bit is set; reopening changes it */
     Qcow2Meta *meta;                /* NULL with metadata_only */
     Qcow2Inflight *inflight;
     Qcow2CompressedCache *compressed;

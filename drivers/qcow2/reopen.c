@@ -26,6 +26,20 @@ static bool same_caches(const Qcow2State *s, const BdrvOptions *options, GError 
     return true;
 }
 
+/* What reopening changes. */
+typedef struct Reopening {
+    Qcow2DiscardConfig discard;
+    bool lazy_refcounts;
+} Reopening;
+
+static bool read_options(const Qcow2State *s, const BdrvOptions *options, BdrvOpenFlags flags, Reopening *r,
+                         GError **errp)
+{
+    return qcow2_check_open_options(options, errp) && same_caches(s, options, errp) &&
+           qcow2_lazy_config(s, options, &r->lazy_refcounts, errp) &&
+           qcow2_discard_config(s, options, flags, &r->discard, errp);
+}
+
 static bool check_becomes_writable(BlockDriverState *bs, BdrvOpenFlags flags, GError **errp)
 {
     const Qcow2State *s = qcow2_state(bs);
@@ -63,23 +77,21 @@ bool coroutine_fn qcow2_reopen_prepare(BlockDriverState *bs, const BdrvOptions *
                     "the image was opened for information or check only; close it and open it again");
         return false;
     }
-    if (!qcow2_check_open_options(options, errp) || !same_caches(s, options, errp)) {
-        return false;
-    }
-    Qcow2DiscardConfig discard;
-    if (!qcow2_discard_config(s, options, flags, &discard, errp)) {
+    Reopening r;
+    if (!read_options(s, options, flags, &r, errp)) {
         return false;
     }
     if (writable && bs->read_only && !check_becomes_writable(bs, flags, errp)) {
         return false;
     }
-    int ret = !writable && !bs->read_only ? qcow2_meta_settle(bs) : 0;
+    bool clean = !bs->read_only && (!writable || (s->lazy_refcounts && !r.lazy_refcounts));
+    int ret = clean ? qcow2_meta_clean(bs) : 0;
     if (ret < 0) {
-        g_set_error(errp, BDRV_ERROR, -ret, "cannot write metadata before the image becomes read-only: %s",
-                    g_strerror(-ret));
+        g_set_error(errp, BDRV_ERROR, -ret, "cannot write metadata before the image becomes %s: %s",
+                    writable ? "one without lazy refcounts" : "read-only", g_strerror(-ret));
     }
     if (ret >= 0) {
-        *state = g_memdup2(&discard, sizeof(discard));
+        *state = g_memdup2(&r, sizeof(r));
     }
     return ret >= 0;
 }
@@ -91,7 +103,9 @@ void qcow2_reopen_abort(BlockDriverState *bs, void *state)
 
 void qcow2_reopen_commit(BlockDriverState *bs, void *state)
 {
-    qcow2_state(bs)->discard = *(const Qcow2DiscardConfig *)state;
+    const Reopening *r = state;
+    qcow2_state(bs)->discard = r->discard;
+    qcow2_state(bs)->lazy_refcounts = r->lazy_refcounts;
     g_free(state);
     qcow2_meta_set_writable(bs, !bs->read_only);
 }

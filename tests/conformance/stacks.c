@@ -91,6 +91,7 @@ static const ConformanceFile window = { .format = "raw", .extra = 100 };
 
 static const ConformanceFile qcow2 = { .format = "qcow2" };
 static const ConformanceFile qcow2_small = { .format = "qcow2", .options = "cluster_size=512" };
+static const ConformanceFile qcow2_lazy = { .format = "qcow2", .options = "cluster_size=4k,lazy_refcounts=on" };
 static const ConformanceFile qcow2_v2 = { .format = "qcow2", .options = "compat=0.10,cluster_size=4k" };
 static const ConformanceFile qcow2_bits = { .format = "qcow2", .options = "cluster_size=1k,refcount_bits=1" };
 static const ConformanceFile qcow2_large = { .format = "qcow2", .options = "cluster_size=2M,refcount_bits=64" };
@@ -198,6 +199,8 @@ static const RaceSetup normal = { .create = "cluster_size=4096" };
 
 const ConformanceStack race_stacks[] = {
     { .name = "plain", .options = SMALL ON_DISK, .length = 24 * 1024, .room = 24 * 1024, .data = &plain, RACE_QCOW2 },
+    { .name = "lazy refcounts", .options = SMALL "lazy-refcounts=on," ON_DISK, .length = 24 * 1024, .room = 24 * 1024,
+      .data = &plain, RACE_QCOW2 },
     { .name = "version 2", .options = SMALL ON_DISK, .length = 24 * 1024, .data = &v2, RACE_QCOW2 },
     { .name = "64-bit refcounts", .options = SMALL ON_DISK, .length = 128 * 1024, .data = &wide, RACE_QCOW2 },
     { .name = "backing file", .options = SMALL ON_DISK ",backing.driver=simdisk,backing.disk=%ID%-backing",
@@ -366,6 +369,14 @@ const ConformanceStack conformance_stacks[] = {
       .inspect = conformance_check_image,
       .options = "driver=qcow2,file.driver=file,file.filename=%DIR%/disk",
       .data = &qcow2_small },
+    { .name = "qcow2, lazy refcounts",
+      .length = MIB,
+      .torn_reads = true,
+      .setup = conformance_file_setup,
+      .teardown = conformance_file_teardown,
+      .inspect = conformance_check_image,
+      .options = "driver=qcow2,file.driver=file,file.filename=%DIR%/disk",
+      .data = &qcow2_lazy },
     { .name = "qcow2 v2",
       .length = MIB,
       .torn_reads = true,

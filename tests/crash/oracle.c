@@ -125,6 +125,7 @@ static bool read_header(Oracle *o)
     o->snapshot_count = (uint32_t)number(o, 60, 4);
     o->snapshots_offset = number(o, 64, 8);
     o->incompatible = o->version >= 3 ? number(o, 72, 8) : 0;
+    o->dirty = o->incompatible & 1;
     o->refcount_order = o->version >= 3 ? (unsigned)number(o, 96, 4) : 4;
     if (o->version < 2 || o->version > 3 || o->cluster_bits < 9 || o->cluster_bits > 21 || o->refcount_order > 6) {
         fault(o, "the header is damaged: version %u, cluster bits %u, refcount order %u", o->version, o->cluster_bits,
@@ -256,7 +257,9 @@ static void compare_counts(Oracle *o)
     int64_t clusters = (o->length + cluster_size(o) - 1) >> o->cluster_bits;
     for (int64_t i = 0; i < clusters; i++) {
         uint64_t count = counted(o, i);
-        if (count < o->clusters[i].references) {
+        if (o->dirty && count < o->clusters[i].references) {
+            o->behind++;
+        } else if (count < o->clusters[i].references) {
             fault(o, "cluster %" G_GINT64_FORMAT " (%s) is counted %" G_GUINT64_FORMAT " times and referred to %u times", i,
                   role_names[o->clusters[i].role], count, o->clusters[i].references);
         }
@@ -272,7 +275,7 @@ static void compare_flag(Oracle *o, uint64_t entry, const char *what, int64_t pl
     if (copied && references != 1) {
         fault(o, "%s %" G_GINT64_FORMAT " is COPIED, its cluster %" G_GINT64_FORMAT " is referred to %u times", what, place,
               cluster, references);
-    } else if (copied != (counted(o, cluster) == 1)) {
+    } else if (!o->dirty && copied != (counted(o, cluster) == 1)) {
         g_snprintf(o->untidy, sizeof(o->untidy), "%s %" G_GINT64_FORMAT ": COPIED is %d, count is %" G_GUINT64_FORMAT, what,
                    place, copied, counted(o, cluster));
     }
@@ -302,7 +305,8 @@ static void prepare(Oracle *o, const uint8_t *bytes, int64_t length)
     o->bytes = bytes;
     o->length = length;
     o->fault[0] = o->untidy[0] = '\0';
-    o->leaks = 0;
+    o->leaks = o->behind = 0;
+    o->dirty = false;
     o->inflated = -1;
     if (most > o->cluster_capacity) {
         o->clusters = g_renew(OracleCluster, o->clusters, most);

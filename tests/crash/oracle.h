@@ -36,6 +36,8 @@ typedef struct Oracle {
     char fault[200];  /* unsafe, "": none */
     char untidy[200]; /* safe, but not as a closed image should be: "": none */
     int64_t leaks;    /* clusters counted more often than referred to */
+    bool dirty;       /* the dirty bit is set: counts, and so COPIED flags held against them, may be behind */
+    int64_t behind;   /* clusters counted less often than referred to; only with @dirty */
 
     int64_t inflated; /* guest cluster in @plain, -1: none */
     uint8_t *plain;
@@ -49,7 +51,8 @@ void oracle_clear(Oracle *oracle);
  *
  * Faults: a structure or cluster outside of the file or not aligned; fewer counted than real references; two
  * owners of one cluster; COPIED set with more than one reference. Untidy: COPIED clear, or set with a count
- * that is too high, where the check of a closed image would complain.
+ * that is too high, where the check of a closed image would complain. While the dirty bit is set, and only
+ * then, clusters may be counted too low, and COPIED is held against the references alone.
  */
 void oracle_judge(Oracle *oracle, const uint8_t *bytes, int64_t length);
 

@@ -16,6 +16,7 @@ const FaultImage fault_images[] = {
     { LEVEL_LIGHT, "plain", "qcow2", "cluster_size=512", "", 512 },
     { LEVEL_FULL, "plain 4k", "qcow2", "cluster_size=4096", "", 4096, .on_files = true },
     { LEVEL_FULL, "small caches", "qcow2", "cluster_size=512", SMALL_CACHES, 512 },
+    { LEVEL_SHORT, "lazy refcounts", "qcow2", "cluster_size=512,lazy_refcounts=on", "", 512, .on_files = true },
     { LEVEL_FULL, "backing", "qcow2", "cluster_size=512", "", 512, .backing = true },
     { LEVEL_LIGHT, "backing 4k", "qcow2", "cluster_size=4096", "", 4096, .backing = true, .on_files = true },
     { LEVEL_FULL, "1-bit refcounts", "qcow2", "cluster_size=512,refcount_bits=1", "", 512 },
@@ -443,6 +444,23 @@ static void report(void *opaque, bool is_corruption, const char *text)
     }
 }
 
+/* What a crash or a failed close leaves with lazy refcounts: the first writable open must make it whole. */
+static void repair_dirty(Stand *stand, const char *disk, BlockBackend **blk)
+{
+    BdrvInfo info;
+    int ret;
+
+    must(blk_get_info(*blk, &info), "asking for the dirty bit");
+    if (info.is_dirty) {
+        must(close_handle(*blk), "closing a dirty image");
+        *blk = open_disk(stand, disk, BDRV_O_RDWR, &ret);
+        must(ret, "opening a dirty image for writing");
+        must(close_handle(*blk), "closing what was dirty");
+        *blk = open_disk(stand, disk, BDRV_O_CHECK, &ret);
+        must(ret, "opening what was dirty for a check");
+    }
+}
+
 static void check_disk(Stand *stand, const char *disk)
 {
     BdrvCheckResult result = { .report = report };
@@ -454,6 +472,7 @@ static void check_disk(Stand *stand, const char *disk)
     }
     BlockBackend *blk = open_disk(stand, disk, BDRV_O_CHECK, &ret);
     must(ret, "opening for a check");
+    repair_dirty(stand, disk, &blk);
     blk_check(blk, &result, BDRV_FIX_NONE, &error);
     must(take_error(&error), "checking");
     must(close_handle(blk), "closing after a check");

@@ -2,7 +2,7 @@
 """What only the real tool can make so far, written by us: compressed clusters and internal snapshots."""
 
 import pytest
-from tools import OURS, THEIRS
+from tools import OURS, THEIRS, run
 
 MIB = 1 << 20
 CLUSTERS = {512: "512", 4096: "4k", 65536: "64k", 2 << 20: "2M"}
@@ -206,3 +206,27 @@ def test_each_converts_what_the_other_wrote(pair, cluster):
             for image in ("copy", "again"):
                 pair.check(image)
                 pair.same(source, image)
+
+
+@clusters
+@pytest.mark.parametrize("bits", [1, 16])
+def test_lazy_refcounts_are_there_when_the_other_tool_looks(pair, cluster, bits):
+    length = {512: 2 * MIB, 4096: 4 * MIB, 65536: 6 * MIB, 2 << 20: 11 * MIB}[cluster] + 1536
+    pair.create("-o", "lazy_refcounts=on,cluster_size=%d,refcount_bits=%d" % (cluster, bits), "%", str(length))
+    pair.alternate(pair.history(length, cluster), grow=0.3)
+
+
+@pytest.mark.parametrize("cache", ["writethrough", "none", "directsync", "writeback"])
+def test_what_a_killed_lazy_writer_leaves_is_repaired_by_either(pair, cache):
+    """qemu-io's "abort" ends the process where it is; the other image is left so by us."""
+    pair.create("-o", "lazy_refcounts=on,cluster_size=4k", "%", "4M")
+    for side, image in ((THEIRS, "a"), (OURS, "b")):
+        commands = ["write -P 1 0 1M", "flush", "write -P 2 1M 64k", "flush", "abort"]
+        args = [word for command in commands for word in ("-c", command)]
+        pair.log.append([side["io"], "-f", "qcow2", "-t", cache, *args, image])
+        assert run(pair.log[-1], pair.directory).returncode < 0
+        assert (pair.directory / image).read_bytes()[79] & 1, pair.told("%s is not dirty" % image)
+        pair.must(side, "img", "check", "-f", "qcow2", image, accept=(2,))
+    for side, image in ((OURS, "a"), (THEIRS, "b")):
+        pair.io(side, image, ["read -P 1 0 1M", "read -P 2 1M 64k"])
+    pair.verify()

@@ -120,7 +120,7 @@ static void coroutine_fn background_entry(void *opaque)
     Qcow2Meta *meta = opaque;
 
     qcow2_meta_commit(meta->bs); /* what fails stays dirty: the next flush says so */
-    if (qcow2_commit_dirty(meta)) {
+    if (qcow2_commit_due(meta)) {
         qcow2_background_stir(meta);
     }
     pthread_mutex_lock(&meta->bg_lock);
@@ -169,7 +169,7 @@ void coroutine_fn qcow2_meta_drain_end(BlockDriverState *bs)
     bool resumed = --meta->drained == 0;
     pthread_mutex_unlock(&meta->bg_lock);
     atomic_store(&meta->stirred, false);
-    if (resumed && meta->writable && qcow2_commit_dirty(meta)) {
+    if (resumed && meta->writable && qcow2_commit_due(meta)) {
         qcow2_background_stir(meta);
     }
 }

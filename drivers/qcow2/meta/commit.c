@@ -40,6 +40,7 @@ typedef struct Commit {
     Pieces a1, a, b;
     Qcow2Slice **slices; /* frozen: rc first, then l2 */
     unsigned rc_count, l2_count;
+    bool lazy; /* dirty counts were left out */
     uint64_t *l1_sectors, *reftable_sectors; /* frozen, to dirty again after an error */
     unsigned l1_count, reftable_count;
     void *memory; /* of the arrays */
@@ -80,6 +81,27 @@ bool qcow2_commit_dirty(Qcow2Meta *meta)
     bool dirty = n.rc || n.l2 || n.l1 || n.reftable || !qcow2_limbo_empty_locked(meta);
     unlock_all(meta);
     return dirty;
+}
+
+/*
+ * Lazy refcounts: once the dirty bit is durable, counts may be behind what is published, since whoever opens the
+ * image for writing next counts again. They wait until they crowd the cache or somebody wants them written. The first
+ * pointer is worth the dirty bit; counts alone are not.
+ */
+static bool counts_may_wait_locked(const Qcow2Meta *meta, Counts n)
+{
+    return meta->s->lazy_refcounts && !atomic_load(&meta->counts_wanted) && !qcow2_cache_crowded_locked(&meta->rc) &&
+           (atomic_load(&meta->dirty_marked) || n.l2 || n.l1);
+}
+
+bool qcow2_commit_due(Qcow2Meta *meta)
+{
+    lock_all(meta);
+    Counts n = count_dirty_locked(meta);
+    bool due = (n.rc && !counts_may_wait_locked(meta, n)) || n.l2 || n.l1 || n.reftable ||
+               !qcow2_limbo_empty_locked(meta);
+    unlock_all(meta);
+    return due;
 }
 
 static size_t arena_need(const Qcow2Meta *meta, Counts n)
@@ -183,11 +205,15 @@ static unsigned freeze_table_locked(Commit *commit, Qcow2Table *table, Pieces *l
 static void freeze_locked(Commit *commit)
 {
     Qcow2Meta *meta = commit->meta;
+    Counts n = count_dirty_locked(meta);
 
     commit->number = meta->open_commit++;
     commit->at = meta->arena;
     commit->reftable_count = freeze_table_locked(commit, &meta->reftable, &commit->a1, commit->reftable_sectors);
-    commit->rc_count = freeze_cache_locked(commit, &meta->rc, &commit->a, commit->slices, false);
+    commit->lazy = n.rc && counts_may_wait_locked(meta, n);
+    if (!commit->lazy) {
+        commit->rc_count = freeze_cache_locked(commit, &meta->rc, &commit->a, commit->slices, false);
+    }
     commit->l2_count =
         freeze_cache_locked(commit, &meta->l2, &commit->b, commit->slices + commit->rc_count, true);
     commit->l1_count = freeze_table_locked(commit, &meta->l1, &commit->b, commit->l1_sectors);
@@ -290,6 +316,26 @@ static int coroutine_fn write_pieces(Commit *commit, const Pieces *list)
     return qcow2_fanout_finish(&fanout);
 }
 
+static void edit_dirty(Qcow2Header *header, const void *opaque)
+{
+    header->incompatible_features |= QCOW2_INCOMPAT_DIRTY;
+}
+
+/* Counts are left out of this commit: before its pointers are written the file must say so. */
+static int coroutine_fn mark_dirty(Commit *commit)
+{
+    Qcow2Meta *meta = commit->meta;
+
+    if (!commit->lazy || atomic_load(&meta->dirty_marked)) {
+        return 0;
+    }
+    int ret = qcow2_switch_header(meta, edit_dirty, NULL);
+    if (ret >= 0) {
+        atomic_store(&meta->dirty_marked, true);
+    }
+    return ret;
+}
+
 /* A0 is in the file already; links to it go out behind a flush of their own. Then A, then data and A are flushed. */
 static int coroutine_fn phase_a(Commit *commit)
 {
@@ -334,7 +380,10 @@ static int coroutine_fn run_commit(Qcow2Meta *meta, Commit *commit)
     if (ret < 0) {
         return ret;
     }
-    ret = phase_a(commit);
+    ret = mark_dirty(commit);
+    if (ret >= 0) {
+        ret = phase_a(commit);
+    }
     bool a_failed = ret < 0;
     if (!a_failed) {
         ret = phase_b(commit);
@@ -440,7 +489,7 @@ static bool limbo_done(Qcow2Meta *meta, uint64_t drops, int *error)
     return done;
 }
 
-int coroutine_fn qcow2_meta_settle(BlockDriverState *bs)
+static int coroutine_fn settle(BlockDriverState *bs)
 {
     Qcow2Meta *meta = qcow2_meta(bs);
     pthread_mutex_lock(&meta->rc.lock);
@@ -456,6 +505,34 @@ int coroutine_fn qcow2_meta_settle(BlockDriverState *bs)
             co_sleep_until(aio_clock_ns(aio_context_current()) + SETTLE_POLL_NS);
         }
         ret = qcow2_meta_commit(bs);
+    }
+    return ret;
+}
+
+int coroutine_fn qcow2_meta_settle(BlockDriverState *bs)
+{
+    Qcow2Meta *meta = qcow2_meta(bs);
+    atomic_fetch_add(&meta->counts_wanted, 1);
+    int ret = settle(bs);
+    atomic_fetch_sub(&meta->counts_wanted, 1);
+    return ret;
+}
+
+static void edit_clean(Qcow2Header *header, const void *opaque)
+{
+    header->incompatible_features &= ~QCOW2_INCOMPAT_DIRTY;
+}
+
+int coroutine_fn qcow2_meta_clean(BlockDriverState *bs)
+{
+    Qcow2Meta *meta = qcow2_meta(bs);
+    int ret = qcow2_commit_dirty(meta) ? qcow2_meta_settle(bs) : 0;
+
+    if (ret >= 0 && atomic_load(&meta->dirty_marked) && !qcow2_commit_dirty(meta)) {
+        ret = qcow2_switch_header(meta, edit_clean, NULL);
+        if (ret >= 0) {
+            atomic_store(&meta->dirty_marked, false);
+        }
     }
     return ret;
 }

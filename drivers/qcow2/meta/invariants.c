@@ -214,7 +214,7 @@ void coroutine_fn qcow2_check_phase_b(Qcow2Meta *meta, uint64_t host_offset, uin
     FileCounts counts = { .meta = meta };
     uint64_t last = 0;
 
-    if (atomic_load(&damage_expected)) {
+    if (atomic_load(&damage_expected) || atomic_load(&meta->dirty_marked)) {
         return;
     }
     counts.block = bdrv_try_blockalign(meta->bs->file->bs, g->cluster_size);

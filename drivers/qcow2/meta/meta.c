@@ -196,6 +196,7 @@ bool coroutine_fn qcow2_meta_open(BlockDriverState *bs, const Qcow2MetaConfig *c
     meta->s = s;
     meta->writable = !bs->read_only;
     meta->open_commit = 1;
+    meta->dirty_marked = s->header.incompatible_features & QCOW2_INCOMPAT_DIRTY;
     if (!make_caches(meta, config, errp)) {
         g_free(meta);
         return false;
@@ -263,8 +264,8 @@ int coroutine_fn qcow2_meta_close(BlockDriverState *bs)
     int ret = 0;
 
     qcow2_meta_drain_begin(bs);
-    if (meta->writable && qcow2_commit_dirty(meta)) {
-        ret = qcow2_meta_settle(bs);
+    if (meta->writable) {
+        ret = qcow2_meta_clean(bs);
     }
     free_meta(meta);
     return ret;

@@ -35,10 +35,18 @@ int coroutine_fn qcow2_meta_commit(BlockDriverState *bs);
 
 /**
  * qcow2_meta_settle() - commit until all that is in limbo now is free (structural operations, close, ENOSPC)
+ * Lazy refcounts are written, too.
  * Waits for requests that were inside when clusters were dropped: the caller must not be inside an epoch.
  * Returns: 0 or -errno of a commit; limbo may then not be empty.
  */
 int coroutine_fn qcow2_meta_settle(BlockDriverState *bs);
+
+/**
+ * qcow2_meta_clean() - settle, all refcounts included, and clear the dirty bit that lazy refcounts have set
+ * Drained: no request is inside.
+ * Returns: 0, or -errno, with the dirty bit left set unless all counts are durable.
+ */
+int coroutine_fn qcow2_meta_clean(BlockDriverState *bs);
 
 /** qcow2_meta_drain_begin() / _end() - stop the timer and wait for background commits; and go on. Nests. */
 void coroutine_fn qcow2_meta_drain_begin(BlockDriverState *bs);

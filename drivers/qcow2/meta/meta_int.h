@@ -93,6 +93,9 @@ struct Qcow2Meta {
     uint8_t *arena;       /* commit_lock: frozen copies */
     size_t arena_bytes;
 
+    _Atomic bool dirty_marked;     /* the file has the dirty bit: counts need not be written before pointers */
+    _Atomic unsigned counts_wanted; /* so many want all counts written */
+
     CoMutex header_lock;  /* innermost CoMutex: s->header and the sector it is in */
     uint8_t *header_sector; /* QCOW2_SECTOR bytes as in the file; header_lock */
     _Atomic bool header_in_doubt; /* a failed header write may or may not have reached the file */
@@ -182,8 +185,10 @@ int coroutine_fn qcow2_switch_header(Qcow2Meta *meta, Qcow2HeaderEdit *edit, con
 int coroutine_fn qcow2_settle_header(Qcow2Meta *meta);
 
 /* ---- commit.c ---- */
-/** qcow2_commit_dirty() - whether a commit would write anything or move limbo; takes the locks */
+/** qcow2_commit_dirty() - whether there is anything to write, or in limbo; takes the locks */
 bool qcow2_commit_dirty(Qcow2Meta *meta);
+/** qcow2_commit_due() - the same without refcounts that may wait (lazy refcounts): a commit would do something */
+bool qcow2_commit_due(Qcow2Meta *meta);
 
 /* ---- background.c ---- */
 void qcow2_background_init(Qcow2Meta *meta);

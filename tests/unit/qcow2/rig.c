@@ -135,7 +135,8 @@ static void report(void *opaque, bool is_corruption, const char *text)
     }
 }
 
-int coroutine_fn rig_check(const char *disk, BdrvCheckResult *result)
+static int coroutine_fn check(const char *disk, void (*say)(void *opaque, bool is_corruption, const char *text),
+                              BdrvCheckResult *result)
 {
     GError *error = NULL;
     BdrvChild *file = open_disk(disk);
@@ -147,10 +148,20 @@ int coroutine_fn rig_check(const char *disk, BdrvCheckResult *result)
         test_close(file);
         return ret;
     }
-    *result = (BdrvCheckResult){ .report = report };
+    *result = (BdrvCheckResult){ .report = say };
     int ret = child->bs->drv->bdrv_check(child->bs, result, BDRV_FIX_NONE);
     test_close(child);
     return ret;
+}
+
+int coroutine_fn rig_check(const char *disk, BdrvCheckResult *result)
+{
+    return check(disk, report, result);
+}
+
+int coroutine_fn rig_check_quietly(const char *disk, BdrvCheckResult *result)
+{
+    return check(disk, NULL, result);
 }
 
 void coroutine_fn rig_assert_clean(const char *disk)

@@ -152,7 +152,7 @@ static void test_refused(void)
           "*preallocation=full*" },
         { "backing_file=simdisk:none,backing_fmt=qcow2", ENOENT,
           "*cannot get the size of backing file 'simdisk:none'*" },
-        { "size=1M,lazy_refcounts=on", ENOTSUP, "*lazy_refcounts=on is not built yet*" },
+        { "size=1M,compat=0.10,lazy_refcounts=on", EINVAL, "*Lazy refcounts only supported with compatibility level*" },
         { "size=1M,extended_l2=on,cluster_size=8k", EINVAL, "*cluster sizes of at least 16384 bytes, not 8192*" },
         { "size=1M,extended_l2=on,compat=0.10", EINVAL, "*compatibility level 1.1*" },
         { "size=1M,encryption=on", ENOTSUP, "*encryption=on is not built yet*" },
