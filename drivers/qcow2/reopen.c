@@ -40,7 +40,7 @@ static bool read_options(const Qcow2State *s, const BdrvOptions *options, BdrvOp
            qcow2_discard_config(s, options, flags, &r->discard, errp);
 }
 
-static bool check_becomes_writable(BlockDriverState *bs, BdrvOpenFlags flags, GError **errp)
+static bool coroutine_fn prepare_writable(BlockDriverState *bs, BdrvOpenFlags flags, GError **errp)
 {
     const Qcow2State *s = qcow2_state(bs);
     if (bs->open_flags & BDRV_O_FORCE_SHARE) {
@@ -64,7 +64,7 @@ static bool check_becomes_writable(BlockDriverState *bs, BdrvOpenFlags flags, GE
                     "close the image and open it read-write");
         return false;
     }
-    return qcow2_check_writable(s, flags & BDRV_O_CHECK, errp);
+    return qcow2_check_writable(s, flags & BDRV_O_CHECK, errp) && qcow2_meta_prepare_writable(bs, errp);
 }
 
 bool coroutine_fn qcow2_reopen_prepare(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags,
@@ -81,7 +81,7 @@ bool coroutine_fn qcow2_reopen_prepare(BlockDriverState *bs, const BdrvOptions *
     if (!read_options(s, options, flags, &r, errp)) {
         return false;
     }
-    if (writable && bs->read_only && !check_becomes_writable(bs, flags, errp)) {
+    if (writable && bs->read_only && !prepare_writable(bs, flags, errp)) {
         return false;
     }
     bool clean = !bs->read_only && (!writable || (s->lazy_refcounts && !r.lazy_refcounts));

@@ -49,7 +49,13 @@ bool qcow2_cluster_set_init(Qcow2ClusterSet *set)
 {
     Qcow2ClusterTable *table = table_new(FIRST_SIZE);
     atomic_init(&set->table, table);
+    set->fill_bytes = 0;
     return table != NULL;
+}
+
+void qcow2_cluster_set_fill(Qcow2ClusterSet *set, uint64_t max_bytes)
+{
+    set->fill_bytes = max_bytes;
 }
 
 void qcow2_cluster_set_destroy(Qcow2ClusterSet *set)
@@ -73,7 +79,7 @@ static bool grow(Qcow2ClusterSet *set, uint64_t need)
     while ((old->used + need) * 2 > size) {
         size *= 2;
     }
-    Qcow2ClusterTable *table = table_new(size);
+    Qcow2ClusterTable *table = !set->fill_bytes || size * sizeof(Word) <= set->fill_bytes ? table_new(size) : NULL;
     if (!table) {
         return false;
     }
@@ -87,7 +93,11 @@ static bool grow(Qcow2ClusterSet *set, uint64_t need)
             table->used++;
         }
     }
-    table->replaced = old;
+    if (set->fill_bytes) {
+        g_free(old); /* there is none before it */
+    } else {
+        table->replaced = old;
+    }
     atomic_store_explicit(&set->table, table, memory_order_release);
     return true;
 }

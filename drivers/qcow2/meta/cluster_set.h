@@ -16,10 +16,17 @@ typedef struct Qcow2ClusterTable Qcow2ClusterTable;
 
 typedef struct Qcow2ClusterSet {
     _Atomic(Qcow2ClusterTable *) table;
+    uint64_t fill_bytes; /* 0: in use */
 } Qcow2ClusterSet;
 
 bool qcow2_cluster_set_init(Qcow2ClusterSet *set); /* false: no memory */
 void qcow2_cluster_set_destroy(Qcow2ClusterSet *set);
+
+/**
+ * qcow2_cluster_set_fill() - while nobody but its owner knows the set
+ * @max_bytes: adding fails where the set would take more; 0: filled, from now on there may be readers
+ */
+void qcow2_cluster_set_fill(Qcow2ClusterSet *set, uint64_t max_bytes);
 
 /** qcow2_cluster_set_add() - false if there is no memory; nothing has changed then */
 bool qcow2_cluster_set_add(Qcow2ClusterSet *set, uint64_t first, uint64_t count);

@@ -34,7 +34,8 @@ static void count_metadata(Walk *walk, uint64_t host_offset, uint64_t bytes)
     unsigned bits = walk->meta->s->geometry.cluster_bits;
     count(walk, host_offset, bytes);
     for (uint64_t cluster = host_offset >> bits; bytes && cluster <= (host_offset + bytes - 1) >> bits; cluster++) {
-        qcow2_must(qcow2_cluster_set_has_any(&walk->meta->metadata, cluster, 1), "metadata is not in the map of it");
+        qcow2_must(!walk->meta->is_mapped || qcow2_cluster_set_has_any(&walk->meta->metadata, cluster, 1),
+                   "metadata is not in the map of it");
     }
 }
 

@@ -10,6 +10,9 @@
 #include "drivers/qcow2/inflight.h"
 #include "drivers/qcow2/meta/meta_int.h"
 
+/* What the map of metadata clusters may take in any case: enough for 8 GiB of data in clusters of 512 bytes. */
+#define MAP_MIN_BYTES (8u << 20)
+
 /* ---- open ---- */
 
 static bool no_memory(GError **errp, const char *what)
@@ -97,11 +100,21 @@ static bool note_targets(Qcow2Meta *meta, const Qcow2Table *table, uint64_t mask
     return true;
 }
 
-/* What no data may be written over: the "cached" set of checks and the bitmap directory. */
-static bool fill_map(Qcow2Meta *meta, GError **errp)
+/*
+ * What no data may be written over: the "cached" set of checks and the bitmap directory. The map takes a fraction of
+ * the space that the tables themselves take on the disk: a crafted sparse file may name clusters that lie far apart.
+ */
+static bool coroutine_fn fill_map(Qcow2Meta *meta, GError **errp)
 {
     const Qcow2State *s = meta->s;
     uint32_t cluster_size = s->geometry.cluster_size;
+    int64_t allocated = bdrv_co_get_allocated_file_size(meta->bs->file);
+    if (allocated < 0) { /* not known there */
+        allocated = atomic_load(&meta->bs->file->bs->length);
+    }
+    uint64_t max_bytes = MAX((uint64_t)allocated / 4, MAP_MIN_BYTES);
+    qcow2_cluster_set_fill(&meta->metadata, max_bytes);
+    qcow2_cluster_set_fill(&meta->disputed, max_bytes);
     bool ok = note_range(meta, 0, cluster_size) &&
               note_range(meta, s->header.l1_table_offset, s->header.l1_size * sizeof(uint64_t)) &&
               note_range(meta, s->header.refcount_table_offset,
@@ -118,7 +131,16 @@ static bool fill_map(Qcow2Meta *meta, GError **errp)
         qcow2_bitmaps_extension_decode(s->extensions.bitmaps, s->extensions.bitmaps_bytes, &bitmaps, NULL)) {
         ok = note_range(meta, bitmaps.directory_offset, bitmaps.directory_size);
     }
-    return ok || no_memory(errp, "the map of metadata clusters");
+    qcow2_cluster_set_fill(&meta->metadata, 0);
+    qcow2_cluster_set_fill(&meta->disputed, 0);
+    meta->is_mapped = ok;
+    if (!ok) {
+        g_set_error(errp, BDRV_ERROR, ENOMEM,
+                    "no memory for the map of metadata clusters: the image's tables lie too far apart for a file that "
+                    "takes %" PRId64 " bytes (the map may take %" PRIu64 "); open it read-only, or convert it",
+                    allocated, max_bytes);
+    }
+    return ok;
 }
 
 static bool coroutine_fn load(Qcow2Meta *meta, GError **errp)
@@ -142,7 +164,7 @@ static bool coroutine_fn load(Qcow2Meta *meta, GError **errp)
     }
     int64_t length = atomic_load(&bs->file->bs->length);
     meta->high_water = ((uint64_t)length + s->geometry.cluster_size - 1) >> s->geometry.cluster_bits;
-    return fill_map(meta, errp);
+    return !meta->writable || fill_map(meta, errp);
 }
 
 static void free_meta(Qcow2Meta *meta)
@@ -221,6 +243,13 @@ bool coroutine_fn qcow2_meta_open(BlockDriverState *bs, const Qcow2MetaConfig *c
     }
     bs->supported_zero_flags = BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK;
     return true;
+}
+
+bool coroutine_fn qcow2_meta_prepare_writable(BlockDriverState *bs, GError **errp)
+{
+    Qcow2Meta *meta = qcow2_meta(bs);
+
+    return meta->is_mapped || fill_map(meta, errp);
 }
 
 void qcow2_meta_set_writable(BlockDriverState *bs, bool writable)

@@ -71,6 +71,7 @@ struct Qcow2Meta {
     CoMutex pack_lock;   /* one at a time packs compressed clusters */
     uint64_t pack_at;    /* host offset of the free bytes at the end of a cluster of compressed data; 0: none */
 
+    bool is_mapped;           /* the next two are filled: before anything is written */
     Qcow2ClusterSet metadata; /* clusters with metadata; changed under rc.lock */
     Qcow2ClusterSet disputed; /* clusters that two tables claim; filled at open */
     Qcow2ClusterSet busy;     /* refcount 0 in memory but not yet to be allocated */
