@@ -348,6 +348,21 @@ static bool fit_step(const CrashRun *run, CrashStep *step)
     return !ranged || step->bytes > 0;
 }
 
+/* What holds once an operation has ended. One that failed may have come so far all the same. */
+static void expect_done(CrashRun *run, const CrashStep *step, int ret)
+{
+    if (!step->op->done) {
+        return;
+    }
+    uint32_t done = model_begin(&run->model);
+    step->op->done(run, step, done);
+    if (ret < 0) {
+        model_failed(&run->model, done);
+    } else {
+        model_end(&run->model, done, step->op->durable == DURABLE_ITSELF);
+    }
+}
+
 int coroutine_fn crash_do_step(CrashRun *run, const CrashStep *as_made)
 {
     CrashStep step = *as_made;
@@ -361,6 +376,7 @@ int coroutine_fn crash_do_step(CrashRun *run, const CrashStep *as_made)
     int ret = step.op->run(run, &step);
     if (ret < 0) {
         model_failed(&run->model, operation);
+        expect_done(run, &step, ret);
         if (step.op->closes) {
             model_lost(&run->model);
         }
@@ -372,11 +388,7 @@ int coroutine_fn crash_do_step(CrashRun *run, const CrashStep *as_made)
         model_lost(&run->model);
     }
     model_end(&run->model, operation, step.op->durable == DURABLE_ITSELF);
-    if (step.op->done) {
-        uint32_t done = model_begin(&run->model);
-        step.op->done(run, &step, done);
-        model_end(&run->model, done, step.op->durable == DURABLE_ITSELF);
-    }
+    expect_done(run, &step, ret);
     return 0;
 }
 

@@ -55,7 +55,7 @@ struct CrashOp {
     void (*expect)(CrashRun *run, const CrashStep *step, uint32_t operation);
     /* Do it; 0 or -errno. Not called when it cannot be done now (see crash_step_runs()). */
     int (*run)(CrashRun *run, const CrashStep *step);
-    /* Tell the model what may be read only once it has succeeded. NULL: nothing more. */
+    /* Tell the model what may be read only once it has ended: must, if it succeeded. NULL: nothing more. */
     void (*done)(CrashRun *run, const CrashStep *step, uint32_t operation);
     /* What a success made durable. */
     CrashDurable durable;
