@@ -24,7 +24,8 @@ typedef struct Op {
     BlockExtent extent;
     uint64_t began, ended; /* in the order of the round: one that ended before another began came first */
     int ret;
-    bool done; /* ret is set */
+    bool done;  /* ret is set */
+    bool begun; /* if it is an error: a part may be done all the same */
 } Op;
 
 /* A context and its coroutines. */

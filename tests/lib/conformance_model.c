@@ -20,13 +20,13 @@ static bool reads(const Op *op)
 /* Refused before anything was done: cancelled in time, or the image was read-only for the moment. */
 static bool had_no_effect(const Op *op)
 {
-    return op->ret == -ECANCELED || op->ret == -EPERM;
+    return (op->ret == -ECANCELED || op->ret == -EPERM) && !op->begun;
 }
 
-/* A discard is a hint, and a zero write that was refused may have done a part. */
+/* A discard is a hint; what was refused when it had begun, and a zero write, may have done a part. */
 static bool is_partial(const Op *op)
 {
-    return op->what.kind == HISTORY_DISCARD || op->ret == -ENOTSUP;
+    return op->what.kind == HISTORY_DISCARD || op->ret == -ENOTSUP || (op->begun && op->ret < 0);
 }
 
 static bool covers(const Op *op, int64_t offset)

@@ -257,13 +257,17 @@ static int coroutine_fn handle(Op *op)
 
 /* ---- all ---- */
 
-/* Where compressing is refused (no whole clusters, space taken, not supported) nothing was written: then as it is. */
+/*
+ * Where compressing is refused (no whole clusters, not supported, space taken) the data goes as it is. Space that others
+ * took meanwhile may be met when a part is written already.
+ */
 static int coroutine_fn write_op(Op *op, const BdrvIov *iov)
 {
     BlockBackend *blk = op->runner->blk;
     int ret = blk_co_pwritev(blk, op->what.offset, iov, op->what.flags);
 
     if ((op->what.flags & BDRV_REQ_COMPRESSED) && (ret == -EINVAL || ret == -EIO || ret == -ENOTSUP)) {
+        op->begun = ret == -EIO;
         ret = blk_co_pwritev(blk, op->what.offset, iov, op->what.flags & ~BDRV_REQ_COMPRESSED);
     }
     return ret;
