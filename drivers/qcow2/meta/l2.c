@@ -251,6 +251,7 @@ void qcow2_meta_drop_tables(BlockDriverState *bs, uint64_t guest_offset)
         if (table) {
             pthread_mutex_lock(&meta->l2.lock);
             qcow2_table_set(&meta->l1, i, 0);
+            qcow2_cache_forget_locked(&meta->l2, table, meta->s->geometry.cluster_size); /* its space may go */
             pthread_mutex_unlock(&meta->l2.lock);
             qcow2_drop_clusters(bs, table, 1, QCOW2_DISCARD_OTHER);
         }
