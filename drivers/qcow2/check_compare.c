@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "drivers/qcow2/check.h"
-#include "drivers/qcow2/format/bytes.h"
+#include "block/util/bytes.h"
 
 #define PIECE_BYTES (1u << 20)
 

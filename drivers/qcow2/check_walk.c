@@ -8,7 +8,7 @@
 #include <inttypes.h>
 
 #include "drivers/qcow2/check.h"
-#include "drivers/qcow2/format/bytes.h"
+#include "block/util/bytes.h"
 
 /* Tables are read in pieces of at most this. */
 #define PIECE_BYTES (1u << 20)

@@ -12,7 +12,7 @@
 
 #include "block/open/open.h"
 #include "drivers/qcow2/callbacks.h"
-#include "drivers/qcow2/format/bytes.h"
+#include "block/util/bytes.h"
 
 /* Tables are written in pieces of this size, or of a cluster. */
 #define CHUNK_BYTES (256u << 10)

@@ -8,7 +8,7 @@
 
 #include "drivers/qcow2/callbacks.h"
 #include "drivers/qcow2/compressed.h"
-#include "drivers/qcow2/format/bytes.h"
+#include "block/util/bytes.h"
 #include "drivers/qcow2/meta/meta.h"
 
 /* ---- COPIED flags in place ---- */

@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "drivers/qcow2/format/bytes.h"
+#include "block/util/bytes.h"
 #include "drivers/qcow2/repair.h"
 
 uint64_t qcow2_repair_refcounts_end(const Qcow2Geometry *g)

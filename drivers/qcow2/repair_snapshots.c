@@ -9,7 +9,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "drivers/qcow2/format/bytes.h"
+#include "block/util/bytes.h"
 #include "drivers/qcow2/repair.h"
 
 /* Lengths of ids and names that are taken for damage while the table is searched. */

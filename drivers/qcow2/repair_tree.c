@@ -9,7 +9,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "drivers/qcow2/format/bytes.h"
+#include "block/util/bytes.h"
 #include "drivers/qcow2/repair.h"
 
 /* A repair makes the file at most this much longer than twice its length. */

@@ -4,7 +4,7 @@
 #include <string.h>
 #include <zlib.h>
 
-#include "drivers/qcow2/format/bytes.h"
+#include "block/util/bytes.h"
 #include "drivers/qcow2/format/format.h"
 #include "drivers/qcow2/meta/meta.h"
 

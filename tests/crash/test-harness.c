@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#include "drivers/qcow2/format/bytes.h"
+#include "block/util/bytes.h"
 #include "tests/crash/content.h"
 #include "tests/crash/judge.h"
 #include "tests/crash/states.h"

@@ -7,7 +7,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "drivers/qcow2/format/bytes.h"
+#include "block/util/bytes.h"
 
 #define MAX_NAME_BYTES 1023u
 

@@ -3,7 +3,7 @@
 
 #include "drivers/qcow2/format/format.h"
 
-#include "drivers/qcow2/format/bytes.h"
+#include "block/util/bytes.h"
 
 #define ALL_SUBCLUSTERS UINT32_MAX
 

@@ -10,7 +10,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "drivers/qcow2/format/bytes.h"
+#include "block/util/bytes.h"
 
 #define EXT_END 0x00000000u
 #define EXT_BACKING_FORMAT 0xe2792acau

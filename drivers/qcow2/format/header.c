@@ -9,7 +9,7 @@
 #include <errno.h>
 #include <inttypes.h>
 
-#include "drivers/qcow2/format/bytes.h"
+#include "block/util/bytes.h"
 
 /* Byte offsets of the fields */
 enum {

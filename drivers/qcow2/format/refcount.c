@@ -6,7 +6,7 @@
 
 #include "drivers/qcow2/format/format.h"
 
-#include "drivers/qcow2/format/bytes.h"
+#include "block/util/bytes.h"
 
 uint64_t qcow2_refcount_limit(unsigned order)
 {

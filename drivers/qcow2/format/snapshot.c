@@ -7,7 +7,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "drivers/qcow2/format/bytes.h"
+#include "block/util/bytes.h"
 
 /* Byte offsets in an entry; extra data follows the fixed part. */
 enum {

@@ -10,7 +10,7 @@
 
 #include <string.h>
 
-#include "drivers/qcow2/format/bytes.h"
+#include "block/util/bytes.h"
 
 void qcow2_must(bool condition, const char *what)
 {

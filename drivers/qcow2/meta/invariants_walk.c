@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-#include "drivers/qcow2/format/bytes.h"
+#include "block/util/bytes.h"
 #include "drivers/qcow2/meta/invariants.h"
 
 typedef struct Walk {

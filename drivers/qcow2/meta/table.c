@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "drivers/qcow2/format/bytes.h"
+#include "block/util/bytes.h"
 #include "drivers/qcow2/meta/meta_int.h"
 
 static uint64_t sectors_of(uint64_t count)

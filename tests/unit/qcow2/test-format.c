@@ -5,7 +5,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "drivers/qcow2/format/bytes.h"
+#include "block/util/bytes.h"
 #include "drivers/qcow2/format/format.h"
 
 /* Run @body for every truncation of bytes[0..n), each in an allocation of exactly that size. */

@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "drivers/qcow2/format/bytes.h"
+#include "block/util/bytes.h"
 #include "drivers/qcow2/format/format.h"
 #include "drivers/qcow2/meta/meta.h"
 #include "tests/unit/qcow2/rig.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-#ifndef BDRV_QCOW2_FORMAT_BYTES_H
-#define BDRV_QCOW2_FORMAT_BYTES_H
+#ifndef BDRV_UTIL_BYTES_H
+#define BDRV_UTIL_BYTES_H
 
 /* Big-endian loads and stores at any alignment. */
 
