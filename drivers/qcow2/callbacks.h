@@ -31,6 +31,7 @@ bool coroutine_fn qcow2_truncate(BlockDriverState *bs, int64_t length, bool exac
 /* info.c */
 int qcow2_get_info(BlockDriverState *bs, BdrvInfo *info);
 BdrvOptions *qcow2_get_specific_info(BlockDriverState *bs);
+char *qcow2_explain(BlockDriverState *bs);
 int qcow2_snapshot_list(BlockDriverState *bs, BdrvSnapshotInfo **list);
 
 /* check.c */

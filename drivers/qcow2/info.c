@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "drivers/qcow2/callbacks.h"
+#include "drivers/qcow2/meta/meta.h"
 
 int qcow2_get_info(BlockDriverState *bs, BdrvInfo *info)
 {
@@ -80,6 +81,15 @@ BdrvOptions *qcow2_get_specific_info(BlockDriverState *bs)
                               h->incompatible_features & QCOW2_INCOMPAT_EXTENDED_L2);
     }
     return tree;
+}
+
+/* What set the corrupt bit while the image was open. */
+char *qcow2_explain(BlockDriverState *bs)
+{
+    const char *message = qcow2_corrupt_message(bs);
+    return message ? g_strdup_printf("%s: the image is marked corrupt and takes no more writes: %s", bs->filename,
+                                     message)
+                   : NULL;
 }
 
 int qcow2_snapshot_list(BlockDriverState *bs, BdrvSnapshotInfo **list)

@@ -394,6 +394,7 @@ static void free_state(BlockDriverState *bs)
     qcow2_compressed_close(bs);
     qcow2_snapshot_table_clear(&s->snapshots);
     g_clear_pointer(&s->snapshot_damage, g_free);
+    g_free(atomic_exchange(&s->corrupt_message, NULL));
     qcow2_bitmap_table_clear(&s->bitmaps);
     qcow2_extensions_clear(&s->extensions);
 }
@@ -426,7 +427,7 @@ bool coroutine_fn qcow2_open(BlockDriverState *bs, const BdrvOptions *options, B
     /* A check reads all tables itself, so that damage cannot keep it from starting. */
     s->metadata_only = o.info_only || o.check;
     /* clang-format off */
-    bool ok = qcow2_check_open_options(options, errp) &&
+    bool ok = qcow2_overlap_config(options, &s->overlap_checks, errp) &&
               load_header(&o, errp) &&
               keep_unknown_header(&o, errp) &&
               check_features(&o, errp) &&

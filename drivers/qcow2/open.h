@@ -39,7 +39,26 @@ bool qcow2_discard_config(const Qcow2State *s, const BdrvOptions *options, BdrvO
 /** qcow2_lazy_config() - whether refcounts are lazy: the option, or else the header's bit; EINVAL in version 2 */
 bool qcow2_lazy_config(const Qcow2State *s, const BdrvOptions *options, bool *lazy, GError **errp);
 
-/** qcow2_check_open_options() - refuse what is not built, by name */
-bool qcow2_check_open_options(const BdrvOptions *options, GError **errp);
+/* overlap_options.c */
+
+extern const char *const qcow2_overlap_templates[];
+/* clang-format off */
+#define QCOW2_OVERLAP_OPTIONS \
+    { "overlap-check", BDRV_OPTION_STRING, "Template of metadata that must not be overwritten", "cached", \
+      qcow2_overlap_templates }, \
+    { "overlap-check.template", BDRV_OPTION_STRING, "The same", "cached", qcow2_overlap_templates }, \
+    { "overlap-check.main-header", BDRV_OPTION_BOOL, "Check for writes to the header", NULL, NULL }, \
+    { "overlap-check.active-l1", BDRV_OPTION_BOOL, "Check for writes to the active L1 table", NULL, NULL }, \
+    { "overlap-check.active-l2", BDRV_OPTION_BOOL, "Check for writes to active L2 tables", NULL, NULL }, \
+    { "overlap-check.refcount-table", BDRV_OPTION_BOOL, "Check for writes to the refcount table", NULL, NULL }, \
+    { "overlap-check.refcount-block", BDRV_OPTION_BOOL, "Check for writes to refcount blocks", NULL, NULL }, \
+    { "overlap-check.snapshot-table", BDRV_OPTION_BOOL, "Check for writes to the snapshot table", NULL, NULL }, \
+    { "overlap-check.inactive-l1", BDRV_OPTION_BOOL, "Check for writes to L1 tables of snapshots", NULL, NULL }, \
+    { "overlap-check.inactive-l2", BDRV_OPTION_BOOL, "Check for writes to L2 tables of snapshots", NULL, NULL }, \
+    { "overlap-check.bitmap-directory", BDRV_OPTION_BOOL, "Check for writes to the bitmap directory", NULL, NULL }
+/* clang-format on */
+
+/** qcow2_overlap_config() - which structures writes are checked against, a mask of Qcow2Overlap */
+bool qcow2_overlap_config(const BdrvOptions *options, unsigned *checks, GError **errp);
 
 #endif

@@ -13,8 +13,6 @@
 /* As the documentation says: a refcount cache of 4 clusters is enough, refcounts are used in order. */
 #define DEFAULT_REFCOUNT_CLUSTERS 4
 
-static const char *const overlap_check_choices[] = { "none", "constant", "cached", "all", NULL };
-
 const BdrvOptionSpec qcow2_open_options[] = {
     { "l2-cache-size", BDRV_OPTION_SIZE, "Maximum size of the L2 table cache", NULL, NULL },
     { "refcount-cache-size", BDRV_OPTION_SIZE, "Maximum size of the refcount block cache", NULL, NULL },
@@ -22,8 +20,7 @@ const BdrvOptionSpec qcow2_open_options[] = {
       NULL },
     { "l2-cache-entry-size", BDRV_OPTION_SIZE, "Size of each entry in the L2 cache", "4k", NULL },
     { "lazy-refcounts", BDRV_OPTION_BOOL, "Postpone refcount updates", NULL, NULL },
-    { "overlap-check", BDRV_OPTION_STRING, "Templates for which metadata must not be overwritten", "cached",
-      overlap_check_choices },
+    QCOW2_OVERLAP_OPTIONS,
     { "pass-discard-request", BDRV_OPTION_BOOL, "Pass guest discard requests to the layer below", NULL, NULL },
     { "pass-discard-snapshot", BDRV_OPTION_BOOL,
       "Generate discard requests when snapshot related space is freed", "on", NULL },
@@ -62,17 +59,6 @@ bool qcow2_lazy_config(const Qcow2State *s, const BdrvOptions *options, bool *la
         return false;
     }
     *lazy = wanted;
-    return true;
-}
-
-bool qcow2_check_open_options(const BdrvOptions *options, GError **errp)
-{
-    const char *overlap = bdrv_options_get_string(options, "overlap-check", "cached");
-    if (!g_str_equal(overlap, "cached")) {
-        g_set_error(errp, BDRV_ERROR, ENOTSUP, "overlap-check=%s is not built yet; use overlap-check=cached",
-                    overlap);
-        return false;
-    }
     return true;
 }
 

@@ -68,6 +68,7 @@ const BlockDriver bdrv_qcow2 = {
     .bdrv_measure = qcow2_measure,
     .bdrv_get_specific_info = qcow2_get_specific_info,
     .bdrv_check = qcow2_check,
+    .bdrv_explain = qcow2_explain,
     .bdrv_snapshot_list = qcow2_snapshot_list,
 
     .bdrv_drain_begin = qcow2_drain_begin,

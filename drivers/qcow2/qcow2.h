@@ -31,6 +31,20 @@ typedef struct Qcow2DiscardConfig {
     bool no_unref; /* discarded clusters keep their space in the image, as preallocated zeroes */
 } Qcow2DiscardConfig;
 
+/* Structures that a write must not hit by mistake; the overlap-check options say which are looked at. */
+typedef enum Qcow2Overlap {
+    QCOW2_OVERLAP_MAIN_HEADER = 1 << 0,
+    QCOW2_OVERLAP_ACTIVE_L1 = 1 << 1,
+    QCOW2_OVERLAP_ACTIVE_L2 = 1 << 2,
+    QCOW2_OVERLAP_REFCOUNT_TABLE = 1 << 3,
+    QCOW2_OVERLAP_REFCOUNT_BLOCK = 1 << 4,
+    QCOW2_OVERLAP_SNAPSHOT_TABLE = 1 << 5,
+    QCOW2_OVERLAP_INACTIVE_L1 = 1 << 6,
+    QCOW2_OVERLAP_INACTIVE_L2 = 1 << 7,
+    QCOW2_OVERLAP_BITMAP_DIRECTORY = 1 << 8,
+} Qcow2Overlap;
+#define QCOW2_OVERLAP_COUNT 9
+
 typedef struct Qcow2State {
     BlockDriverState *bs;
     Qcow2Geometry geometry;
@@ -42,11 +56,13 @@ typedef struct Qcow2State {
     bool dirty_at_open;             /* the dirty bit was set when the image was opened, and is still */
     bool metadata_only;             /* for information or check: meta is NULL, I/O is refused */
     _Atomic bool corrupt;           /* the corrupt bit is set: no more writes */
+    _Atomic(char *) corrupt_message; /* what set it while the image was open; set once, freed by close */
     struct {
         int64_t l2_bytes, refcount_bytes;
         uint32_t slice_bytes;
     } cache;                        /* as opened */
     Qcow2DiscardConfig discard;     /* reopening changes it */
+    unsigned overlap_checks;        /* mask of Qcow2Overlap; reopening changes it */
     bool lazy_refcounts;            /* counts may be behind while the dirty bit is set; reopening changes it */
     Qcow2Meta *meta;                /* NULL with metadata_only */
     Qcow2Inflight *inflight;

@@ -30,12 +30,13 @@ static bool same_caches(const Qcow2State *s, const BdrvOptions *options, GError 
 typedef struct Reopening {
     Qcow2DiscardConfig discard;
     bool lazy_refcounts;
+    unsigned overlap_checks;
 } Reopening;
 
 static bool read_options(const Qcow2State *s, const BdrvOptions *options, BdrvOpenFlags flags, Reopening *r,
                          GError **errp)
 {
-    return qcow2_check_open_options(options, errp) && same_caches(s, options, errp) &&
+    return qcow2_overlap_config(options, &r->overlap_checks, errp) && same_caches(s, options, errp) &&
            qcow2_lazy_config(s, options, &r->lazy_refcounts, errp) &&
            qcow2_discard_config(s, options, flags, &r->discard, errp);
 }
@@ -64,7 +65,7 @@ static bool coroutine_fn prepare_writable(BlockDriverState *bs, BdrvOpenFlags fl
                     "close the image and open it read-write");
         return false;
     }
-    return qcow2_check_writable(s, flags & BDRV_O_CHECK, errp) && qcow2_meta_prepare_writable(bs, errp);
+    return qcow2_check_writable(s, flags & BDRV_O_CHECK, errp);
 }
 
 bool coroutine_fn qcow2_reopen_prepare(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags,
@@ -82,6 +83,9 @@ bool coroutine_fn qcow2_reopen_prepare(BlockDriverState *bs, const BdrvOptions *
         return false;
     }
     if (writable && bs->read_only && !prepare_writable(bs, flags, errp)) {
+        return false;
+    }
+    if (writable && !qcow2_meta_prepare_writable(bs, r.overlap_checks, errp)) {
         return false;
     }
     bool clean = !bs->read_only && (!writable || (s->lazy_refcounts && !r.lazy_refcounts));
@@ -106,6 +110,7 @@ void qcow2_reopen_commit(BlockDriverState *bs, void *state)
     const Reopening *r = state;
     qcow2_state(bs)->discard = r->discard;
     qcow2_state(bs)->lazy_refcounts = r->lazy_refcounts;
+    qcow2_state(bs)->overlap_checks = r->overlap_checks;
     g_free(state);
     qcow2_meta_set_writable(bs, !bs->read_only);
 }

@@ -93,8 +93,8 @@ static bool grow(Qcow2ClusterSet *set, uint64_t need)
             table->used++;
         }
     }
-    if (set->fill_bytes) {
-        g_free(old); /* there is none before it */
+    if (set->fill_bytes && !old->replaced) {
+        g_free(old);
     } else {
         table->replaced = old;
     }

@@ -23,7 +23,7 @@ bool qcow2_cluster_set_init(Qcow2ClusterSet *set); /* false: no memory */
 void qcow2_cluster_set_destroy(Qcow2ClusterSet *set);
 
 /**
- * qcow2_cluster_set_fill() - while nobody but its owner knows the set
+ * qcow2_cluster_set_fill() - while nobody but its owner uses the set
  * @max_bytes: adding fails where the set would take more; 0: filled, from now on there may be readers
  */
 void qcow2_cluster_set_fill(Qcow2ClusterSet *set, uint64_t max_bytes);

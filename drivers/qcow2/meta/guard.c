@@ -31,11 +31,24 @@ static bool touches(const Qcow2Meta *meta, Qcow2ClusterSet *set, uint64_t host_o
     return qcow2_cluster_set_has_any(set, first, last - first + 1);
 }
 
-static int coroutine_fn overlap_found(BlockDriverState *bs, uint64_t host_offset, uint64_t bytes)
+/* Whether a check that is on speaks against writing where @owners lie. What is not linked (yet) is guarded by any. */
+static bool is_guarded(const Qcow2Meta *meta, unsigned owners)
 {
+    unsigned checks = meta->s->overlap_checks;
+    return owners ? owners & checks : checks != 0;
+}
+
+static int coroutine_fn metadata_hit(BlockDriverState *bs, uint64_t host_offset, uint64_t bytes)
+{
+    Qcow2Meta *meta = qcow2_meta(bs);
+    unsigned owners = qcow2_overlap_owners(meta, host_offset, bytes);
+    if (!is_guarded(meta, owners)) {
+        return 0;
+    }
+    g_autofree char *names = qcow2_overlap_names(owners);
     g_autofree char *text = g_strdup_printf("a write of %" PRIu64 " guest data bytes at host offset 0x%" PRIx64
-                                            " would overwrite metadata; run 'bdrv-img check'",
-                                            bytes, host_offset);
+                                            " would overwrite metadata (%s); run 'bdrv-img check'",
+                                            bytes, host_offset, names);
     qcow2_mark_corrupt(bs, text);
     return -EIO;
 }
@@ -43,7 +56,7 @@ static int coroutine_fn overlap_found(BlockDriverState *bs, uint64_t host_offset
 int coroutine_fn qcow2_check_data_write(BlockDriverState *bs, uint64_t host_offset, uint64_t bytes)
 {
     if (G_UNLIKELY(touches(qcow2_meta(bs), &qcow2_meta(bs)->metadata, host_offset, bytes))) {
-        return overlap_found(bs, host_offset, bytes);
+        return metadata_hit(bs, host_offset, bytes);
     }
     return 0;
 }
@@ -54,7 +67,8 @@ static const char *meta_write_problem(Qcow2Meta *meta, uint64_t host_offset, uin
     if (G_UNLIKELY(!touches(meta, &meta->metadata, host_offset, bytes))) {
         return "would hit a cluster that holds no metadata";
     }
-    if (G_UNLIKELY(touches(meta, &meta->disputed, host_offset, bytes))) {
+    if (G_UNLIKELY(touches(meta, &meta->disputed, host_offset, bytes)) &&
+        is_guarded(meta, qcow2_overlap_owners(meta, host_offset, bytes))) {
         return "would overwrite another table in the same cluster; run 'bdrv-img check'";
     }
     return NULL;
@@ -152,9 +166,10 @@ void coroutine_fn qcow2_mark_corrupt(BlockDriverState *bs, const char *message)
     if (atomic_exchange(&s->corrupt, true)) {
         return;
     }
-    pthread_mutex_lock(&meta->bg_lock);
-    meta->corrupt_message = g_strdup(message);
-    pthread_mutex_unlock(&meta->bg_lock);
+    char *none = NULL, *copy = g_strdup(message);
+    if (!atomic_compare_exchange_strong(&s->corrupt_message, &none, copy)) {
+        g_free(copy);
+    }
     if (meta->writable && s->geometry.version >= 3) {
         co_mutex_lock(&meta->header_lock);
         s->header.incompatible_features |= QCOW2_INCOMPAT_CORRUPT;
@@ -166,12 +181,5 @@ void coroutine_fn qcow2_mark_corrupt(BlockDriverState *bs, const char *message)
 
 const char *qcow2_corrupt_message(BlockDriverState *bs)
 {
-    Qcow2Meta *meta = qcow2_meta(bs);
-    if (!meta) {
-        return NULL;
-    }
-    pthread_mutex_lock(&meta->bg_lock);
-    const char *message = meta->corrupt_message;
-    pthread_mutex_unlock(&meta->bg_lock);
-    return message;
+    return atomic_load(&qcow2_state(bs)->corrupt_message);
 }

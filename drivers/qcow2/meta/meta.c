@@ -10,9 +10,6 @@
 #include "drivers/qcow2/inflight.h"
 #include "drivers/qcow2/meta/meta_int.h"
 
-/* What the map of metadata clusters may take in any case: enough for 8 GiB of data in clusters of 512 bytes. */
-#define MAP_MIN_BYTES (8u << 20)
-
 /* ---- open ---- */
 
 static bool no_memory(GError **errp, const char *what)
@@ -70,79 +67,6 @@ static bool coroutine_fn load_table(Qcow2Meta *meta, Qcow2Table *table, uint64_t
     return true;
 }
 
-/* Of a damaged image two tables may lie in one cluster: neither may be written then. */
-static bool note_disputed(Qcow2Meta *meta, uint64_t host_offset, uint64_t bytes)
-{
-    unsigned bits = meta->s->geometry.cluster_bits;
-    uint64_t first = host_offset >> bits, last = (host_offset + bytes - 1) >> bits;
-    bool ok = true;
-    for (uint64_t cluster = first; ok && cluster <= last; cluster++) {
-        ok = !qcow2_cluster_set_has_any(&meta->metadata, cluster, 1) ||
-             qcow2_cluster_set_add(&meta->disputed, cluster, 1);
-    }
-    return ok;
-}
-
-static bool note_range(Qcow2Meta *meta, uint64_t host_offset, uint64_t bytes)
-{
-    return bytes == 0 || host_offset >= QCOW2_HOST_OFFSET_MAX ||
-           (note_disputed(meta, host_offset, bytes) && qcow2_note_metadata(meta, host_offset, bytes) >= 0);
-}
-
-static bool note_targets(Qcow2Meta *meta, const Qcow2Table *table, uint64_t mask)
-{
-    for (uint64_t i = 0; i < table->count; i++) {
-        uint64_t offset = qcow2_table_get(table, i) & mask;
-        if (offset && !note_range(meta, offset, meta->s->geometry.cluster_size)) {
-            return false;
-        }
-    }
-    return true;
-}
-
-/*
- * What no data may be written over: the "cached" set of checks and the bitmap directory. The map takes a fraction of
- * the space that the tables themselves take on the disk: a crafted sparse file may name clusters that lie far apart.
- */
-static bool coroutine_fn fill_map(Qcow2Meta *meta, GError **errp)
-{
-    const Qcow2State *s = meta->s;
-    uint32_t cluster_size = s->geometry.cluster_size;
-    int64_t allocated = bdrv_co_get_allocated_file_size(meta->bs->file);
-    if (allocated < 0) { /* not known there */
-        allocated = atomic_load(&meta->bs->file->bs->length);
-    }
-    uint64_t max_bytes = MAX((uint64_t)allocated / 4, MAP_MIN_BYTES);
-    qcow2_cluster_set_fill(&meta->metadata, max_bytes);
-    qcow2_cluster_set_fill(&meta->disputed, max_bytes);
-    bool ok = note_range(meta, 0, cluster_size) &&
-              note_range(meta, s->header.l1_table_offset, s->header.l1_size * sizeof(uint64_t)) &&
-              note_range(meta, s->header.refcount_table_offset,
-                         (uint64_t)s->header.refcount_table_clusters * cluster_size) &&
-              note_range(meta, s->snapshots.offset, s->snapshots.bytes) &&
-              note_targets(meta, &meta->l1, QCOW2_OFFSET_MASK) &&
-              note_targets(meta, &meta->reftable, QCOW2_REFTABLE_OFFSET_MASK);
-    for (unsigned i = 0; ok && i < s->snapshots.count; i++) {
-        const Qcow2Snapshot *snapshot = &s->snapshots.snapshots[i];
-        ok = note_range(meta, snapshot->l1_table_offset, snapshot->l1_size * sizeof(uint64_t));
-    }
-    Qcow2BitmapsExtension bitmaps;
-    if (ok && s->extensions.bitmaps &&
-        qcow2_bitmaps_extension_decode(s->extensions.bitmaps, s->extensions.bitmaps_bytes, &bitmaps, NULL)) {
-        ok = note_range(meta, bitmaps.directory_offset, bitmaps.directory_size);
-    }
-    qcow2_cluster_set_fill(&meta->metadata, 0);
-    qcow2_cluster_set_fill(&meta->disputed, 0);
-    meta->is_mapped = ok;
-    if (!ok) {
-        g_set_error(errp, BDRV_ERROR, ENOMEM,
-                    "no memory for the map of metadata clusters: the image's tables lie too far apart for a file that "
-                    "takes %" PRId64 " bytes (the map may take %" PRIu64 "); open it read-only, or convert it",
-                    allocated, max_bytes);
-    }
-    return ok;
-}
-
 static bool coroutine_fn load(Qcow2Meta *meta, GError **errp)
 {
     BlockDriverState *bs = meta->bs;
@@ -164,7 +88,7 @@ static bool coroutine_fn load(Qcow2Meta *meta, GError **errp)
     }
     int64_t length = atomic_load(&bs->file->bs->length);
     meta->high_water = ((uint64_t)length + s->geometry.cluster_size - 1) >> s->geometry.cluster_bits;
-    return !meta->writable || fill_map(meta, errp);
+    return !meta->writable || qcow2_metadata_map_fill(meta, s->overlap_checks, errp);
 }
 
 static void free_meta(Qcow2Meta *meta)
@@ -177,6 +101,7 @@ static void free_meta(Qcow2Meta *meta)
     qcow2_cache_destroy(&meta->rc);
     qcow2_cluster_set_destroy(&meta->metadata);
     qcow2_cluster_set_destroy(&meta->disputed);
+    qcow2_cluster_set_destroy(&meta->inactive);
     qcow2_cluster_set_destroy(&meta->busy);
     qcow2_cluster_set_destroy(&meta->unpunched);
     co_mutex_destroy(&meta->pack_lock);
@@ -188,7 +113,6 @@ static void free_meta(Qcow2Meta *meta)
     bdrv_vfree(meta->arena);
     bdrv_vfree(meta->header_sector);
     free(meta->slots);
-    g_free(meta->corrupt_message);
     qcow2_inflight_free(meta->s->inflight);
     meta->s->inflight = NULL;
     meta->s->meta = NULL;
@@ -229,7 +153,7 @@ bool coroutine_fn qcow2_meta_open(BlockDriverState *bs, const Qcow2MetaConfig *c
     meta->slots = aligned_alloc(64, AIO_CONTEXT_MAX * sizeof(*meta->slots));
     meta->header_sector = bdrv_try_blockalign(bs->file->bs, QCOW2_SECTOR);
     bool ok = qcow2_cluster_set_init(&meta->metadata) && qcow2_cluster_set_init(&meta->disputed) &&
-              qcow2_cluster_set_init(&meta->busy) && qcow2_cluster_set_init(&meta->unpunched) && s->inflight &&
+              qcow2_cluster_set_init(&meta->inactive) && qcow2_cluster_set_init(&meta->busy) && qcow2_cluster_set_init(&meta->unpunched) && s->inflight &&
               meta->slots && meta->header_sector;
     if (!ok) {
         no_memory(errp, "the metadata");
@@ -245,11 +169,9 @@ bool coroutine_fn qcow2_meta_open(BlockDriverState *bs, const Qcow2MetaConfig *c
     return true;
 }
 
-bool coroutine_fn qcow2_meta_prepare_writable(BlockDriverState *bs, GError **errp)
+bool coroutine_fn qcow2_meta_prepare_writable(BlockDriverState *bs, unsigned overlap_checks, GError **errp)
 {
-    Qcow2Meta *meta = qcow2_meta(bs);
-
-    return meta->is_mapped || fill_map(meta, errp);
+    return qcow2_metadata_map_fill(qcow2_meta(bs), overlap_checks, errp);
 }
 
 void qcow2_meta_set_writable(BlockDriverState *bs, bool writable)

@@ -27,9 +27,9 @@ unsigned coroutine_fn qcow2_meta_suspend(BlockDriverState *bs);
 /** qcow2_meta_resume() - load everything again, as s->header has it; false: s->meta stays NULL */
 bool coroutine_fn qcow2_meta_resume(BlockDriverState *bs, unsigned drained, GError **errp);
 
-/** qcow2_meta_prepare_writable() - what a node that was opened read-only lacks for writing; drained
+/** qcow2_meta_prepare_writable() - what the node lacks for being written with @overlap_checks; drained
  * ENOMEM if the metadata lie so far apart that their map would be larger than the file gives reason for. */
-bool coroutine_fn qcow2_meta_prepare_writable(BlockDriverState *bs, GError **errp);
+bool coroutine_fn qcow2_meta_prepare_writable(BlockDriverState *bs, unsigned overlap_checks, GError **errp);
 /** qcow2_meta_set_writable() - reopened: whether anything may be written from now on; drained, settled, must not yield */
 void qcow2_meta_set_writable(BlockDriverState *bs, bool writable);
 

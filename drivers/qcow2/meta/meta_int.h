@@ -72,6 +72,8 @@ struct Qcow2Meta {
     uint64_t pack_at;    /* host offset of the free bytes at the end of a cluster of compressed data; 0: none */
 
     bool is_mapped;           /* the next two are filled: before anything is written */
+    bool inactive_mapped;     /* with the L2 tables of snapshots, these are @inactive */
+    Qcow2ClusterSet inactive; /* as they were then; whether one is still there @metadata says */
     Qcow2ClusterSet metadata; /* clusters with metadata; changed under rc.lock */
     Qcow2ClusterSet disputed; /* clusters that two tables claim; filled at open */
     Qcow2ClusterSet busy;     /* refcount 0 in memory but not yet to be allocated */
@@ -107,8 +109,6 @@ struct Qcow2Meta {
     CoQueue bg_waiters;    /* bg_lock */
     Qcow2Ticker *ticker;   /* bg_lock; made when first needed */
     _Atomic bool stirred; /* something is dirty or in limbo since the last tick was armed */
-
-    char *corrupt_message; /* bg_lock */
 };
 
 static inline Qcow2Meta *qcow2_meta(const BlockDriverState *bs)
@@ -170,6 +170,18 @@ bool qcow2_limbo_empty_locked(const Qcow2Meta *meta);
 bool qcow2_limbo_done_locked(const Qcow2Meta *meta, uint64_t drops);
 void coroutine_fn qcow2_limbo_punch(Qcow2Meta *meta);
 void qcow2_limbo_free(Qcow2Meta *meta);
+
+/* ---- metadata_map.c ---- */
+/**
+ * qcow2_metadata_map_fill() - note all metadata clusters that are not noted yet; with the L2 tables of snapshots if
+ * @overlap_checks wants them. Opening, or drained.
+ */
+bool coroutine_fn qcow2_metadata_map_fill(Qcow2Meta *meta, unsigned overlap_checks, GError **errp);
+/** qcow2_overlap_owners() - the structures in memory that have a cluster in [host_offset, +bytes), a mask of
+ * Qcow2Overlap; 0: none, so it is a table of a snapshot or one that is not linked. Takes the locks. */
+unsigned qcow2_overlap_owners(Qcow2Meta *meta, uint64_t host_offset, uint64_t bytes);
+/** qcow2_overlap_names() - @owners in words; caller frees */
+char *qcow2_overlap_names(unsigned owners);
 
 /* ---- guard.c ---- */
 /** qcow2_note_metadata() - these clusters hold metadata now; -ENOMEM */

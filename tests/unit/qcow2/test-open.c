@@ -265,8 +265,15 @@ static void test_options(void)
         { "cache-size=1M,l2-cache-size=64k,refcount-cache-size=64k", EINVAL,
           "*may not be set at the same time*" },
         { "lazy-refcounts=on", 0, NULL },
-        { "overlap-check=all", ENOTSUP, "*overlap-check=all is not built yet*" },
-        { "overlap-check=some", EINVAL, "*overlap-check*" },
+        { "overlap-check=all", 0, NULL },
+        { "overlap-check=none,overlap-check.template=none", 0, NULL },
+        { "overlap-check=constant,overlap-check.active-l2=on,overlap-check.main-header=off", 0, NULL },
+        { "overlap-check=none,overlap-check.template=all", EINVAL,
+          "*Conflicting values*'overlap-check' ('none') and 'overlap-check.template' ('all')*" },
+        { "overlap-check=some", EINVAL, "*overlap-check*none, constant, cached, all*'some'*" },
+        { "overlap-check.template=some", EINVAL, "*overlap-check.template*none, constant, cached, all*'some'*" },
+        { "overlap-check.inactive-l2=maybe", EINVAL, "*overlap-check.inactive-l2*" },
+        { "overlap-check.some=on", EINVAL, "*overlap-check.some*" },
         { "unheard-of=1", EINVAL, "*unheard-of*" },
     };
     stand_create("o", "size=10M");
