@@ -62,4 +62,8 @@ int blocking_fn blk_run_surely(BlockBackend *blk, BlkBlockingFunc *func, void *o
  * Returns: false with @errp set if it was not. For control functions, which themselves answer 0. */
 bool blk_has_run(int ret, GError **errp);
 
+/** blk_begin_change() - be alone with the image: no request inside, no other change under way; EDEADLK (control.c) */
+bool coroutine_fn blk_begin_change(BlockBackend *blk, GError **errp);
+void coroutine_fn blk_end_change(BlockBackend *blk);
+
 #endif

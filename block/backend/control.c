@@ -46,8 +46,8 @@ void blk_drain_end(BlockBackend *blk)
     blk_run_surely(blk, run_drain_end, NULL);
 }
 
-/* Alone with the image: no request inside, no other change under way. Inside a request that would wait for itself. */
-static bool coroutine_fn begin_change(BlockBackend *blk, GError **errp)
+/* Inside a request that would wait for itself. */
+bool coroutine_fn blk_begin_change(BlockBackend *blk, GError **errp)
 {
     int ret = bdrv_graph_begin_change(blk_graph(blk));
 
@@ -60,7 +60,7 @@ static bool coroutine_fn begin_change(BlockBackend *blk, GError **errp)
     return true;
 }
 
-static void coroutine_fn end_change(BlockBackend *blk)
+void coroutine_fn blk_end_change(BlockBackend *blk)
 {
     blk_co_drain_end(blk);
     bdrv_graph_end_change(blk_graph(blk));
@@ -82,7 +82,7 @@ static int coroutine_fn run_truncate(BlockBackend *blk, void *opaque)
     TruncateCall *call = opaque;
     unsigned used, shared;
 
-    if (!begin_change(blk, call->errp)) {
+    if (!blk_begin_change(blk, call->errp)) {
         return 0;
     }
     used = blk->root->used;
@@ -96,7 +96,7 @@ static int coroutine_fn run_truncate(BlockBackend *blk, void *opaque)
                                     call->errp);
         bdrv_co_root_set_rights(blk->root, used, shared, NULL);
     }
-    end_change(blk);
+    blk_end_change(blk);
     return 0;
 }
 
@@ -128,7 +128,7 @@ static int coroutine_fn run_check(BlockBackend *blk, void *opaque)
     GError *error = NULL;
     int ret;
 
-    if (!begin_change(blk, call->errp)) {
+    if (!blk_begin_change(blk, call->errp)) {
         return 0;
     }
     ret = bdrv_co_check(blk_bs(blk), call->result, call->fix, &error);
@@ -139,7 +139,7 @@ static int coroutine_fn run_check(BlockBackend *blk, void *opaque)
     if (error) {
         g_propagate_error(call->errp, error);
     }
-    end_change(blk);
+    blk_end_change(blk);
     return 0;
 }
 

@@ -13,6 +13,11 @@ bool bdrv_has_zero_init(BlockDriverState *bs);
 int coroutine_fn bdrv_co_check(BlockDriverState *bs, BdrvCheckResult *result, BdrvCheckFix fix,
                                GError **errp);
 
+/** bdrv_co_change_backing_file() etc. - of the first node from @bs down that is no filter; drained
+ * Contracts: struct BlockDriver, and blk_change_backing_file() etc. */
+bool coroutine_fn bdrv_co_change_backing_file(BlockDriverState *bs, const char *filename, const char *format,
+                                              GError **errp);
+
 /** bdrv_breakpoint_*() - ask the first node from @bs down that knows breakpoints; -ENOTSUP if there is none
  * bdrv_breakpoint_is_suspended(): 1 or 0. */
 int bdrv_breakpoint_set(BlockDriverState *bs, BdrvDebugEvent event, const char *tag);

@@ -24,6 +24,10 @@ bool coroutine_fn qcow2_create(const char *filename, BdrvChild *file, const Bdrv
 /* measure.c */
 bool coroutine_fn qcow2_measure(const BdrvOptions *options, BdrvChild *source, BdrvMeasure *measure, GError **errp);
 
+/* backing.c */
+bool coroutine_fn qcow2_change_backing_file(BlockDriverState *bs, const char *filename, const char *format,
+                                            GError **errp);
+
 /* resize.c */
 bool coroutine_fn qcow2_truncate(BlockDriverState *bs, int64_t length, bool exact, BdrvPrealloc prealloc,
                                  BdrvRequestFlags flags, GError **errp);

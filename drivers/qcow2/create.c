@@ -186,7 +186,7 @@ static bool coroutine_fn write_header(Creating *c, GError **errp)
     }
     uint8_t *cluster = g_try_malloc0(l->cluster_size);
     bool ok = cluster || fail(-ENOMEM, "write the header", 0, l->cluster_size, errp);
-    ok = ok && qcow2_compose_header(&header, &ext, p->backing_file, cluster, l->cluster_size, errp) &&
+    ok = ok && qcow2_compose_header(&header, &ext, p->backing_file, 0, cluster, l->cluster_size, errp) &&
          fail(bdrv_co_pwrite(c->file, 0, l->cluster_size, cluster, 0), "write the header", 0, l->cluster_size,
               errp);
     g_free(cluster);
@@ -205,7 +205,7 @@ static bool check_header_fits(const Creating *c, GError **errp)
     uint8_t *cluster = g_try_malloc0(c->layout.cluster_size);
     bool ok = cluster || fail(-ENOMEM, "make the header", 0, c->layout.cluster_size, errp);
     ok = ok &&
-         qcow2_compose_header(&header, &ext, c->params.backing_file, cluster, c->layout.cluster_size, errp);
+         qcow2_compose_header(&header, &ext, c->params.backing_file, 0, cluster, c->layout.cluster_size, errp);
     g_free(cluster);
     return ok;
 }

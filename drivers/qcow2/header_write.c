@@ -22,8 +22,8 @@ static size_t put_fields(const Qcow2Header *header, const Qcow2HeaderExtensions 
     return known ? header->header_length : 0;
 }
 
-bool qcow2_compose_header(Qcow2Header *header, const Qcow2HeaderExtensions *extensions,
-                          const char *backing_name, uint8_t *cluster, uint32_t cluster_size, GError **errp)
+size_t qcow2_compose_header(Qcow2Header *header, const Qcow2HeaderExtensions *extensions, const char *backing_name,
+                            size_t name_from, uint8_t *cluster, uint32_t cluster_size, GError **errp)
 {
     /* The feature name table is a courtesy; it goes first when 512 bytes must do. */
     Qcow2HeaderExtensions fitting = *extensions;
@@ -40,19 +40,23 @@ bool qcow2_compose_header(Qcow2Header *header, const Qcow2HeaderExtensions *exte
             "header, extensions and a backing file name of %zu bytes need %zu bytes; the cluster size is "
             "%" PRIu32 ": use a larger cluster size or a shorter name",
             name_bytes, need, cluster_size);
-        return false;
+        return 0;
     }
-    header->backing_file_offset = name_bytes ? need - name_bytes : 0;
+    size_t name_at = MAX(need - name_bytes, name_from);
+    if (name_at + name_bytes > cluster_size) {
+        name_at = need - name_bytes;
+    }
+    header->backing_file_offset = name_bytes ? name_at : 0;
     header->backing_file_size = (uint32_t)name_bytes;
     size_t at = put_fields(header, extensions, cluster, cluster_size);
     if (!at) {
         g_set_error(errp, BDRV_ERROR, EINVAL, "header_length %" PRIu32 " is wrong for version %" PRIu32,
                     header->header_length, header->version);
-        return false;
+        return 0;
     }
     at += qcow2_extensions_encode(&fitting, cluster + at, cluster_size - at);
     if (name_bytes) {
-        memcpy(cluster + at, backing_name, name_bytes);
+        memcpy(cluster + name_at, backing_name, name_bytes);
     }
-    return true;
+    return at;
 }

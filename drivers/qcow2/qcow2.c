@@ -55,6 +55,7 @@ const BlockDriver bdrv_qcow2 = {
     .bdrv_create = qcow2_create,
     .bdrv_has_zero_init = qcow2_has_zero_init,
     .bdrv_truncate = qcow2_truncate,
+    .bdrv_change_backing_file = qcow2_change_backing_file,
 
     .bdrv_co_readv = qcow2_co_readv,
     .bdrv_co_writev = qcow2_co_writev,

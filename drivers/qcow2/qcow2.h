@@ -88,12 +88,13 @@ bool coroutine_fn qcow2_load_snapshots(BlockDriverState *bs, int64_t file_length
  * qcow2_compose_header() - the bytes of the header cluster up to the end of the backing file name
  * @header: backing_file_offset, backing_file_size are filled in
  * @backing_name: NULL: none
+ * @name_from: the name goes there if it fits, 0: right behind the extensions
  * @cluster: buffer of @cluster_size bytes, zeroed; written from the start
  *
- * Fails with EINVAL if it does not fit: the feature name table is left out first.
+ * Returns: the end of the extensions; 0 with EINVAL if it does not fit: the feature name table is left out first.
  */
-bool qcow2_compose_header(Qcow2Header *header, const Qcow2HeaderExtensions *extensions, const char *backing_name,
-                          uint8_t *cluster, uint32_t cluster_size, GError **errp);
+size_t qcow2_compose_header(Qcow2Header *header, const Qcow2HeaderExtensions *extensions, const char *backing_name,
+                            size_t name_from, uint8_t *cluster, uint32_t cluster_size, GError **errp);
 
 extern const BlockDriver bdrv_qcow2;
 void bdrv_qcow2_init(void);

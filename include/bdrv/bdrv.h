@@ -265,6 +265,18 @@ BDRV_API bool blocking_fn blk_truncate(BlockBackend *blk, int64_t length, bool e
  * served: close it, open it with BDRV_O_CHECK), or an I/O error; a repair that fails leaves the image no worse.
  */
 BDRV_API bool blocking_fn blk_check(BlockBackend *blk, BdrvCheckResult *result, BdrvCheckFix fix, GError **errp);
+/**
+ * blk_change_backing_file() - write another backing file into the image
+ * @filename: as stored, at most 1023 bytes; NULL or "": none
+ * @format: its driver, NULL: not recorded
+ *
+ * Only the image changes: the nodes that are open stay (reopen nothing, close and open it to see the new chain), and what
+ * the image reads as is up to the caller. What blk_layer() told before is no longer valid.
+ * Fails with ENOTSUP, EACCES (read-only), EINVAL (too long, or the image can have none), or an I/O error: then it
+ * names the old file.
+ */
+BDRV_API bool blocking_fn blk_change_backing_file(BlockBackend *blk, const char *filename, const char *format,
+                                                  GError **errp);
 /** blk_get_info() - cluster size and the like */
 BDRV_API int blocking_fn blk_get_info(BlockBackend *blk, BdrvInfo *info);
 /** blk_get_specific_info() - the root driver's "format-specific" tree, NULL if none; caller frees */

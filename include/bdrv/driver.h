@@ -148,8 +148,8 @@ struct BlockDriver {
     /* Resize to @length. @exact: fail rather than round. Growing reads as zeroes whatever lies below. Drained. */
     bool (*bdrv_truncate)(BlockDriverState *bs, int64_t length, bool exact, BdrvPrealloc prealloc,
                           BdrvRequestFlags flags, GError **errp);
-    bool (*bdrv_change_backing_file)(BlockDriverState *bs, const char *filename, const char *format,
-                                     GError **errp); /* drained */
+    /* Drained. Names as the image is to store them, NULL: none. Sets bs->backing_filename and backing_format. */
+    bool (*bdrv_change_backing_file)(BlockDriverState *bs, const char *filename, const char *format, GError **errp);
     bool (*bdrv_amend)(BlockDriverState *bs, const BdrvOptions *options, bool force,
                        void (*progress)(void *opaque, int64_t done, int64_t total), void *opaque,
                        GError **errp); /* drained */

@@ -204,6 +204,20 @@ static int coroutine_fn run_truncate(CrashRun *run, const CrashStep *step)
     return ret;
 }
 
+/* Images are opened with a backing file of their own: the name does not matter. */
+static int coroutine_fn run_backing(CrashRun *run, const CrashStep *step)
+{
+    static const char *const names[] = { "b", "a/name/that/takes/more/than/the/rest/of/the/first/sector/of/the/header" };
+    BlockDriverState *bs = run->rig.child->bs;
+    GError *error = NULL;
+    bs->drv->bdrv_drain_begin(bs);
+    bool ok = bs->drv->bdrv_change_backing_file(bs, names[step->variant], "raw", &error);
+    bs->drv->bdrv_drain_end(bs);
+    int ret = ok ? 0 : -bdrv_error_code(error);
+    g_clear_error(&error);
+    return ret;
+}
+
 static int coroutine_fn open_again(CrashRun *run)
 {
     run->is_open = crash_image_open(run->image, run->disk, true, &run->rig);
@@ -277,6 +291,7 @@ const CrashOp crash_ops[] = {
     { "l2range", 1, whole_l2_range, expect_fill, run_write },
     { "truncate", 2, for_truncate, expect_size, run_truncate, .alone = true },
     { "shrink", 1, for_shrink, expect_size, run_truncate, expect_cut, .alone = true },
+    { "backing", 2, anywhere, NULL, run_backing, .durable = DURABLE_ALL, .alone = true },
     { "reopen", 1, anywhere, NULL, run_reopen, .durable = DURABLE_ALL, .alone = true, .closes = true },
     { "drop", 1, anywhere, NULL, run_drop, .durable = DURABLE_NEVER, .alone = true, .closes = true },
     { "check", 3, anywhere, NULL, run_check, .alone = true },

@@ -35,6 +35,9 @@ static bool takes_compressed(const FaultImage *image)
 
 #define WRITE(offset_, bytes_, value_) { STEP_WRITE, offset_, bytes_, .value = value_ }
 #define FLUSH { STEP_FLUSH }
+/* Of the same backing file as "simdisk:b" */
+#define ANOTHER_NAME "json:{\"driver\":\"raw\",\"file\":{\"driver\":\"simdisk\",\"disk\":\"b\"}}"
+#define LONGER_NAME "json:{ \"driver\": \"raw\", \"file\": { \"driver\": \"simdisk\", \"disk\": \"b\" }           }"
 
 const Op ops[] = {
     { "open", .closed = true, .where = OP_EVERYWHERE, .steps = { { STEP_OPEN } } },
@@ -101,6 +104,11 @@ const Op ops[] = {
       .steps = { { STEP_RESIZE, .bytes = DISK_GROWN, .how = "full" }, FLUSH } },
     { "shrink and grow again", .where = OP_EVERYWHERE, .before = { WRITE(AT_NOTHING + 60 * KIB, 40 * KIB, 3) },
       .steps = { { STEP_RESIZE, .bytes = DISK_SHRUNK }, FLUSH, { STEP_RESIZE, .bytes = DISK_BYTES }, FLUSH } },
+    { "change the backing file", .qcow2 = true, .wants = is_backed, .where = OP_EVERYWHERE,
+      .before = { WRITE(AT_NOTHING, 8 * KIB, 3) },
+      .steps = { { STEP_BACKING, .how = ANOTHER_NAME },
+                 WRITE(AT_NOTHING, 4 * KIB, 4), { STEP_BACKING, .how = "simdisk:b" },
+                 { STEP_BACKING, .how = LONGER_NAME }, FLUSH } },
     { "block status", .where = OP_EVERYWHERE, .steps = { { STEP_STATUS } } },
     { "check", .qcow2 = true, .where = OP_EVERYWHERE,
       .before = { WRITE(AT_NOTHING, 9000, 3), { STEP_DISCARD, AT_TWOS, 16 * KIB } }, .steps = { { STEP_CHECK } } },
@@ -243,6 +251,28 @@ static int resize(Stand *stand, const Step *step)
     return ok ? 0 : -bdrv_error_code(error);
 }
 
+/* False if the question failed. */
+static bool backing_name(Stand *stand, const char **name)
+{
+    BdrvLayer layer;
+    bool ok = blk_layer(stand->blk, 0, &layer);
+    *name = ok ? layer.backing_filename : NULL;
+    return ok;
+}
+
+static int change_backing(Stand *stand, const Step *step)
+{
+    g_autoptr(GError) error = NULL;
+    const char *name;
+    bool told = backing_name(stand, &name);
+    g_autofree char *before = g_strdup(name);
+    bool ok = blk_change_backing_file(stand->blk, step->how, step->how ? "raw" : NULL, &error);
+    if (told && backing_name(stand, &name) && g_strcmp0(name, ok ? step->how : before) != 0) {
+        stand_fail("a change of the backing file that %s", ok ? "succeeded changed nothing" : "failed changed its name");
+    }
+    return ok ? 0 : -bdrv_error_code(error);
+}
+
 static int reopen(Stand *stand, bool writable)
 {
     g_autoptr(GError) error = NULL;
@@ -332,6 +362,8 @@ static int take_step(Stand *stand, const Step *step)
         return flush(stand);
     case STEP_RESIZE:
         return resize(stand, step);
+    case STEP_BACKING:
+        return change_backing(stand, step);
     case STEP_COPY:
         return copy_range(stand, step);
     case STEP_CHECK:

@@ -21,6 +21,7 @@ typedef enum StepKind {
     STEP_DISCARD,
     STEP_FLUSH,
     STEP_RESIZE, /* to @bytes, with @how */
+    STEP_BACKING, /* the image names @how; NULL: nothing */
     STEP_COPY,   /* [offset, +bytes) to @to */
     STEP_CHECK,
     STEP_REOPEN,
@@ -33,7 +34,7 @@ typedef struct Step {
     int64_t offset, bytes;
     uint8_t value;
     int64_t to;
-    const char *how; /* preallocation; NULL: off */
+    const char *how; /* preallocation, NULL: off; or a name */
 } Step;
 
 typedef enum OpWhere {

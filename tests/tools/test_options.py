@@ -73,3 +73,15 @@ def test_writes_have_stopped_and_reads_go_on(twin):
     # Who opens it again is told.
     twin.same("io", "-c", "write 0 1k", "a.qcow2")
     twin.same("io", "-r", "-c", "read -P 1 0 1k", "a.qcow2")
+
+
+@pytest.mark.parametrize("options", ["compat=1.1", "compat=0.10", "cluster_size=512", "extended_l2=on",
+                                     "backing_file=b.raw,backing_fmt=raw", "lazy_refcounts=on,refcount_bits=1"])
+def test_a_new_header_is_theirs_byte_by_byte(twin, options):
+    """With the feature name table, the extensions and the backing file's name."""
+    twin.write("b.raw", bytes(65536))
+    twin.same("img", "create", "-q", "-f", "qcow2", "-o", options, "a.qcow2", "1M")
+    ours, theirs = ((directory / "a.qcow2").read_bytes() for directory in (twin.ours, twin.theirs))
+    size = 1 << struct.unpack_from(">I", theirs, 20)[0]
+    tables = {*range(40, 56)}  # where the L1 and refcount tables lie
+    assert [i for i in range(size) if ours[i] != theirs[i] and i not in tables] == []

@@ -179,11 +179,11 @@ size_t qcow2_extensions_encode(const Qcow2HeaderExtensions *ext, uint8_t *buf, s
     if (ext->crypto) {
         at += put(buf + at, EXT_CRYPTO, ext->crypto, ext->crypto_bytes);
     }
-    if (ext->feature_names) {
-        at += put(buf + at, EXT_FEATURE_NAMES, ext->feature_names, ext->feature_names_bytes);
-    }
     if (ext->bitmaps) {
         at += put(buf + at, EXT_BITMAPS, ext->bitmaps, ext->bitmaps_bytes);
+    }
+    if (ext->feature_names) {
+        at += put(buf + at, EXT_FEATURE_NAMES, ext->feature_names, ext->feature_names_bytes);
     }
     for (unsigned i = 0; i < ext->unknown_count; i++) {
         at += put(buf + at, ext->unknown[i].type, ext->unknown[i].data, ext->unknown[i].length);

@@ -97,15 +97,14 @@ static int coroutine_fn write_sector_locked(Qcow2Meta *meta)
     return ret < 0 ? ret : bdrv_co_flush(meta->bs->file);
 }
 
-/* header_lock held. Either the file has the wanted header, or the old one, or it is in doubt. */
-static int coroutine_fn replace_header_locked(Qcow2Meta *meta, Qcow2HeaderEdit *edit, const void *opaque)
+int coroutine_fn qcow2_replace_sector_locked(Qcow2Meta *meta, const Qcow2Header *header, const uint8_t *sector)
 {
     uint8_t old_sector[QCOW2_SECTOR];
     Qcow2Header old = meta->s->header;
 
     memcpy(old_sector, meta->header_sector, QCOW2_SECTOR);
-    edit(&meta->s->header, opaque);
-    qcow2_header_encode(&meta->s->header, meta->header_sector, QCOW2_SECTOR);
+    meta->s->header = *header;
+    memcpy(meta->header_sector, sector, QCOW2_SECTOR);
     int ret = write_sector_locked(meta);
     if (ret < 0) {
         meta->s->header = old;
@@ -117,8 +116,19 @@ static int coroutine_fn replace_header_locked(Qcow2Meta *meta, Qcow2HeaderEdit *
     return ret;
 }
 
-/* header_lock held. The sector in memory is the old one: make the file agree. */
-static int coroutine_fn settle_header_locked(Qcow2Meta *meta)
+/* header_lock held. */
+static int coroutine_fn replace_header_locked(Qcow2Meta *meta, Qcow2HeaderEdit *edit, const void *opaque)
+{
+    uint8_t sector[QCOW2_SECTOR];
+    Qcow2Header header = meta->s->header;
+
+    memcpy(sector, meta->header_sector, QCOW2_SECTOR);
+    edit(&header, opaque);
+    qcow2_header_encode(&header, sector, QCOW2_SECTOR);
+    return qcow2_replace_sector_locked(meta, &header, sector);
+}
+
+int coroutine_fn qcow2_settle_header_locked(Qcow2Meta *meta)
 {
     int ret = atomic_load(&meta->header_in_doubt) ? write_sector_locked(meta) : 0;
     if (ret >= 0) {
@@ -133,7 +143,7 @@ int coroutine_fn qcow2_settle_header(Qcow2Meta *meta)
         return 0;
     }
     co_mutex_lock(&meta->header_lock);
-    int ret = settle_header_locked(meta);
+    int ret = qcow2_settle_header_locked(meta);
     co_mutex_unlock(&meta->header_lock);
     return ret;
 }
@@ -144,7 +154,7 @@ int coroutine_fn qcow2_switch_header(Qcow2Meta *meta, Qcow2HeaderEdit *edit, con
         return -EIO;
     }
     co_mutex_lock(&meta->header_lock);
-    int ret = settle_header_locked(meta);
+    int ret = qcow2_settle_header_locked(meta);
     if (ret >= 0) {
         ret = replace_header_locked(meta, edit, opaque);
     }

@@ -155,4 +155,16 @@ typedef void Qcow2HeaderEdit(Qcow2Header *header, const void *opaque);
  */
 int coroutine_fn qcow2_edit_header(BlockDriverState *bs, Qcow2HeaderEdit *edit, const void *opaque);
 
+/**
+ * qcow2_replace_header() - the header cluster with other extensions or another backing file name; drained
+ * @header: s->header with what is to be changed; the place of the name is found here
+ * @backing_name: NULL: none
+ *
+ * Flushed before and after. s->header is the new one then; the caller makes s->extensions agree.
+ * After a power loss the image has the old header or the new one, in either case maybe without the feature names and
+ * the extensions that we do not know. After an error it has the old one, or the same.
+ */
+bool coroutine_fn qcow2_replace_header(BlockDriverState *bs, const Qcow2Header *header,
+                                       const Qcow2HeaderExtensions *extensions, const char *backing_name, GError **errp);
+
 #endif
