@@ -181,7 +181,7 @@ static bool coroutine_fn write_header(Creating *c, GError **errp)
         .compression_type = p->compression_type,
     };
     Qcow2HeaderExtensions ext = { .backing_format = (char *)p->backing_format };
-    if (p->version >= 3) {
+    if (p->version >= 3 && l->cluster_size >= QCOW2_FEATURE_NAMES_MIN_CLUSTER) {
         ext.feature_names = qcow2_feature_table_new(&ext.feature_names_bytes);
     }
     uint8_t *cluster = g_try_malloc0(l->cluster_size);

@@ -75,7 +75,7 @@ def test_writes_have_stopped_and_reads_go_on(twin):
     twin.same("io", "-r", "-c", "read -P 1 0 1k", "a.qcow2")
 
 
-@pytest.mark.parametrize("options", ["compat=1.1", "compat=0.10", "cluster_size=512", "extended_l2=on",
+@pytest.mark.parametrize("options", ["compat=1.1", "compat=0.10", "cluster_size=512", "cluster_size=4k", "cluster_size=8k", "extended_l2=on",
                                      "backing_file=b.raw,backing_fmt=raw", "lazy_refcounts=on,refcount_bits=1"])
 def test_a_new_header_is_theirs_byte_by_byte(twin, options):
     """With the feature name table, the extensions and the backing file's name."""

@@ -51,6 +51,7 @@
 #define QCOW2_MAX_SNAPSHOT_EXTRA 1024u
 #define QCOW2_MAX_BITMAPS 65535u
 #define QCOW2_MAX_BACKING_NAME 1023u
+#define QCOW2_FEATURE_NAMES_MIN_CLUSTER 8192u /* smaller header clusters have no feature name table, as qemu-img does */
 #define QCOW2_MAX_EXTENSIONS_BYTES (1u << 20)
 #define QCOW2_MAX_SNAPSHOT_TABLE_BYTES (16u << 20)
 #define QCOW2_MIN_CLUSTER_BITS 9u

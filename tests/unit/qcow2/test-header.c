@@ -27,7 +27,7 @@ static const Names names[] = {
 };
 
 static const char *const kinds[] = {
-    "cluster_size=512", "cluster_size=1k", "cluster_size=4k", "cluster_size=64k", "cluster_size=4k,compat=0.10",
+    "cluster_size=512", "cluster_size=1k", "cluster_size=8k", "cluster_size=64k", "cluster_size=4k,compat=0.10",
 };
 
 static BlockBackend *open_bare(const char *name, BdrvOpenFlags flags)
