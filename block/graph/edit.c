@@ -247,6 +247,8 @@ static void edge_point(BdrvEdge *edge, bool there)
         parent->file = there ? &edge->child : NULL;
     } else if (parent && g_str_equal(edge->child.name, "backing")) {
         parent->backing = there ? &edge->child : NULL;
+    } else if (parent && g_str_equal(edge->child.name, "data-file")) {
+        parent->data_file = there ? &edge->child : NULL;
     }
 }
 

@@ -49,6 +49,7 @@ static void node_free(BdrvNode *node)
     g_free(node->bs.node_name);
     g_free(node->bs.backing_filename);
     g_free(node->bs.backing_format);
+    g_free(node->bs.data_filename);
     g_free(node);
 }
 

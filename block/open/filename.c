@@ -75,7 +75,7 @@ bool bdrv_filename_to_options(const BlockDriver *drv, const char *filename, Bdrv
     return true;
 }
 
-/* ---- backing files' names ---- */
+/* ---- names that images store ---- */
 
 static bool stays_as_it_is(const char *filename)
 {
@@ -94,8 +94,8 @@ char *bdrv_full_backing_filename(const char *image_filename, const char *backing
     }
     if (is_json(image_filename)) {
         g_set_error(errp, BDRV_ERROR, EINVAL,
-                    "the relative backing file name '%s' has no directory to start from: the image is known only as "
-                    "%s; name the backing file by an option",
+                    "the relative file name '%s' has no directory to start from: the image is known only as %s; name "
+                    "the file by an option",
                     backing_filename, image_filename);
         return NULL;
     }
@@ -106,14 +106,19 @@ char *bdrv_full_backing_filename(const char *image_filename, const char *backing
     return g_strdup_printf("%.*s%s", (int)(base - image_filename), image_filename, backing_filename);
 }
 
-char *bdrv_node_full_backing_filename(const BlockDriverState *bs, GError **errp)
+char *bdrv_node_full_filename(const BlockDriverState *bs, const char *filename, GError **errp)
 {
     const BlockDriverState *named = bs;
 
     while (named->file) { /* the names of those above may have more in front, or be json:{…} */
         named = named->file->bs;
     }
-    return bdrv_full_backing_filename(named->filename, bs->backing_filename, errp);
+    return bdrv_full_backing_filename(named->filename, filename, errp);
+}
+
+char *bdrv_node_full_backing_filename(const BlockDriverState *bs, GError **errp)
+{
+    return bdrv_node_full_filename(bs, bs->backing_filename, errp);
 }
 
 /* ---- out ---- */
@@ -151,27 +156,37 @@ static unsigned copy_strong(const BlockDriverState *bs, BdrvOptions *into)
     return copied;
 }
 
-/* The user said what the backing file is, in place of what the image says. */
-static bool backing_is_overridden(const BlockDriverState *bs)
+/* The user said what the child is. */
+static bool is_given(const BlockDriverState *bs, const char *child)
 {
     const BdrvOptions *given = bdrv_node(bs)->explicit_options;
+    size_t length = strlen(child);
 
-    if ((bs->open_flags & BDRV_O_NO_BACKING) || (!bs->backing && !bs->backing_filename)) {
-        return false;
-    }
     for (unsigned i = 0; given && i < bdrv_options_count(given); i++) {
         const char *key;
 
         bdrv_options_nth(given, i, &key, NULL, NULL);
-        if (strcmp(key, "backing") == 0 || g_str_has_prefix(key, "backing.")) {
+        if (strncmp(key, child, length) == 0 && (key[length] == '\0' || key[length] == '.')) {
             return true;
         }
     }
     return false;
 }
 
+/* In place of what the image says. */
+static bool backing_is_overridden(const BlockDriverState *bs)
+{
+    if ((bs->open_flags & BDRV_O_NO_BACKING) || (!bs->backing && !bs->backing_filename)) {
+        return false;
+    }
+    return is_given(bs, "backing");
+}
+
 static bool is_shown(const BlockDriverState *bs, const BdrvEdge *edge)
 {
+    if (&edge->child == bs->data_file) {
+        return is_given(bs, "data-file"); /* else the image names it */
+    }
     return edge->child.role != BDRV_CHILD_COW || backing_is_overridden(bs);
 }
 

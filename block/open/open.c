@@ -396,7 +396,8 @@ static BlockDriverState *coroutine_fn open_node(Layer *layer, bool probed, BdrvB
 
     if (open_children(layer, bs, errp)) {
         if (check_filename_used(layer, &error) && own_options(layer, bs, backing, &error) &&
-            call_gated(layer->opening, bs, call_open, layer, &error)) {
+            call_gated(layer->opening, bs, call_open, layer, &error) &&
+            bdrv_open_data_file(layer->opening, bs, &error)) {
             return bs;
         }
         bdrv_error_prefix(&error, layer->name);

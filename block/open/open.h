@@ -38,6 +38,12 @@ char *bdrv_full_backing_filename(const char *image_filename, const char *backing
  * json: node by its file */
 char *bdrv_node_full_backing_filename(const BlockDriverState *bs, GError **errp);
 
+/** bdrv_node_full_filename() - the same for any @filename that the image of the node stores */
+char *bdrv_node_full_filename(const BlockDriverState *bs, const char *filename, GError **errp);
+
+/** bdrv_check_data_filename() - whether an image may name @filename as its data file: a plain local name; EACCES */
+bool bdrv_check_data_filename(const char *filename, GError **errp);
+
 /** bdrv_validate_create_options() - "size", what @drv and what the protocol below it (may be NULL) know: types and names */
 bool bdrv_validate_create_options(const BlockDriver *drv, const BlockDriver *protocol, BdrvOptions *options,
                                   GError **errp);

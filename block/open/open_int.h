@@ -62,6 +62,11 @@ bool bdrv_take_backing_options(BdrvOptions *options, BdrvBackingOptions *backing
 bool coroutine_fn bdrv_open_backing(BdrvOpening *opening, const GPtrArray *layers, BdrvBackingOptions *given,
                                     BlockDriverState **next, BdrvBackingOptions *next_given, GError **errp);
 
+/* ---- data_file.c ---- */
+
+/** bdrv_open_data_file() - open what @bs->data_filename names as its child "data-file", unless there is one already */
+bool coroutine_fn bdrv_open_data_file(BdrvOpening *opening, BlockDriverState *bs, GError **errp);
+
 /* ---- filename.c ---- */
 
 /** bdrv_is_protocol() - opens files or the like by itself: takes a filename */

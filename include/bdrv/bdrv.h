@@ -34,6 +34,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(BdrvGraph, bdrv_graph_unref)
  * @parent: node name of the image; @filename: absolute or protocol-prefixed name, resolved;
  * @format: driver recorded in the image, NULL if none: then *@guess may be set true to allow
  * probing for reading. Refuse with false and an error. No gate set: everything is refused.
+ * An external data file comes with @format "raw"; it is written to if the image is.
  */
 typedef bool BdrvOpenerGate(void *opaque, const char *parent, const char *filename, const char *format, bool *guess,
                             GError **errp);

@@ -21,7 +21,7 @@ G_BEGIN_DECLS
 /* Part a child plays; the core derives the rights of the edge from it. */
 typedef enum BdrvChildRole {
     BDRV_CHILD_PROTOCOL, /* "file" of a format: metadata and data; nobody else may write or resize */
-    BDRV_CHILD_DATA,     /* data only: an external data file */
+    BDRV_CHILD_DATA,     /* "data-file" and the like: data only; nobody else may write or resize */
     BDRV_CHILD_COW,      /* "backing": read, must not change */
     BDRV_CHILD_FILTERED, /* the parent shows exactly this child, its bs->file (raw, blkdebug): rights pass through */
 } BdrvChildRole;
@@ -50,6 +50,7 @@ struct BlockDriverState {
     char *node_name;    /* unique in the graph; "#block…" if the user gave none */
     BdrvChild *file;    /* child named "file", or the one that a filter shows; or NULL */
     BdrvChild *backing; /* child named "backing", or NULL */
+    BdrvChild *data_file; /* child named "data-file", or NULL */
     bool read_only;
     bool encrypted;
     BdrvOpenFlags open_flags; /* of this node, after inheritance */
@@ -59,6 +60,7 @@ struct BlockDriverState {
     BdrvRequestFlags supported_zero_flags;  /* what bdrv_co_write_zeroes handles: FUA, MAY_UNMAP, NO_FALLBACK */
     char *backing_filename; /* as stored in the image, NULL: none; set by bdrv_open of the driver, freed by the core */
     char *backing_format;   /* as stored, NULL: not recorded */
+    char *data_filename;    /* as stored, NULL: none; as backing_filename, for the child "data-file" */
     BdrvGraph *graph;
 };
 
@@ -109,7 +111,8 @@ struct BlockDriver {
     /*
      * Open. @options: validated against open_options. Children of the table are open already.
      * Sets bs->length unless bdrv_getlength is there, limits by bdrv_refresh_limits, and
-     * backing_filename/backing_format; the core opens the backing file afterwards.
+     * backing_filename/backing_format and data_filename; the core opens these files afterwards, the data file
+     * only if options have not said what to open.
      * On failure everything it made is undone by itself.
      */
     bool (*bdrv_open)(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags, GError **errp);
