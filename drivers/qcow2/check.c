@@ -186,9 +186,6 @@ static int coroutine_fn check_only(BlockDriverState *bs, BdrvCheckResult *result
 int coroutine_fn qcow2_check(BlockDriverState *bs, BdrvCheckResult *result, BdrvCheckFix fix)
 {
     Qcow2State *s = qcow2_state(bs);
-    if (s->header.incompatible_features & QCOW2_INCOMPAT_DATA_FILE) {
-        return -ENOTSUP;
-    }
     bool corrupt = atomic_load(&s->corrupt);
     if (fix && bs->read_only) {
         return -EROFS;

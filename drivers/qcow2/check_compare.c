@@ -170,7 +170,8 @@ static int coroutine_fn check_l2_flags(Qcow2Check *c, uint64_t l2_offset, uint8_
         if ((entry & QCOW2_COMPRESSED) || !(entry & QCOW2_OFFSET_MASK)) {
             continue;
         }
-        ret = effective_refcount(c, entry & QCOW2_OFFSET_MASK, &refcount);
+        refcount = 1; /* what a data file does not count nobody shares */
+        ret = c->s->geometry.data_file ? 0 : effective_refcount(c, entry & QCOW2_OFFSET_MASK, &refcount);
         if (ret < 0) {
             return ret;
         }

@@ -61,6 +61,10 @@ static int add_table(Qcow2Check *c, Qcow2ClusterSet *set, uint64_t offset, uint6
 
 static int count_compressed(Qcow2Check *c, uint32_t index, Qcow2RawEntry raw, FragmentStats *stats)
 {
+    if (c->s->geometry.data_file) {
+        qcow2_check_damage(c, "ERROR compressed cluster %" PRIu32 " with data file, entry=0x%" PRIx64, index, raw.entry);
+        return 0;
+    }
     Qcow2L2Entry e = qcow2_l2_entry_decode(raw, &c->s->geometry);
     if (raw.entry & QCOW2_COPIED) {
         qcow2_check_damage(
@@ -83,14 +87,14 @@ static int count_compressed(Qcow2Check *c, uint32_t index, Qcow2RawEntry raw, Fr
 }
 
 /* Bits that contradict each other, or the entry. */
-static void check_bitmap(Qcow2Check *c, Qcow2RawEntry raw)
+static void check_bitmap(Qcow2Check *c, Qcow2RawEntry raw, bool placed)
 {
     uint64_t offset = raw.entry & QCOW2_OFFSET_MASK;
     uint32_t allocated = (uint32_t)raw.bitmap, zero = (uint32_t)(raw.bitmap >> 32);
-    if (offset && (allocated & zero)) {
+    if (placed && (allocated & zero)) {
         qcow2_check_damage(c, "ERROR offset=%" PRIx64 ": Allocated cluster has corrupted subcluster allocation bitmap",
                            offset);
-    } else if (!offset && allocated) {
+    } else if (!placed && allocated) {
         qcow2_check_damage(c, "ERROR: Unallocated cluster has non-zero subcluster allocation map");
     }
 }
@@ -107,7 +111,20 @@ static void check_reserved(Qcow2Check *c, Qcow2RawEntry raw)
     }
 }
 
-static int count_l2_entry(Qcow2Check *c, uint32_t index, Qcow2RawEntry raw, FragmentStats *stats)
+/* Of an entry that maps the cluster at @guest_offset. A data file counts no references, but each cluster has its place. */
+static int count_data(Qcow2Check *c, uint64_t offset, uint64_t guest_offset)
+{
+    if (!c->s->geometry.data_file) {
+        return add_references(c, offset, c->s->geometry.cluster_size);
+    }
+    if (offset != guest_offset) {
+        qcow2_check_damage(c, "ERROR offset=%" PRIx64 " in the data file does not match guest offset %" PRIx64, offset,
+                           guest_offset);
+    }
+    return 0;
+}
+
+static int count_l2_entry(Qcow2Check *c, uint32_t index, Qcow2RawEntry raw, uint64_t guest_offset, FragmentStats *stats)
 {
     if (raw.entry & QCOW2_COMPRESSED) {
         return count_compressed(c, index, raw, stats);
@@ -115,8 +132,9 @@ static int count_l2_entry(Qcow2Check *c, uint32_t index, Qcow2RawEntry raw, Frag
     uint64_t offset = raw.entry & QCOW2_OFFSET_MASK;
     uint32_t cluster_size = c->s->geometry.cluster_size;
     check_reserved(c, raw);
-    check_bitmap(c, raw);
-    if (offset == 0) {
+    bool placed = offset || (c->s->geometry.data_file && (raw.entry & QCOW2_COPIED));
+    check_bitmap(c, raw, placed);
+    if (!placed) {
         return 0;
     }
     if (offset & (cluster_size - 1)) {
@@ -131,11 +149,12 @@ static int count_l2_entry(Qcow2Check *c, uint32_t index, Qcow2RawEntry raw, Frag
         }
         stats->next_offset = offset + cluster_size;
     }
-    return add_references(c, offset, cluster_size);
+    return count_data(c, offset, guest_offset);
 }
 
 /* @buf: a cluster */
-static int coroutine_fn count_l2_table(Qcow2Check *c, uint64_t l2_offset, uint8_t *buf, FragmentStats *stats)
+static int coroutine_fn count_l2_table(Qcow2Check *c, uint64_t l2_offset, uint64_t guest_offset, uint8_t *buf,
+                                       FragmentStats *stats)
 {
     uint32_t cluster_size = c->s->geometry.cluster_size;
     int ret = qcow2_check_pread(c, l2_offset, cluster_size, buf);
@@ -149,14 +168,16 @@ static int coroutine_fn count_l2_table(Qcow2Check *c, uint64_t l2_offset, uint8_
     }
     for (uint32_t i = 0; i < c->s->geometry.l2_entries; i++) {
         Qcow2RawEntry raw = qcow2_l2_entry_load(buf, i, &c->s->geometry);
-        if ((raw.entry || raw.bitmap) && (ret = count_l2_entry(c, i, raw, stats)) < 0) {
+        uint64_t guest = guest_offset + (uint64_t)i * cluster_size;
+        if ((raw.entry || raw.bitmap) && (ret = count_l2_entry(c, i, raw, guest, stats)) < 0) {
             return ret;
         }
     }
     return 0;
 }
 
-static int coroutine_fn count_l1_entry(Qcow2Check *c, uint64_t entry, uint8_t *l2_buf, FragmentStats *stats)
+static int coroutine_fn count_l1_entry(Qcow2Check *c, uint64_t index, uint64_t entry, uint8_t *l2_buf,
+                                       FragmentStats *stats)
 {
     if (entry == 0) {
         return 0;
@@ -173,7 +194,8 @@ static int coroutine_fn count_l1_entry(Qcow2Check *c, uint64_t entry, uint8_t *l
         qcow2_check_damage(
             c, "ERROR l2_offset=%" PRIx64 ": Table is not cluster aligned; L1 entry corrupted", l2_offset);
     }
-    return count_l2_table(c, l2_offset, l2_buf, stats);
+    uint64_t guest_offset = index << (c->s->geometry.cluster_bits + c->s->geometry.l2_bits);
+    return count_l2_table(c, l2_offset, guest_offset, l2_buf, stats);
 }
 
 static int coroutine_fn count_l1(Qcow2Check *c, uint64_t l1_offset, uint64_t l1_entries, FragmentStats *stats)
@@ -194,7 +216,7 @@ static int coroutine_fn count_l1(Qcow2Check *c, uint64_t l1_offset, uint64_t l1_
             break;
         }
         for (uint64_t i = 0; ret >= 0 && i < n; i++) {
-            ret = count_l1_entry(c, load_be64(piece + 8 * i), l2_buf, stats);
+            ret = count_l1_entry(c, done + i, load_be64(piece + 8 * i), l2_buf, stats);
         }
         done += n;
     }

@@ -265,7 +265,7 @@ static int coroutine_fn check_unallocated(BlockDriverState *bs, uint64_t offset,
     while (bytes && ret >= 0) {
         Qcow2Extent extent;
         ret = qcow2_map(bs, offset, bytes, QCOW2_MAP_PLAIN, &extent);
-        if (ret >= 0 && (extent.host_offset || extent.kind == QCOW2_CLUSTER_COMPRESSED)) {
+        if (ret >= 0 && (extent.placed || extent.kind == QCOW2_CLUSTER_COMPRESSED)) {
             ret = -EIO;
         }
         offset += ret >= 0 ? extent.bytes : 0;
@@ -308,6 +308,9 @@ int coroutine_fn qcow2_write_compressed(BlockDriverState *bs, int64_t offset, in
 
     if (!s->meta || atomic_load_explicit(&s->corrupt, memory_order_relaxed) || end > length) {
         return -EIO;
+    }
+    if (s->geometry.data_file) {
+        return -ENOTSUP; /* the format has no compressed clusters then */
     }
     if ((begin & mask) || ((end & mask) && end != length)) {
         return -EINVAL;

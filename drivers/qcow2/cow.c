@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "drivers/qcow2/compressed.h"
+#include "drivers/qcow2/data_file.h"
 #include "drivers/qcow2/map.h"
 
 #define ZERO_BYTES 65536u
@@ -35,10 +36,15 @@ typedef struct Piece {
     bool wanted;
 } Piece;
 
+static uint64_t disk_end(BlockDriverState *bs)
+{
+    return (uint64_t)atomic_load_explicit(&bs->length, memory_order_relaxed);
+}
+
 /* Backing data past the end of this disk must never show, even if the disk grows later. */
 static uint64_t backing_part(BlockDriverState *bs, uint64_t offset, uint64_t bytes)
 {
-    uint64_t length = (uint64_t)atomic_load_explicit(&bs->length, memory_order_relaxed);
+    uint64_t length = disk_end(bs);
     return offset >= length ? 0 : qcow2_backing_bytes(bs, offset, MIN(bytes, length - offset));
 }
 
@@ -119,7 +125,7 @@ static int coroutine_fn make_edge(BlockDriverState *bs, const Qcow2RunWrite *wri
     if (ret < 0) {
         return ret;
     }
-    uint32_t wanted = wanted_subclusters(g, &edge->entry, !run->reuse_host, data_begin, data_end);
+    uint32_t wanted = wanted_subclusters(g, &edge->entry, !run->reuse, data_begin, data_end);
     uint64_t begin = data_end, end = data_end;
     if (is_head) {
         wanted &= qcow2_subcluster_mask(0, (unsigned)((data_begin + g->subcluster_size - 1) >> g->subcluster_bits));
@@ -128,6 +134,10 @@ static int coroutine_fn make_edge(BlockDriverState *bs, const Qcow2RunWrite *wri
     } else {
         wanted &= qcow2_subcluster_mask((unsigned)(data_end >> g->subcluster_bits), g->subclusters);
         end = wanted ? (uint64_t)(32 - __builtin_clz(wanted)) << g->subcluster_bits : data_end;
+    }
+    if (g->data_file) {
+        /* It is as long as the disk: nothing is written past that for a cluster that the disk ends in. */
+        end = MIN(end, MAX(data_end, disk_end(bs) - MIN(disk_end(bs), cluster)));
     }
     edge->wanted = wanted;
     edge->offset = cluster + begin;
@@ -152,8 +162,8 @@ static int coroutine_fn read_piece(BlockDriverState *bs, const Edge *edge, const
         return qcow2_read_compressed(bs, edge->raw.entry, in_cluster, piece->bytes, &iov, 0);
     }
     if (piece->kind == QCOW2_CLUSTER_NORMAL) {
-        return bdrv_co_preadv(bs->file, (int64_t)(edge->entry.host_offset + in_cluster), (int64_t)piece->bytes, &iov, 0,
-                              0);
+        return bdrv_co_preadv(qcow2_data_child(bs), (int64_t)(edge->entry.host_offset + in_cluster),
+                              (int64_t)piece->bytes, &iov, 0, 0);
     }
     uint64_t inside = backing_part(bs, piece->offset, piece->bytes);
     memset(buf + inside, 0, piece->bytes - inside);
@@ -215,7 +225,8 @@ static int coroutine_fn gather_write(BlockDriverState *bs, const Qcow2RunWrite *
     BdrvIov iov = bdrv_iov_init(vec, n);
     uint64_t in_run = write->offset - write->run->first_offset - (head->skip ? 0 : head->bytes);
     bdrv_debug_event(bs, head->buf || tail->buf ? BDRV_EVENT_COW_WRITE : BDRV_EVENT_WRITE_AIO);
-    int ret = bdrv_co_pwritev(bs->file, (int64_t)(write->host_offset + in_run), (int64_t)iov.bytes, &iov, 0, 0);
+    int ret = bdrv_co_pwritev(qcow2_data_child(bs), (int64_t)(write->host_offset + in_run), (int64_t)iov.bytes, &iov,
+                              0, 0);
     if (vec != on_stack) {
         g_free(vec);
     }
@@ -231,7 +242,7 @@ static int coroutine_fn read_edges(BlockDriverState *bs, Edge *head, Edge *tail,
     if (head_bytes + tail_bytes == 0) {
         return 0;
     }
-    *buf = bdrv_try_blockalign(bs->file->bs, head_bytes + tail_bytes);
+    *buf = bdrv_try_blockalign(qcow2_data_child(bs)->bs, head_bytes + tail_bytes);
     if (!*buf) {
         return -ENOMEM;
     }
@@ -276,8 +287,8 @@ int coroutine_fn qcow2_cow_write(BlockDriverState *bs, const Qcow2RunWrite *writ
     if (head.skip && tail.skip) {
         uint64_t in_run = write->offset - run->first_offset;
         bdrv_debug_event(bs, BDRV_EVENT_WRITE_AIO);
-        ret = bdrv_co_pwritev(bs->file, (int64_t)(write->host_offset + in_run), (int64_t)write->bytes, write->iov,
-                              write->iov_offset, 0);
+        ret = bdrv_co_pwritev(qcow2_data_child(bs), (int64_t)(write->host_offset + in_run), (int64_t)write->bytes,
+                              write->iov, write->iov_offset, 0);
     } else {
         ret = gather_write(bs, write, &head, &tail);
     }

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "block/open/open.h"
+#include "block/registry/registry.h"
 #include "drivers/qcow2/callbacks.h"
 #include "block/util/bytes.h"
 
@@ -18,6 +19,7 @@
 #define CHUNK_BYTES (256u << 10)
 
 typedef struct Creating {
+    const char *filename;
     BdrvChild *file;
     Qcow2CreateParams params;
     Qcow2Layout layout;
@@ -102,11 +104,14 @@ static uint64_t l1_entry(const Creating *c, uint64_t n)
     return QCOW2_COPIED | (c->layout.l2_offset + n * c->layout.cluster_size);
 }
 
-/* Word @n of the L2 tables. Of an extended entry the second one is 0: the backing file shows in preallocated space. */
+/*
+ * Word @n of the L2 tables. Of an extended entry the second one is 0: the backing file shows in preallocated space. A
+ * raw data file shows what it has.
+ */
 static uint64_t l2_word(const Creating *c, uint64_t n)
 {
     if (c->params.extended_l2 && n % 2) {
-        return 0;
+        return c->params.data_file_raw ? UINT32_MAX : 0;
     }
     n /= c->params.extended_l2 ? 2 : 1;
     return QCOW2_COPIED | (c->layout.data_offset + n * c->layout.cluster_size);
@@ -150,14 +155,38 @@ static bool coroutine_fn write_tables(Creating *c, GError **errp)
                          "write the L2 tables", errp);
 }
 
+/* A new file, as long as the disk and reading as zeroes; so no device, which has what was on it. */
+static bool coroutine_fn create_data_file(Creating *c, BdrvPrealloc mode, GError **errp)
+{
+    g_autofree char *full = bdrv_full_backing_filename(c->filename, c->params.data_file, errp);
+    const BlockDriver *protocol = full ? bdrv_find_protocol(full, errp) : NULL;
+    if (!protocol) {
+        return false;
+    }
+    if (g_str_equal(protocol->format_name, "host_device")) {
+        g_set_error(errp, BDRV_ERROR, ENOTSUP, "'%s' is a device; the data file of a new image can only be a new file",
+                    full);
+        return false;
+    }
+    BdrvOptions *options = bdrv_options_new();
+    bdrv_options_set_int(options, "size", (int64_t)c->params.size);
+    if (mode != BDRV_PREALLOC_OFF) {
+        bdrv_options_set_string(options, "preallocation", mode == BDRV_PREALLOC_FULL ? "full" : "falloc");
+    }
+    return bdrv_co_create_image(c->file->bs->graph, "raw", full, options, errp);
+}
+
 /* Data clusters read as zeroes: the file grows by them, and what was there before is zeroed. */
 static bool coroutine_fn reserve_data(Creating *c, GError **errp)
 {
     const Qcow2Layout *l = &c->layout;
+    BdrvPrealloc mode = c->params.prealloc == BDRV_PREALLOC_METADATA ? BDRV_PREALLOC_OFF : c->params.prealloc;
+    if (c->params.data_file) {
+        return create_data_file(c, mode, errp);
+    }
     if (l->data_clusters == 0) {
         return true;
     }
-    BdrvPrealloc mode = c->params.prealloc == BDRV_PREALLOC_METADATA ? BDRV_PREALLOC_OFF : c->params.prealloc;
     return zero_range(c, l->data_offset, MIN(c->old_length, l->end), errp) && grow(c, l->end, mode, errp);
 }
 
@@ -174,13 +203,18 @@ static bool coroutine_fn write_header(Creating *c, GError **errp)
         .refcount_table_offset = l->refcount_table_offset,
         .refcount_table_clusters = (uint32_t)l->refcount_table_clusters,
         .incompatible_features = (p->compression_type ? QCOW2_INCOMPAT_COMPRESSION : 0) |
-                                 (p->extended_l2 ? QCOW2_INCOMPAT_EXTENDED_L2 : 0),
+                                 (p->extended_l2 ? QCOW2_INCOMPAT_EXTENDED_L2 : 0) |
+                                 (p->data_file ? QCOW2_INCOMPAT_DATA_FILE : 0),
+        .autoclear_features = p->data_file_raw ? QCOW2_AUTOCLEAR_DATA_FILE_RAW : 0,
         .compatible_features = p->lazy_refcounts ? QCOW2_COMPAT_LAZY_REFCOUNTS : 0,
         .refcount_order = p->refcount_order,
         .header_length = p->version == 2 ? QCOW2_HEADER_SIZE_V2 : QCOW2_HEADER_SIZE_NEW,
         .compression_type = p->compression_type,
     };
-    Qcow2HeaderExtensions ext = { .backing_format = (char *)p->backing_format };
+    Qcow2HeaderExtensions ext = {
+        .backing_format = (char *)p->backing_format,
+        .data_file = (char *)p->data_file,
+    };
     if (p->version >= 3 && l->cluster_size >= QCOW2_FEATURE_NAMES_MIN_CLUSTER) {
         ext.feature_names = qcow2_feature_table_new(&ext.feature_names_bytes);
     }
@@ -201,7 +235,10 @@ static bool check_header_fits(const Creating *c, GError **errp)
         .version = c->params.version,
         .header_length = c->params.version == 2 ? QCOW2_HEADER_SIZE_V2 : QCOW2_HEADER_SIZE_NEW,
     };
-    Qcow2HeaderExtensions ext = { .backing_format = (char *)c->params.backing_format };
+    Qcow2HeaderExtensions ext = {
+        .backing_format = (char *)c->params.backing_format,
+        .data_file = (char *)c->params.data_file,
+    };
     uint8_t *cluster = g_try_malloc0(c->layout.cluster_size);
     bool ok = cluster || fail(-ENOMEM, "make the header", 0, c->layout.cluster_size, errp);
     ok = ok &&
@@ -258,7 +295,7 @@ static bool coroutine_fn get_params(const char *filename, BdrvChild *file, const
 bool coroutine_fn qcow2_create(const char *filename, BdrvChild *file, const BdrvOptions *options,
                                GError **errp)
 {
-    Creating c = { .file = file };
+    Creating c = { .filename = filename, .file = file };
     /* clang-format off */
     return get_params(filename, file, options, &c.params, errp) &&
            qcow2_layout(&c.params, &c.layout, errp) &&

@@ -15,11 +15,13 @@ typedef struct Qcow2CreateParams {
     uint8_t compression_type;
     bool extended_l2;
     const char *backing_file, *backing_format;
+    const char *data_file; /* NULL: the data is in the image file */
+    bool data_file_raw;
 } Qcow2CreateParams;
 
 /*
  * Where everything goes in a new image, in this order. Preallocated images have all L2 tables and data
- * clusters; others have none.
+ * clusters; others have none. Those of a data file are there, from its start.
  */
 typedef struct Qcow2Layout {
     uint32_t cluster_size;

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "block/open/open.h"
 #include "config.h"
 #include "drivers/qcow2/create.h"
 
@@ -47,17 +48,13 @@ const BdrvOptionSpec qcow2_create_options[] = {
 /* What is not built yet, refused when it is wanted. */
 static bool refuse_unbuilt(const BdrvOptions *options, GError **errp)
 {
-    static const char *const bools[] = { "encryption", "data_file_raw" };
     static const char *const others[] = {
-        "data_file",           "encrypt.format",    "encrypt.key-secret",     "encrypt.cipher-alg",
-        "encrypt.cipher-mode", "encrypt.ivgen-alg", "encrypt.ivgen-hash-alg", "encrypt.hash-alg",
-        "encrypt.iter-time",
+        "encrypt.format",    "encrypt.key-secret",     "encrypt.cipher-alg", "encrypt.cipher-mode",
+        "encrypt.ivgen-alg", "encrypt.ivgen-hash-alg", "encrypt.hash-alg",   "encrypt.iter-time",
     };
-    for (unsigned i = 0; i < G_N_ELEMENTS(bools); i++) {
-        if (bdrv_options_get_bool(options, bools[i], false)) {
-            g_set_error(errp, BDRV_ERROR, ENOTSUP, "%s=on is not built yet; leave it off", bools[i]);
-            return false;
-        }
+    if (bdrv_options_get_bool(options, "encryption", false)) {
+        g_set_error(errp, BDRV_ERROR, ENOTSUP, "encryption=on is not built yet; leave it off");
+        return false;
     }
     for (unsigned i = 0; i < G_N_ELEMENTS(others); i++) {
         if (bdrv_options_has(options, others[i])) {
@@ -207,6 +204,28 @@ static bool parse_backing(const BdrvOptions *options, Qcow2CreateParams *p, GErr
     return true;
 }
 
+static bool parse_data_file(const BdrvOptions *options, Qcow2CreateParams *p, GError **errp)
+{
+    p->data_file = bdrv_options_get_string(options, "data_file", NULL);
+    p->data_file_raw = bdrv_options_get_bool(options, "data_file_raw", false);
+    if (p->data_file && p->version == 2) {
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "External data files are only supported with compatibility level 1.1 and above (use compat=1.1)");
+        return false;
+    }
+    if (p->data_file_raw && !p->data_file) {
+        g_set_error(errp, BDRV_ERROR, EINVAL, "data_file_raw=on requires data_file: give its name");
+        return false;
+    }
+    if (p->data_file_raw && p->backing_file) {
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "backing_file and data_file_raw=on cannot be used at the same time: the data file alone would not "
+                    "show what the backing file has");
+        return false;
+    }
+    return !p->data_file || bdrv_check_data_filename(p->data_file, errp);
+}
+
 static bool parse_prealloc(const BdrvOptions *options, Qcow2CreateParams *p, GError **errp)
 {
     const char *mode = bdrv_options_get_string(options, "preallocation", "off");
@@ -220,6 +239,9 @@ static bool parse_prealloc(const BdrvOptions *options, Qcow2CreateParams *p, GEr
         return false;
     }
     p->prealloc = (BdrvPrealloc)n;
+    if (p->data_file_raw && p->prealloc == BDRV_PREALLOC_OFF) {
+        p->prealloc = BDRV_PREALLOC_METADATA; /* what is not mapped need not be zeroes there */
+    }
     if (p->backing_file && p->prealloc != BDRV_PREALLOC_OFF && !p->extended_l2) {
         g_set_error(
             errp, BDRV_ERROR, EINVAL,
@@ -254,7 +276,7 @@ bool qcow2_create_params(const BdrvOptions *options, Qcow2CreateParams *params, 
         !parse_cluster_size(options, &p, errp) || !parse_extended_l2(options, &p, errp) ||
         !parse_refcount_bits(options, &p, errp) || !parse_lazy_refcounts(options, &p, errp) ||
         !parse_compression(options, &p, errp) || !parse_backing(options, &p, errp) ||
-        !parse_prealloc(options, &p, errp) || !parse_size(options, &p, errp)) {
+        !parse_data_file(options, &p, errp) || !parse_prealloc(options, &p, errp) || !parse_size(options, &p, errp)) {
         return false;
     }
     *params = p;

@@ -7,6 +7,7 @@
 #include <errno.h>
 
 #include "drivers/qcow2/callbacks.h"
+#include "drivers/qcow2/data_file.h"
 #include "drivers/qcow2/map.h"
 #include "drivers/qcow2/remap.h"
 
@@ -21,7 +22,7 @@ static int discard_cluster(BlockDriverState *bs, const Qcow2RemapCluster *c, Qco
         *raw = (Qcow2RawEntry){ 0 };
     } else if (qcow2_state(bs)->discard.no_unref && qcow2_has_own_space(&c->old)) {
         *raw = qcow2_raw_zero(c->old.host_offset, true, g);
-    } else if (c->old.kind != QCOW2_CLUSTER_UNALLOCATED || c->old.host_offset || bs->backing) {
+    } else if (c->old.kind != QCOW2_CLUSTER_UNALLOCATED || c->old.placed || bs->backing) {
         *raw = qcow2_raw_zero(0, false, g);
     }
     return 0;
@@ -31,6 +32,9 @@ int coroutine_fn qcow2_co_discard(BlockDriverState *bs, int64_t offset, int64_t 
 {
     if (qcow2_state(bs)->geometry.version < 3 && bs->backing) {
         return -ENOTSUP;
+    }
+    if (qcow2_data_is_raw(qcow2_state(bs))) {
+        return qcow2_data_zero(bs, offset, bytes, BDRV_REQ_MAY_UNMAP);
     }
     Qcow2Remap how = { .cluster = discard_cluster, .flags = BDRV_REQ_MAY_UNMAP, .is_discard = true };
     return qcow2_remap(bs, offset, bytes, &how);

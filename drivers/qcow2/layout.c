@@ -56,7 +56,8 @@ bool qcow2_layout(const Qcow2CreateParams *params, Qcow2Layout *layout, GError *
         l.data_clusters = div_up(params->size, l.cluster_size);
     }
     uint64_t l1_clusters = div_up(l.l1_entries * 8, l.cluster_size);
-    uint64_t others = 1 + l1_clusters + l.l2_tables + l.data_clusters;
+    uint64_t data_here = params->data_file ? 0 : l.data_clusters;
+    uint64_t others = 1 + l1_clusters + l.l2_tables + data_here;
     if (!place_refcounts(params, &l, others, errp)) {
         return false;
     }
@@ -69,13 +70,13 @@ bool qcow2_layout(const Qcow2CreateParams *params, Qcow2Layout *layout, GError *
     clusters += l1_clusters;
     l.l2_offset = clusters << params->cluster_bits;
     clusters += l.l2_tables;
-    l.data_offset = clusters << params->cluster_bits;
-    clusters += l.data_clusters;
+    l.metadata_end = l.l2_tables ? clusters << params->cluster_bits : l.l1_offset + l.l1_entries * 8;
+    l.data_offset = params->data_file ? 0 : clusters << params->cluster_bits;
+    clusters += data_here;
     if (clusters > (uint64_t)INT64_MAX >> params->cluster_bits) {
         return too_large(params, "an image file", UINT32_MAX, errp);
     }
     l.end = clusters << params->cluster_bits;
-    l.metadata_end = l.l2_tables ? l.data_offset : l.l1_offset + l.l1_entries * 8;
     *layout = l;
     return true;
 }

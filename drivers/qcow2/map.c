@@ -21,8 +21,16 @@ static int coroutine_fn bad_entry(BlockDriverState *bs, uint64_t guest_offset, Q
 int coroutine_fn qcow2_decode_entry(BlockDriverState *bs, uint64_t guest_offset, Qcow2RawEntry raw,
                                     Qcow2L2Entry *entry)
 {
-    *entry = qcow2_l2_entry_decode(raw, &qcow2_state(bs)->geometry);
-    return G_LIKELY(entry->kind != QCOW2_CLUSTER_INVALID) ? 0 : bad_entry(bs, guest_offset, raw, entry->problem);
+    const Qcow2Geometry *g = &qcow2_state(bs)->geometry;
+
+    *entry = qcow2_l2_entry_decode(raw, g);
+    if (G_UNLIKELY(entry->kind == QCOW2_CLUSTER_INVALID)) {
+        return bad_entry(bs, guest_offset, raw, entry->problem);
+    }
+    if (G_UNLIKELY(g->data_file && entry->placed && entry->host_offset != (guest_offset & -(uint64_t)g->cluster_size))) {
+        return bad_entry(bs, guest_offset, raw, "the offset in the data file is not the guest offset");
+    }
+    return 0;
 }
 
 uint64_t qcow2_backing_bytes(BlockDriverState *bs, uint64_t guest_offset, uint64_t bytes)
@@ -34,22 +42,21 @@ uint64_t qcow2_backing_bytes(BlockDriverState *bs, uint64_t guest_offset, uint64
     return guest_offset >= length ? 0 : MIN(bytes, length - guest_offset);
 }
 
-/* Where a part of a cluster lies, or would; 0: nowhere, or compressed. */
+/* Where a part of a cluster lies, or would; 0 if nowhere. */
 static uint64_t place_of(const Qcow2L2Entry *entry, uint64_t in_cluster)
 {
-    bool placed = entry->host_offset && entry->kind != QCOW2_CLUSTER_COMPRESSED;
-    return placed ? entry->host_offset + in_cluster : 0;
+    return entry->placed ? entry->host_offset + in_cluster : 0;
 }
 
 /* Whether what lies at @place goes on with an extent that ends where it begins. */
 static bool continues(const Qcow2Extent *extent, const Qcow2L2Entry *entry, Qcow2ClusterKind kind, uint64_t place,
                       Qcow2MapHow how)
 {
-    if (kind != extent->kind || kind == QCOW2_CLUSTER_COMPRESSED ||
+    if (kind != extent->kind || kind == QCOW2_CLUSTER_COMPRESSED || entry->placed != extent->placed ||
         (how == QCOW2_MAP_BY_COPIED && entry->copied != extent->copied)) {
         return false;
     }
-    return place == (extent->host_offset ? extent->host_offset + extent->bytes : 0);
+    return place == (extent->placed ? extent->host_offset + extent->bytes : 0);
 }
 
 /* Add the cluster to the extent, from @in_cluster on; false if something else begins in it. */
@@ -63,7 +70,8 @@ static bool add_cluster(const Qcow2Geometry *g, Qcow2Extent *found, const Qcow2L
         uint64_t place = place_of(entry, in_cluster);
         if (found->bytes == 0) {
             *found = (Qcow2Extent){
-                .kind = kind, .copied = entry->copied, .host_offset = place, .l2_entry = raw.entry,
+                .kind = kind, .copied = entry->copied, .placed = entry->placed, .host_offset = place,
+                .l2_entry = raw.entry,
             };
         } else if (!continues(found, entry, kind, place, how)) {
             return false;

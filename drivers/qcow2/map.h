@@ -11,7 +11,8 @@ typedef struct Qcow2Extent {
     Qcow2ClusterKind kind; /* never MIXED or INVALID */
     bool copied;           /* of the first cluster; of all with QCOW2_MAP_BY_COPIED */
     uint64_t bytes;        /* from the offset asked */
-    uint64_t host_offset;  /* of the first byte: NORMAL, and others that have space all the same; else 0 */
+    bool placed;           /* it has space on the host: NORMAL, and others all the same */
+    uint64_t host_offset;  /* of the first byte if placed, else 0 */
     uint64_t l2_entry;     /* COMPRESSED: one cluster */
 } Qcow2Extent;
 

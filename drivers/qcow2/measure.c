@@ -76,6 +76,7 @@ bool coroutine_fn qcow2_measure(const BdrvOptions *options, BdrvChild *source, B
     if (!qcow2_create_params(image, &params, errp)) {
         return false;
     }
+    params.data_file = NULL; /* what goes there counts, too */
     whole = params;
     whole.prealloc = BDRV_PREALLOC_METADATA;
     if (!qcow2_layout(&whole, &layout, errp)) {

@@ -15,6 +15,7 @@
 #include "config.h"
 #include "drivers/qcow2/callbacks.h"
 #include "drivers/qcow2/compressed.h"
+#include "drivers/qcow2/data_file.h"
 #include "drivers/qcow2/open.h"
 #include "drivers/qcow2/repair.h"
 
@@ -159,9 +160,6 @@ static bool check_features(Opening *o, GError **errp)
     uint64_t bits = s->header.incompatible_features;
     if (bits & ~KNOWN_INCOMPATIBLE) {
         return refuse_unknown_features(o, bits & ~KNOWN_INCOMPATIBLE, errp);
-    }
-    if ((bits & QCOW2_INCOMPAT_DATA_FILE) && !o->info_only) {
-        return not_built("external data file", errp);
     }
     if (!check_compression_type(&s->header, errp)) {
         return false;
@@ -364,23 +362,28 @@ static bool coroutine_fn open_meta(Opening *o, GError **errp)
            qcow2_compressed_open(o->bs, errp) && qcow2_meta_open(o->bs, &config, errp);
 }
 
-static void edit_no_autoclear(Qcow2Header *header, const void *opaque)
+static void edit_autoclear(Qcow2Header *header, const void *opaque)
 {
-    header->autoclear_features = 0;
+    header->autoclear_features = *(const uint64_t *)opaque;
+}
+
+uint64_t qcow2_kept_autoclear(const Qcow2State *s)
+{
+    return qcow2_data_is_raw(s) ? QCOW2_AUTOCLEAR_DATA_FILE_RAW : 0;
 }
 
 /* An autoclear bit we do not maintain must not survive our writes. */
 static bool coroutine_fn clear_autoclear(Opening *o, GError **errp)
 {
     Qcow2State *s = o->s;
-    uint64_t before = s->header.autoclear_features;
-    if (!o->writable || o->check || s->metadata_only || before == 0) {
+    uint64_t before = s->header.autoclear_features, kept = qcow2_kept_autoclear(s);
+    if (!o->writable || o->check || s->metadata_only || before == kept) {
         return true;
     }
-    int ret = qcow2_edit_header(o->bs, edit_no_autoclear, NULL);
+    int ret = qcow2_edit_header(o->bs, edit_autoclear, &kept);
     if (ret < 0) {
         g_set_error(errp, BDRV_ERROR, -ret,
-                    "cannot clear the autoclear features 0x%" PRIx64 " in the header: %s", before,
+                    "cannot clear the autoclear features 0x%" PRIx64 " in the header: %s", before & ~kept,
                     g_strerror(-ret));
         return false;
     }
@@ -408,6 +411,7 @@ static void coroutine_fn undo_open(Opening *o)
     free_state(bs);
     g_clear_pointer(&bs->backing_filename, g_free);
     g_clear_pointer(&bs->backing_format, g_free);
+    g_clear_pointer(&bs->data_filename, g_free);
 }
 
 bool coroutine_fn qcow2_open(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags,
@@ -438,6 +442,7 @@ bool coroutine_fn qcow2_open(BlockDriverState *bs, const BdrvOptions *options, B
               qcow2_check_l1_table(s, o.file_length, errp) &&
               (o.check || qcow2_check_refcount_table(s, o.file_length, errp)) &&
               load_extensions(&o, errp) &&
+              qcow2_check_data_file(bs, !o.info_only, errp) &&
               load_backing_name(&o, errp) &&
               load_snapshots(&o, errp) &&
               load_bitmaps(&o, errp) &&

@@ -24,6 +24,9 @@ bool qcow2_check_overlaps(const Qcow2State *s, GError **errp);
 /** qcow2_check_writable() - what the header says against writing; @check: a repair may write all the same */
 bool qcow2_check_writable(const Qcow2State *s, bool check, GError **errp);
 
+/** qcow2_kept_autoclear() - the autoclear bits that stay true whatever is written */
+uint64_t qcow2_kept_autoclear(const Qcow2State *s);
+
 /* open_options.c */
 
 extern const BdrvOptionSpec qcow2_open_options[];

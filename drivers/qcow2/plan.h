@@ -14,7 +14,8 @@ typedef struct Qcow2AllocRun {
     uint64_t first_offset;            /* guest, multiple of the cluster size */
     unsigned count;                   /* clusters */
     Qcow2RawEntry entries[QCOW2_RUN_MAX]; /* as they are now */
-    uint64_t reuse_host;              /* not 0: they have this space of their own, in a row, and it is to be filled */
+    bool reuse;                       /* they have space of their own, in a row, and it is to be filled */
+    uint64_t reuse_host;              /* where it is; else 0 */
 } Qcow2AllocRun;
 
 /** qcow2_has_own_space() - whether it has a host cluster that nobody shares */
@@ -28,7 +29,8 @@ uint32_t qcow2_touched(const Qcow2Geometry *g, uint64_t cluster, uint64_t begin,
  * Returns: 0 with run->count 0 if the first may be written in place; or -errno. */
 int coroutine_fn qcow2_plan_alloc(BlockDriverState *bs, Qcow2AllocRun *run, uint64_t begin, uint64_t end);
 
-/** qcow2_drop_entries() - one reference less for all that @count entries, no longer published, point to */
+/** qcow2_drop_entries() - one reference less for all that @count entries, no longer published, point to
+ * A data file counts no references: there is nothing to do. */
 void qcow2_drop_entries(BlockDriverState *bs, const Qcow2RawEntry *entries, unsigned count, Qcow2DiscardType why);
 
 #endif

@@ -29,6 +29,7 @@ static bool qcow2_has_zero_init(BlockDriverState *bs)
 
 static const BdrvChildSpec qcow2_children[] = {
     { "file", BDRV_CHILD_PROTOCOL, false },
+    { "data-file", BDRV_CHILD_DATA, true },
     { NULL },
 };
 

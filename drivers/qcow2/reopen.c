@@ -51,7 +51,7 @@ static bool coroutine_fn prepare_writable(BlockDriverState *bs, BdrvOpenFlags fl
                     "it read-write");
         return false;
     }
-    if (s->header.autoclear_features & ~QCOW2_AUTOCLEAR_BITMAPS) {
+    if (s->header.autoclear_features & ~(qcow2_kept_autoclear(s) | QCOW2_AUTOCLEAR_BITMAPS)) {
         g_set_error(errp, BDRV_ERROR, ENOTSUP,
                     "autoclear features 0x%" G_GINT64_MODIFIER
                     "x must be cleared before writing; close the image and "

@@ -10,6 +10,7 @@
 #include "drivers/qcow2/compressed.h"
 #include "block/util/bytes.h"
 #include "drivers/qcow2/meta/meta.h"
+#include "drivers/qcow2/open.h"
 
 /* ---- COPIED flags in place ---- */
 
@@ -35,7 +36,8 @@ static bool adjust_entries(Qcow2Check *c, uint8_t *buf, uint64_t count, bool l2,
         if (!(entry & QCOW2_OFFSET_MASK) || (l2 && (entry & QCOW2_COMPRESSED))) {
             continue;
         }
-        uint64_t wanted = adjust_entry(c, entry, phase);
+        bool counted = !l2 || !c->s->geometry.data_file;
+        uint64_t wanted = counted ? adjust_entry(c, entry, phase) : entry | QCOW2_COPIED;
         changed = changed || wanted != entry;
         store_be64(buf + entry_bytes * i, wanted);
     }
@@ -98,7 +100,7 @@ static int coroutine_fn clear_autoclear(Qcow2Rewrite *rewrite)
 {
     Qcow2Header header = qcow2_state(rewrite->bs)->header;
     uint64_t before = header.autoclear_features;
-    header.autoclear_features &= QCOW2_AUTOCLEAR_BITMAPS;
+    header.autoclear_features &= qcow2_kept_autoclear(qcow2_state(rewrite->bs)) | QCOW2_AUTOCLEAR_BITMAPS;
     return header.autoclear_features == before ? 0 : qcow2_rewrite_header(rewrite, &header);
 }
 

@@ -151,11 +151,26 @@ static Qcow2RawEntry without_space(const Qcow2Geometry *g, Qcow2RawEntry raw)
     return g->extended_l2 ? (Qcow2RawEntry){ 0, sound_bitmap(raw.bitmap, false) } : qcow2_raw_zero(0, false, g);
 }
 
-static int coroutine_fn tree_l2_entry(Qcow2Repair *r, Qcow2RawEntry raw, Qcow2RawEntry *wanted)
+/* In a data file there is one place where a cluster can be. A flag that is merely missing is put right later. */
+static int tree_data_file_entry(Qcow2Repair *r, Qcow2RawEntry raw, uint64_t guest_offset, Qcow2RawEntry *wanted)
+{
+    const Qcow2Geometry *g = geometry(r);
+    bool placed = raw.entry & (QCOW2_OFFSET_MASK | QCOW2_COPIED);
+    bool in_place = (raw.entry & QCOW2_OFFSET_MASK) == guest_offset;
+    wanted->entry = placed ? guest_offset | (in_place ? raw.entry & QCOW2_COPIED : QCOW2_COPIED) : 0;
+    wanted->entry |= g->extended_l2 ? 0 : raw.entry & QCOW2_L2_ZERO;
+    wanted->bitmap = sound_bitmap(raw.bitmap, placed);
+    return 0;
+}
+
+static int coroutine_fn tree_l2_entry(Qcow2Repair *r, Qcow2RawEntry raw, uint64_t guest_offset, Qcow2RawEntry *wanted)
 {
     const Qcow2Geometry *g = geometry(r);
     if (raw.entry & QCOW2_COMPRESSED) {
         return tree_compressed(r, raw, wanted);
+    }
+    if (g->data_file) {
+        return tree_data_file_entry(r, raw, guest_offset, wanted);
     }
     bool zero = (raw.entry & QCOW2_L2_ZERO) && g->version >= 3 && !g->extended_l2;
     bool no_data = g->extended_l2 ? (uint32_t)raw.bitmap == 0 : zero;
@@ -209,10 +224,11 @@ static int coroutine_fn lost_l2_table(Qcow2Repair *r, uint64_t entry, uint8_t *b
     return ret < 0 ? ret : write_l2_table(r, buf, wanted);
 }
 
-/* @entry: of an L1 table; @buf: a cluster */
-static int coroutine_fn tree_l1_entry(Qcow2Repair *r, uint64_t entry, uint8_t *buf, uint64_t *wanted)
+/* @entry: @index of an L1 table; @buf: a cluster */
+static int coroutine_fn tree_l1_entry(Qcow2Repair *r, uint64_t index, uint64_t entry, uint8_t *buf, uint64_t *wanted)
 {
     const Qcow2Geometry *g = geometry(r);
+    uint64_t guest_offset = index << (g->cluster_bits + g->l2_bits);
     uint64_t offset = entry & QCOW2_OFFSET_MASK, cluster = offset >> g->cluster_bits;
     bool changed = false;
     *wanted = offset ? entry & ~QCOW2_L1_RESERVED : 0;
@@ -226,7 +242,7 @@ static int coroutine_fn tree_l1_entry(Qcow2Repair *r, uint64_t entry, uint8_t *b
     for (uint32_t i = 0; i < g->l2_entries && ret >= 0; i++) {
         Qcow2RawEntry old = qcow2_l2_entry_load(buf, i, g), new = old;
         if (old.entry || old.bitmap) {
-            ret = tree_l2_entry(r, old, &new);
+            ret = tree_l2_entry(r, old, guest_offset + (uint64_t)i * g->cluster_size, &new);
         }
         if (!qcow2_raw_equal(new, old)) {
             qcow2_l2_entry_store(buf, i, new, g);
@@ -294,7 +310,7 @@ int coroutine_fn qcow2_repair_l1(Qcow2Repair *r, uint64_t *offset, uint64_t entr
     for (uint64_t i = 0; i < entries && ret >= 0; i++) {
         uint64_t old = load_be64(table + 8 * i), new_entry = old;
         if (old) {
-            ret = tree_l1_entry(r, old, l2, &new_entry);
+            ret = tree_l1_entry(r, i, old, l2, &new_entry);
         }
         if (new_entry != old) {
             store_be64(table + 8 * i, new_entry);

@@ -14,6 +14,7 @@
 #include <inttypes.h>
 
 #include "drivers/qcow2/callbacks.h"
+#include "drivers/qcow2/data_file.h"
 #include "drivers/qcow2/map.h"
 #include "drivers/qcow2/meta/meta.h"
 #include "drivers/qcow2/remap.h"
@@ -92,7 +93,8 @@ static bool has_space(Qcow2RawEntry raw)
 static Qcow2RawEntry preallocated(BlockDriverState *bs, uint64_t host_offset)
 {
     const Qcow2Geometry *g = &qcow2_state(bs)->geometry;
-    return g->extended_l2 ? qcow2_raw_zero(host_offset, true, g) : qcow2_raw_data(host_offset, true, g);
+    bool as_data = !g->extended_l2 || qcow2_data_is_raw(qcow2_state(bs));
+    return as_data ? qcow2_raw_data(host_offset, true, g) : qcow2_raw_zero(host_offset, true, g);
 }
 
 /* Zeroes into guest bytes that may lie past the old size, inside one cluster. */
@@ -210,26 +212,27 @@ static int coroutine_fn hide_leftovers(BlockDriverState *bs, uint64_t old_size, 
     return 0;
 }
 
-/* [host_offset, +bytes) of the file: there, reading as zeroes, with space as @prealloc says. */
+/* [host_offset, +bytes) of the file with the data: there, reading as zeroes, with space as @prealloc says. */
 static bool coroutine_fn reserve_host(BlockDriverState *bs, uint64_t host_offset, uint64_t bytes,
                                       BdrvPrealloc prealloc, GError **errp)
 {
-    int64_t length = bdrv_co_getlength(bs->file);
+    BdrvChild *file = qcow2_data_child(bs);
+    int64_t length = bdrv_co_getlength(file);
     if (length < 0) {
-        return fail((int)length, "get the length of the image file", errp);
+        return fail((int)length, "get the length of the file", errp);
     }
     uint64_t end = host_offset + bytes;
     uint64_t old_end = MIN(end, MAX((uint64_t)length, host_offset));
     if (old_end > host_offset) {
         BdrvRequestFlags flags = prealloc == BDRV_PREALLOC_METADATA ? BDRV_REQ_MAY_UNMAP : 0;
         int ret =
-            bdrv_co_pwrite_zeroes(bs->file, (int64_t)host_offset, (int64_t)(old_end - host_offset), flags);
+            bdrv_co_pwrite_zeroes(file, (int64_t)host_offset, (int64_t)(old_end - host_offset), flags);
         if (!fail(ret, "zero preallocated clusters", errp)) {
             return false;
         }
     }
     BdrvPrealloc mode = prealloc == BDRV_PREALLOC_METADATA ? BDRV_PREALLOC_OFF : prealloc;
-    return end <= (uint64_t)length || bdrv_co_truncate(bs->file, (int64_t)end, false, mode, 0, errp);
+    return end <= (uint64_t)length || bdrv_co_truncate(file, (int64_t)end, false, mode, 0, errp);
 }
 
 /* Entries for @count clusters in a row on the host, in one slice of their L2 table. */
@@ -244,7 +247,7 @@ static bool coroutine_fn publish_run(BlockDriverState *bs, uint64_t guest_offset
             entries[i] = preallocated(bs, host_offset + (uint64_t)i * cluster_size);
         }
         if (!fail(qcow2_l2_publish(bs, guest_offset, entries, n, NULL), "write L2 tables", errp)) {
-            qcow2_release_clusters(bs, host_offset, count);
+            qcow2_data_release(bs, host_offset, count);
             return false;
         }
         guest_offset += (uint64_t)n * cluster_size;
@@ -278,13 +281,14 @@ static bool coroutine_fn preallocate(BlockDriverState *bs, uint64_t old_size, ui
             continue;
         }
         Qcow2Allocation got;
-        int ret = qcow2_alloc_clusters(bs, hint, free_entries, &got);
+        int ret = qcow2_data_alloc(bs, at, hint, free_entries, &got);
         if (!fail(ret, "allocate clusters", errp)) {
             return false;
         }
         uint64_t bytes = got.count << g->cluster_bits;
-        if (!reserve_host(bs, got.host_offset, bytes, prealloc, errp)) {
-            qcow2_release_clusters(bs, got.host_offset, got.count);
+        uint64_t needed = g->data_file ? MIN(bytes, new_size - at) : bytes; /* that is as long as the disk */
+        if (!reserve_host(bs, got.host_offset, needed, prealloc, errp)) {
+            qcow2_data_release(bs, got.host_offset, got.count);
             return false;
         }
         if (!publish_run(bs, at, got.host_offset, got.count, errp)) { /* one slice: so was the look-up */
@@ -294,6 +298,13 @@ static bool coroutine_fn preallocate(BlockDriverState *bs, uint64_t old_size, ui
         hint = got.host_offset + bytes;
     }
     return true;
+}
+
+/* What a data file may hold past the old end already is hidden: it was zeroed when preallocated, or is not mapped. */
+static bool coroutine_fn grow_data_file(BlockDriverState *bs, uint64_t new_size, GError **errp)
+{
+    return !bs->data_file || (uint64_t)bdrv_co_getlength(bs->data_file) >= new_size ||
+           bdrv_co_truncate(bs->data_file, (int64_t)new_size, false, BDRV_PREALLOC_OFF, 0, errp);
 }
 
 static void edit_size(Qcow2Header *header, const void *opaque)
@@ -345,6 +356,13 @@ static void coroutine_fn cut_file(BlockDriverState *bs)
     }
 }
 
+/* A data file is as long as the disk, but it may be something that cannot be cut. */
+static bool coroutine_fn cut_data_file(BlockDriverState *bs, uint64_t size, GError **errp)
+{
+    return !bs->data_file || (uint64_t)bdrv_co_getlength(bs->data_file) <= size ||
+           bdrv_co_truncate(bs->data_file, (int64_t)size, false, BDRV_PREALLOC_OFF, 0, errp);
+}
+
 /* The header tells @size already. @mapped_end: what the L1 table covers. */
 static bool coroutine_fn free_past_end(BlockDriverState *bs, uint64_t size, uint64_t mapped_end, GError **errp)
 {
@@ -366,7 +384,7 @@ static bool coroutine_fn free_past_end(BlockDriverState *bs, uint64_t size, uint
         return false;
     }
     cut_file(bs);
-    return true;
+    return cut_data_file(bs, size, errp);
 }
 
 bool coroutine_fn qcow2_truncate(BlockDriverState *bs, int64_t length, bool exact, BdrvPrealloc prealloc,
@@ -398,7 +416,11 @@ bool coroutine_fn qcow2_truncate(BlockDriverState *bs, int64_t length, bool exac
         !fail(hide_leftovers(bs, old_size, new_size, mapped_end), "zero what lies past the old end", errp)) {
         return false;
     }
-    if (prealloc != BDRV_PREALLOC_OFF && !preallocate(bs, old_size, new_size, prealloc, errp)) {
+    if (qcow2_data_is_raw(s) && prealloc == BDRV_PREALLOC_OFF) {
+        prealloc = BDRV_PREALLOC_METADATA; /* what is not mapped need not be zeroes there */
+    }
+    if ((prealloc != BDRV_PREALLOC_OFF && !preallocate(bs, old_size, new_size, prealloc, errp)) ||
+        !grow_data_file(bs, new_size, errp)) {
         return false;
     }
     if (!fail(prealloc == BDRV_PREALLOC_OFF ? hide_backing(bs, old_size, new_size, (uint64_t)backing) : 0,

@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "drivers/qcow2/callbacks.h"
+#include "drivers/qcow2/data_file.h"
 #include "drivers/qcow2/map.h"
 #include "drivers/qcow2/meta/meta.h"
 
@@ -24,11 +25,11 @@ int coroutine_fn qcow2_co_block_status(BlockDriverState *bs, int64_t offset, int
                 : mapped.kind == QCOW2_CLUSTER_ZERO      ? EXTENT_ZERO
                                                          : EXTENT_DATA,
         .allocated = mapped.kind == QCOW2_CLUSTER_COMPRESSED ||
-                     (mapped.host_offset && mapped.kind != QCOW2_CLUSTER_UNALLOCATED),
+                     (mapped.placed && mapped.kind != QCOW2_CLUSTER_UNALLOCATED),
         .compressed = mapped.kind == QCOW2_CLUSTER_COMPRESSED,
         .bytes = (int64_t)mapped.bytes,
-        .host_offset = mapped.host_offset ? (int64_t)mapped.host_offset : -1,
-        .file = mapped.host_offset ? bs->file->bs : NULL,
+        .host_offset = mapped.placed ? (int64_t)mapped.host_offset : -1,
+        .file = mapped.placed ? qcow2_data_child(bs)->bs : NULL,
     };
     return 0;
 }

@@ -10,6 +10,7 @@
 
 #include "drivers/qcow2/callbacks.h"
 #include "drivers/qcow2/cow.h"
+#include "drivers/qcow2/data_file.h"
 #include "drivers/qcow2/fanout.h"
 #include "drivers/qcow2/inflight.h"
 #include "drivers/qcow2/map.h"
@@ -33,7 +34,7 @@ static int coroutine_fn write_in_place(BlockDriverState *bs, WriteState *state, 
     int ret = qcow2_check_data_write(bs, extent->host_offset, extent->bytes);
     if (G_LIKELY(ret >= 0)) {
         bdrv_debug_event(bs, BDRV_EVENT_WRITE_AIO);
-        ret = bdrv_co_pwritev(bs->file, (int64_t)extent->host_offset, (int64_t)extent->bytes, state->iov,
+        ret = bdrv_co_pwritev(qcow2_data_child(bs), (int64_t)extent->host_offset, (int64_t)extent->bytes, state->iov,
                               state->iov_offset, 0);
     }
     if (ret >= 0) {
@@ -53,7 +54,7 @@ static int coroutine_fn publish_run(BlockDriverState *bs, const Qcow2RunWrite *w
         entries[i] = qcow2_raw_written(run->entries[i], write->host_offset + in_run, written, g);
     }
     int ret = qcow2_l2_publish(bs, run->first_offset, entries, run->count, NULL);
-    if (ret >= 0 && !run->reuse_host) {
+    if (ret >= 0 && !run->reuse) {
         qcow2_drop_entries(bs, run->entries, run->count, QCOW2_DISCARD_NEVER);
     }
     return ret;
@@ -66,7 +67,7 @@ static int coroutine_fn write_run(BlockDriverState *bs, WriteState *state, Qcow2
     Qcow2Allocation space = { .host_offset = run->reuse_host, .count = run->count };
     int ret = qcow2_l2_prepare(bs, run->first_offset);
 
-    if (ret >= 0 && !run->reuse_host) {
+    if (ret >= 0 && !run->reuse) {
         ret = qcow2_alloc_clusters(bs, 0, run->count, &space);
     }
     if (ret < 0) {
@@ -88,7 +89,7 @@ static int coroutine_fn write_run(BlockDriverState *bs, WriteState *state, Qcow2
         ret = publish_run(bs, &write);
     }
     if (ret < 0) {
-        if (!run->reuse_host) {
+        if (!run->reuse) {
             qcow2_release_clusters(bs, space.host_offset, space.count);
         }
         return ret;

@@ -9,6 +9,7 @@
 
 #include "drivers/qcow2/callbacks.h"
 #include "drivers/qcow2/cow.h"
+#include "drivers/qcow2/data_file.h"
 #include "drivers/qcow2/inflight.h"
 #include "drivers/qcow2/map.h"
 #include "drivers/qcow2/remap.h"
@@ -19,36 +20,39 @@ static bool has_moved(Qcow2RawEntry old, Qcow2RawEntry new)
 }
 
 /*
- * discard-no-unref: the space that [first, +count) of @entries keep goes back to the host now, with the range still
- * reserved, for whoever writes there next fills it again. The entries need not be durable: until then a crash may
- * leave either, and zeroes are what the guest has written. After a discard it does not care.
+ * discard-no-unref, or a data file: the space of clusters that hold no data any more goes back to the host now, with
+ * the range still reserved, for whoever writes there next fills it again. The entries need not be durable: until then
+ * a crash may leave either, and zeroes are what the guest has written. After a discard it does not care.
  */
-static void coroutine_fn empty_space(BlockDriverState *bs, const Qcow2RawEntry *entries, unsigned count, bool discard)
+static void coroutine_fn empty_space(BlockDriverState *bs, const uint64_t *clusters, unsigned count, bool discard)
 {
     uint32_t cluster_size = qcow2_state(bs)->geometry.cluster_size;
-    uint64_t length = (uint64_t)atomic_load(&bs->file->bs->length);
+    BdrvChild *file = qcow2_data_child(bs);
+    uint64_t length = (uint64_t)atomic_load(&file->bs->length);
 
     for (unsigned i = 0, n; i < count; i += n) {
-        uint64_t begin = entries[i].entry & QCOW2_OFFSET_MASK;
+        uint64_t begin = clusters[i];
         n = 1;
-        while (i + n < count && (entries[i + n].entry & QCOW2_OFFSET_MASK) == begin + (uint64_t)n * cluster_size) {
+        while (i + n < count && clusters[i + n] == begin + (uint64_t)n * cluster_size) {
             n++;
         }
         uint64_t end = MIN(begin + (uint64_t)n * cluster_size, length);
         if (begin < end && discard) { /* both are hints */
-            bdrv_co_pdiscard(bs->file, (int64_t)begin, (int64_t)(end - begin));
+            bdrv_co_pdiscard(file, (int64_t)begin, (int64_t)(end - begin));
         } else if (begin < end) {
-            bdrv_co_pwrite_zeroes(bs->file, (int64_t)begin, (int64_t)(end - begin),
+            bdrv_co_pwrite_zeroes(file, (int64_t)begin, (int64_t)(end - begin),
                                   BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK);
         }
     }
 }
 
-/* Whether a cluster, no longer mapped by @old, is all zeroes now and keeps space that held data. */
+/* Whether a cluster, no longer mapped by @old, is all zeroes now and its space, where nobody else goes, held data. */
 static bool is_emptied(BlockDriverState *bs, const Qcow2L2Entry *old, Qcow2RawEntry new)
 {
-    Qcow2L2Entry entry = qcow2_l2_entry_decode(new, &qcow2_state(bs)->geometry);
-    return old->allocated && entry.kind == QCOW2_CLUSTER_ZERO && entry.host_offset;
+    const Qcow2Geometry *g = &qcow2_state(bs)->geometry;
+    Qcow2L2Entry entry = qcow2_l2_entry_decode(new, g);
+    bool keeps = entry.placed && old->allocated, leaves = g->data_file && old->placed && !entry.placed;
+    return entry.kind == QCOW2_CLUSTER_ZERO && (keeps || leaves);
 }
 
 /* Reserved and inside one slice: change what is to be changed. */
@@ -58,8 +62,9 @@ static int coroutine_fn remap_run(BlockDriverState *bs, uint64_t begin, uint64_t
     const Qcow2State *s = qcow2_state(bs);
     uint32_t cluster_size = s->geometry.cluster_size;
     uint64_t disk_end = (uint64_t)atomic_load(&bs->length);
-    bool may_empty = s->discard.no_unref && s->discard.pass[QCOW2_DISCARD_REQUEST] && (how->flags & BDRV_REQ_MAY_UNMAP);
-    Qcow2RawEntry old[QCOW2_RUN_MAX], new[QCOW2_RUN_MAX], emptied[QCOW2_RUN_MAX];
+    bool may_empty = s->discard.pass[QCOW2_DISCARD_REQUEST] && (how->flags & BDRV_REQ_MAY_UNMAP);
+    Qcow2RawEntry old[QCOW2_RUN_MAX], new[QCOW2_RUN_MAX];
+    uint64_t emptied[QCOW2_RUN_MAX];
     unsigned drops = 0, empties = 0, changes = 0;
     int n = qcow2_l2_read(bs, first, old, count);
 
@@ -77,10 +82,10 @@ static int coroutine_fn remap_run(BlockDriverState *bs, uint64_t begin, uint64_t
             continue;
         }
         changes++;
-        if (has_moved(old[i], new[i])) {
+        if (has_moved(old[i], new[i]) && !s->geometry.data_file) {
             old[drops++] = old[i]; /* from here on those to be dropped */
         } else if (may_empty && is_emptied(bs, &c.old, new[i])) {
-            emptied[empties++] = new[i];
+            emptied[empties++] = c.old.host_offset;
         }
     }
     if (n >= 0 && changes) {
@@ -156,9 +161,8 @@ static int zero_cluster(BlockDriverState *bs, const Qcow2RemapCluster *c, Qcow2R
         return 0;
     }
     if (g->version >= 3) {
-        bool keep = !(c->flags & BDRV_REQ_MAY_UNMAP) || qcow2_state(bs)->discard.no_unref;
-        uint64_t kept = keep && qcow2_has_own_space(old) ? old->host_offset : 0;
-        *raw = qcow2_raw_zero(kept, kept != 0, g);
+        bool keep = (!(c->flags & BDRV_REQ_MAY_UNMAP) || qcow2_state(bs)->discard.no_unref) && qcow2_has_own_space(old);
+        *raw = qcow2_raw_zero(keep ? old->host_offset : 0, keep, g);
     } else if (!bs->backing) {
         *raw = (Qcow2RawEntry){ 0 };
     } else {
@@ -170,5 +174,8 @@ static int zero_cluster(BlockDriverState *bs, const Qcow2RemapCluster *c, Qcow2R
 int coroutine_fn qcow2_co_write_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes, BdrvRequestFlags flags)
 {
     Qcow2Remap how = { .cluster = zero_cluster, .flags = flags };
+    if (qcow2_data_is_raw(qcow2_state(bs))) {
+        return qcow2_data_zero(bs, offset, bytes, flags);
+    }
     return qcow2_remap(bs, offset, bytes, &how);
 }

@@ -16,9 +16,9 @@ static unsigned compressed_offset_bits(unsigned cluster_bits)
 /* No cluster lies past this: offsets have 56 bits. */
 #define HOST_OFFSET_BITS 56
 
-static Qcow2L2Entry decode_compressed(Qcow2RawEntry raw, unsigned cluster_bits)
+static Qcow2L2Entry decode_compressed(Qcow2RawEntry raw, const Qcow2Geometry *g)
 {
-    unsigned x = compressed_offset_bits(cluster_bits);
+    unsigned x = compressed_offset_bits(g->cluster_bits);
     uint64_t sectors = ((raw.entry & ~(QCOW2_COPIED | QCOW2_COMPRESSED)) >> x) + 1;
     Qcow2L2Entry out = {
         .kind = QCOW2_CLUSTER_COMPRESSED,
@@ -33,8 +33,17 @@ static Qcow2L2Entry decode_compressed(Qcow2RawEntry raw, unsigned cluster_bits)
     } else if (raw.bitmap) {
         out.kind = QCOW2_CLUSTER_INVALID;
         out.problem = "a compressed cluster has a subcluster bitmap";
+    } else if (g->data_file) {
+        out.kind = QCOW2_CLUSTER_INVALID;
+        out.problem = "a compressed cluster, which an image with a data file cannot have";
     }
     return out;
+}
+
+/* A flag alone is a place at offset 0 in a data file. */
+static bool is_placed(Qcow2RawEntry raw, const Qcow2Geometry *g)
+{
+    return (raw.entry & QCOW2_OFFSET_MASK) || (g->data_file && (raw.entry & QCOW2_COPIED));
 }
 
 /* What the entry says of the whole cluster without extended L2 entries. */
@@ -46,7 +55,7 @@ static void judge_standard(Qcow2L2Entry *out, Qcow2RawEntry raw, unsigned versio
         if (version < 3) {
             out->problem = "the zero flag is set, which version 2 does not have";
         }
-    } else if (out->host_offset) {
+    } else if (out->placed) {
         out->kind = QCOW2_CLUSTER_NORMAL;
         out->allocated = ALL_SUBCLUSTERS;
     }
@@ -59,7 +68,7 @@ static void judge_extended(Qcow2L2Entry *out, Qcow2RawEntry raw)
     out->zero = (uint32_t)(raw.bitmap >> 32);
     if (out->allocated & out->zero) {
         out->problem = "a subcluster is both allocated and zero";
-    } else if (out->allocated && !out->host_offset) {
+    } else if (out->allocated && !out->placed) {
         out->problem = "a subcluster is allocated, but the cluster is not";
     } else if (out->zero == ALL_SUBCLUSTERS) {
         out->kind = QCOW2_CLUSTER_ZERO;
@@ -73,12 +82,13 @@ static void judge_extended(Qcow2L2Entry *out, Qcow2RawEntry raw)
 Qcow2L2Entry qcow2_l2_entry_decode(Qcow2RawEntry raw, const Qcow2Geometry *g)
 {
     if (raw.entry & QCOW2_COMPRESSED) {
-        return decode_compressed(raw, g->cluster_bits);
+        return decode_compressed(raw, g);
     }
     Qcow2L2Entry out = {
         .kind = QCOW2_CLUSTER_UNALLOCATED,
-        .copied = raw.entry & QCOW2_COPIED,
+        .copied = (raw.entry & QCOW2_COPIED) || (g->data_file && is_placed(raw, g)),
         .reserved = raw.entry & QCOW2_L2_RESERVED,
+        .placed = is_placed(raw, g),
         .host_offset = raw.entry & QCOW2_OFFSET_MASK,
     };
     if (g->extended_l2) {

@@ -96,6 +96,7 @@ typedef struct Qcow2Geometry {
     uint32_t subcluster_size; /* bytes */
     uint64_t refcount_max;    /* largest count */
     bool extended_l2;
+    bool data_file;           /* guest data is in an external data file, each cluster at its guest offset */
     uint8_t compression_type; /* 0 deflate, 1 zstd */
 } Qcow2Geometry;
 
@@ -249,9 +250,10 @@ typedef enum Qcow2ClusterKind {
 
 typedef struct Qcow2L2Entry {
     Qcow2ClusterKind kind;
-    bool copied;               /* COPIED flag */
+    bool copied;               /* COPIED flag; always true in a data file, which nobody shares */
     bool reserved;             /* reserved bits are set: tolerated for reading, reported by check */
-    uint64_t host_offset;      /* 0: none; compressed: first byte of the data, unaligned */
+    bool placed;               /* it has a host cluster, maybe for zeroes only; not of compressed data */
+    uint64_t host_offset;      /* 0: none, or the first one of a data file; compressed: of the data, unaligned */
     uint32_t compressed_bytes; /* from host_offset to the end of the last sector */
     uint32_t allocated, zero;  /* a bit for each subcluster; all or none for a cluster that has none */
     const char *problem;       /* INVALID: what is wrong, a constant; else NULL */

@@ -179,6 +179,7 @@ void qcow2_geometry_init(Qcow2Geometry *geometry, const Qcow2Header *header)
         .refblock_bits = header->cluster_bits + 3 - header->refcount_order,
         .refcount_max = qcow2_refcount_limit(header->refcount_order),
         .extended_l2 = extended,
+        .data_file = header->incompatible_features & QCOW2_INCOMPAT_DATA_FILE,
         .compression_type = header->compression_type,
     };
     g.l2_entries = UINT32_C(1) << g.l2_bits;

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "config.h"
+#include "drivers/qcow2/data_file.h"
 #include "drivers/qcow2/fanout.h"
 #include "drivers/qcow2/meta/invariants.h"
 
@@ -352,6 +353,9 @@ static int coroutine_fn phase_a(Commit *commit)
     if (ret >= 0 && commit->a.count) {
         bdrv_debug_event(bs, BDRV_EVENT_REFBLOCK_UPDATE_PART);
         ret = write_pieces(commit, &commit->a);
+    }
+    if (ret >= 0) {
+        ret = qcow2_data_flush(bs);
     }
     return ret < 0 ? ret : bdrv_co_flush(bs->file);
 }

@@ -55,7 +55,9 @@ static int coroutine_fn metadata_hit(BlockDriverState *bs, uint64_t host_offset,
 
 int coroutine_fn qcow2_check_data_write(BlockDriverState *bs, uint64_t host_offset, uint64_t bytes)
 {
-    if (G_UNLIKELY(touches(qcow2_meta(bs), &qcow2_meta(bs)->metadata, host_offset, bytes))) {
+    Qcow2Meta *meta = qcow2_meta(bs);
+
+    if (!meta->s->geometry.data_file && G_UNLIKELY(touches(meta, &meta->metadata, host_offset, bytes))) {
         return metadata_hit(bs, host_offset, bytes);
     }
     return 0;

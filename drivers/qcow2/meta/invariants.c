@@ -73,7 +73,7 @@ static void check_published_locked(Qcow2Meta *meta, Qcow2RawEntry raw)
     Qcow2L2Entry entry = qcow2_l2_entry_decode(raw, g);
     uint64_t cluster = entry.host_offset >> g->cluster_bits, block_index = cluster >> g->refblock_bits;
     bool in_use = entry.kind == QCOW2_CLUSTER_NORMAL || entry.kind == QCOW2_CLUSTER_MIXED;
-    if (!in_use || !entry.host_offset || block_index >= meta->reftable.count) {
+    if (g->data_file || !in_use || !entry.host_offset || block_index >= meta->reftable.count) {
         return;
     }
     uint64_t in_block = cluster & ((UINT64_C(1) << g->refblock_bits) - 1);
@@ -223,6 +223,7 @@ void coroutine_fn qcow2_check_phase_b(Qcow2Meta *meta, uint64_t host_offset, uin
         uint64_t target = of_l1 ? load_be64(data + at) & QCOW2_OFFSET_MASK
                                 : qcow2_l2_entry_decode(qcow2_l2_entry_load(data + at, 0, g), g).host_offset;
         at += of_l1 ? 8 : g->l2_entry_bytes;
+        target = of_l1 || !g->data_file ? target : 0; /* not counted */
         target &= ~(uint64_t)(g->cluster_size - 1);
         if (target && target != last) {
             qcow2_must(is_counted(&counts, target),

@@ -65,7 +65,7 @@ static void coroutine_fn count_l2(Walk *walk, uint64_t table)
     if (!load_table(walk, &walk->meta->l2, table)) {
         return;
     }
-    for (uint32_t i = 0; i < g->l2_entries; i++) {
+    for (uint32_t i = 0; i < g->l2_entries && !g->data_file; i++) {
         Qcow2L2Entry entry = qcow2_l2_entry_decode(qcow2_l2_entry_load(walk->table, i, g), g);
         uint64_t bytes = entry.kind == QCOW2_CLUSTER_COMPRESSED ? entry.compressed_bytes : g->cluster_size;
         if (entry.host_offset && entry.kind != QCOW2_CLUSTER_INVALID) {

@@ -157,8 +157,13 @@ static void test_refused(void)
         { "size=1M,extended_l2=on,compat=0.10", EINVAL, "*compatibility level 1.1*" },
         { "size=1M,encryption=on", ENOTSUP, "*encryption=on is not built yet*" },
         { "size=1M,encrypt.format=luks", ENOTSUP, "*encrypt.format is not built yet*" },
-        { "size=1M,data_file=d", ENOTSUP, "*data_file is not built yet*" },
-        { "size=1M,data_file_raw=on", ENOTSUP, "*data_file_raw=on is not built yet*" },
+        { "size=1M,data_file_raw=on", EINVAL, "*data_file_raw=on requires data_file*" },
+        { "size=1M,data_file=d,compat=0.10", EINVAL, "*External data files*compatibility level 1.1*" },
+        { "size=1M,data_file=nbd:d", EACCES, "*data file name 'nbd:d' is not that of a local file*" },
+        { "size=1M,data_file=json:{}", EACCES, "*data file name 'json:{}' is not that of a local file*" },
+        { "size=1M,data_file=", EACCES, "*data file name '' is not that of a local file*" },
+        { "size=1M,data_file=d,data_file_raw=on,backing_file=simdisk:x,backing_fmt=raw", EINVAL,
+          "*backing_file and data_file_raw=on cannot be used at the same time*" },
         { "size=1M,unheard_of=1", EINVAL, "*unheard_of*" },
     };
     for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {

@@ -220,7 +220,6 @@ static void test_information_only(void)
         const char *refusal;
     } cases[] = {
         { "AES", CRYPT, 4, 1, "\"encrypt\": {\"format\": \"aes\"}", "*AES encryption*not built yet*" },
-        { "data file", INCOMPATIBLE, 8, 4, "\"data-file-raw\": false", "*external data file*not built yet*" },
     };
     for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
         stand_create("o", "size=10M");
