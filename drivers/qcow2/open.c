@@ -357,6 +357,7 @@ static bool coroutine_fn open_meta(Opening *o, GError **errp)
     o->s->cache.l2_bytes = config.l2_cache_bytes;
     o->s->cache.refcount_bytes = config.refcount_cache_bytes;
     o->s->cache.slice_bytes = config.slice_bytes;
+    o->s->cache.clean = config.clean;
     return qcow2_lazy_config(o->s, o->options, &o->s->lazy_refcounts, errp) &&
            qcow2_discard_config(o->s, o->options, o->flags, &o->s->discard, errp) &&
            qcow2_compressed_open(o->bs, errp) && qcow2_meta_open(o->bs, &config, errp);

@@ -12,6 +12,7 @@
 #define MIN_SLICES 2
 /* As the documentation says: a refcount cache of 4 clusters is enough, refcounts are used in order. */
 #define DEFAULT_REFCOUNT_CLUSTERS 4
+#define DEFAULT_CLEAN_S 600
 
 const BdrvOptionSpec qcow2_open_options[] = {
     { "l2-cache-size", BDRV_OPTION_SIZE, "Maximum size of the L2 table cache", NULL, NULL },
@@ -19,6 +20,7 @@ const BdrvOptionSpec qcow2_open_options[] = {
     { "cache-size", BDRV_OPTION_SIZE, "Maximum combined size of the L2 and refcount block caches", NULL,
       NULL },
     { "l2-cache-entry-size", BDRV_OPTION_SIZE, "Size of each entry in the L2 cache", "4k", NULL },
+    { "cache-clean-interval", BDRV_OPTION_INT, "Clean unused cache entries after this time (in seconds)", "600", NULL },
     { "lazy-refcounts", BDRV_OPTION_BOOL, "Postpone refcount updates", NULL, NULL },
     QCOW2_OVERLAP_OPTIONS,
     { "pass-discard-request", BDRV_OPTION_BOOL, "Pass guest discard requests to the layer below", NULL, NULL },
@@ -114,12 +116,37 @@ static bool split_combined(const BdrvOptions *options, int64_t l2_useful, int64_
     return true;
 }
 
+static bool clean_config(const BdrvOptions *options, Qcow2CleanConfig *clean, GError **errp)
+{
+    int64_t interval = bdrv_options_get_int(options, "cache-clean-interval", DEFAULT_CLEAN_S);
+    if (interval < 0 || interval > UINT32_MAX) {
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "cache-clean-interval %" PRId64 " is too big: 0 (never) to %" PRIu32 " seconds are allowed",
+                    interval, UINT32_MAX);
+        return false;
+    }
+    *clean = (Qcow2CleanConfig){ interval, bdrv_options_has(options, "cache-clean-interval") };
+    return true;
+}
+
+/* More entries than a cache could count. */
+static bool check_size(const char *option, int64_t bytes, uint32_t slice, GError **errp)
+{
+    if (bytes / slice > INT32_MAX) {
+        g_set_error(errp, BDRV_ERROR, EINVAL, "%s is too big: %" PRId64 " bytes are more than %d entries of %" PRIu32,
+                    option, bytes, INT32_MAX, slice);
+        return false;
+    }
+    return true;
+}
+
 bool qcow2_cache_config(const Qcow2State *s, const BdrvOptions *options, Qcow2MetaConfig *config,
                         GError **errp)
 {
     const Qcow2Geometry *g = &s->geometry;
     uint32_t slice;
-    if (!slice_size(s, options, &slice, errp)) {
+    Qcow2CleanConfig clean;
+    if (!slice_size(s, options, &slice, errp) || !clean_config(options, &clean, errp)) {
         return false;
     }
     /* What all L2 tables of the disk take; no cache needs more. */
@@ -132,6 +159,7 @@ bool qcow2_cache_config(const Qcow2State *s, const BdrvOptions *options, Qcow2Me
             bdrv_options_get_int(options, "l2-cache-size", MIN(DEFAULT_L2_CACHE_BYTES, l2_useful)),
         .refcount_cache_bytes = bdrv_options_get_int(options, "refcount-cache-size", refcount_min),
         .slice_bytes = slice,
+        .clean = clean,
     };
     if (bdrv_options_has(options, "cache-size") &&
         !split_combined(options, l2_useful, refcount_min, &c, errp)) {
@@ -140,5 +168,6 @@ bool qcow2_cache_config(const Qcow2State *s, const BdrvOptions *options, Qcow2Me
     c.l2_cache_bytes = MAX(MIN(c.l2_cache_bytes, l2_useful), (int64_t)MIN_SLICES * slice);
     c.refcount_cache_bytes = MAX(c.refcount_cache_bytes, (int64_t)MIN_SLICES * slice);
     *config = c;
-    return true;
+    return check_size("the L2 cache", c.l2_cache_bytes, slice, errp) &&
+           check_size("the refcount cache", c.refcount_cache_bytes, slice, errp);
 }

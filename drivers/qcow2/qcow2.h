@@ -45,6 +45,12 @@ typedef enum Qcow2Overlap {
 } Qcow2Overlap;
 #define QCOW2_OVERLAP_COUNT 9
 
+/* Slices that were not used for so long are dropped. */
+typedef struct Qcow2CleanConfig {
+    int64_t interval_s; /* 0: never */
+    bool given;         /* by the user */
+} Qcow2CleanConfig;
+
 typedef struct Qcow2State {
     BlockDriverState *bs;
     Qcow2Geometry geometry;
@@ -60,7 +66,8 @@ typedef struct Qcow2State {
     struct {
         int64_t l2_bytes, refcount_bytes;
         uint32_t slice_bytes;
-    } cache;                        /* as opened */
+        Qcow2CleanConfig clean;
+    } cache;                        /* as opened; reopening changes it */
     Qcow2DiscardConfig discard;     /* reopening changes it */
     unsigned overlap_checks;        /* mask of Qcow2Overlap; reopening changes it */
     bool lazy_refcounts;            /* counts may be behind while the dirty bit is set; reopening changes it */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reopening between read-only and read-write. The caches stay: nobody else could write the image
- * meanwhile. What would need a write before the file is writable (clearing autoclear bits), or caches
- * of another size, is refused; closing and opening does that.
+ * Reopening: read-only or read-write, with other options. What is cached stays: nobody else could write the image
+ * meanwhile. What would need a write before the file is writable (clearing autoclear bits) is refused; closing
+ * and opening does that.
  */
 
 #include <errno.h>
@@ -10,33 +10,26 @@
 #include "drivers/qcow2/callbacks.h"
 #include "drivers/qcow2/open.h"
 
-static bool same_caches(const Qcow2State *s, const BdrvOptions *options, GError **errp)
-{
-    Qcow2MetaConfig config;
-    if (!qcow2_cache_config(s, options, &config, errp)) {
-        return false;
-    }
-    if (config.l2_cache_bytes != s->cache.l2_bytes ||
-        config.refcount_cache_bytes != s->cache.refcount_bytes ||
-        config.slice_bytes != s->cache.slice_bytes) {
-        g_set_error(errp, BDRV_ERROR, ENOTSUP,
-                    "cache sizes cannot be changed by reopening; close the image and open it");
-        return false;
-    }
-    return true;
-}
-
 /* What reopening changes. */
 typedef struct Reopening {
     Qcow2DiscardConfig discard;
     bool lazy_refcounts;
     unsigned overlap_checks;
+    Qcow2MetaConfig caches;
+    Qcow2NewCaches *new_caches; /* NULL: their sizes stay */
 } Reopening;
+
+static bool same_sizes(const Qcow2State *s, const Qcow2MetaConfig *config)
+{
+    return config->l2_cache_bytes == s->cache.l2_bytes && config->refcount_cache_bytes == s->cache.refcount_bytes &&
+           config->slice_bytes == s->cache.slice_bytes;
+}
 
 static bool read_options(const Qcow2State *s, const BdrvOptions *options, BdrvOpenFlags flags, Reopening *r,
                          GError **errp)
 {
-    return qcow2_overlap_config(options, &r->overlap_checks, errp) && same_caches(s, options, errp) &&
+    return qcow2_overlap_config(options, &r->overlap_checks, errp) &&
+           qcow2_cache_config(s, options, &r->caches, errp) &&
            qcow2_lazy_config(s, options, &r->lazy_refcounts, errp) &&
            qcow2_discard_config(s, options, flags, &r->discard, errp);
 }
@@ -78,7 +71,7 @@ bool coroutine_fn qcow2_reopen_prepare(BlockDriverState *bs, const BdrvOptions *
                     "the image was opened for information or check only; close it and open it again");
         return false;
     }
-    Reopening r;
+    Reopening r = { 0 };
     if (!read_options(s, options, flags, &r, errp)) {
         return false;
     }
@@ -93,24 +86,41 @@ bool coroutine_fn qcow2_reopen_prepare(BlockDriverState *bs, const BdrvOptions *
     if (ret < 0) {
         g_set_error(errp, BDRV_ERROR, -ret, "cannot write metadata before the image becomes %s: %s",
                     writable ? "one without lazy refcounts" : "read-only", g_strerror(-ret));
+        return false;
     }
-    if (ret >= 0) {
-        *state = g_memdup2(&r, sizeof(r));
+    if (!same_sizes(s, &r.caches)) {
+        r.new_caches = qcow2_meta_prepare_caches(bs, &r.caches, errp);
+        if (!r.new_caches) {
+            return false;
+        }
     }
-    return ret >= 0;
+    *state = g_memdup2(&r, sizeof(r));
+    return true;
+}
+
+static void keep_cache_config(Qcow2State *s, const Qcow2MetaConfig *config)
+{
+    s->cache.l2_bytes = config->l2_cache_bytes;
+    s->cache.refcount_bytes = config->refcount_cache_bytes;
+    s->cache.slice_bytes = config->slice_bytes;
+    s->cache.clean = config->clean;
 }
 
 void qcow2_reopen_abort(BlockDriverState *bs, void *state)
 {
-    g_free(state);
+    Reopening *r = state;
+    qcow2_meta_abort_caches(r->new_caches);
+    g_free(r);
 }
 
 void qcow2_reopen_commit(BlockDriverState *bs, void *state)
 {
-    const Reopening *r = state;
+    Reopening *r = state;
     qcow2_state(bs)->discard = r->discard;
     qcow2_state(bs)->lazy_refcounts = r->lazy_refcounts;
     qcow2_state(bs)->overlap_checks = r->overlap_checks;
-    g_free(state);
+    keep_cache_config(qcow2_state(bs), &r->caches);
+    qcow2_meta_commit_caches(bs, r->new_caches, &r->caches);
+    g_free(r);
     qcow2_meta_set_writable(bs, !bs->read_only);
 }

@@ -10,9 +10,15 @@ STRUCTURES = ["active-l1", "active-l2", "refcount-table", "refcount-block"]
 
 TAKEN = ["overlap-check=none", "overlap-check=constant", "overlap-check.template=all",
          "overlap-check=none,overlap-check.template=none", "overlap-check=all,overlap-check.main-header=off",
-         "overlap-check=none,overlap-check.bitmap-directory=on,overlap-check.inactive-l2=on"]
+         "overlap-check=none,overlap-check.bitmap-directory=on,overlap-check.inactive-l2=on",
+         "cache-clean-interval=0", "cache-clean-interval=4294967295", "l2-cache-size=0,refcount-cache-size=0",
+         "l2-cache-size=7E", "cache-size=1M,l2-cache-size=1M", "l2-cache-entry-size=512"]
 REFUSED = ["overlap-check=some", "overlap-check.template=some", "overlap-check.some=on", "overlap-check.active-l1=some",
-           "overlap-check=none,overlap-check.template=all"]
+           "overlap-check=none,overlap-check.template=all",
+           "cache-clean-interval=4294967296", "cache-clean-interval=-1", "cache-clean-interval=x",
+           "cache-size=64k,l2-cache-size=128k", "cache-size=64k,refcount-cache-size=128k", "refcount-cache-size=7E",
+           "cache-size=1M,l2-cache-size=512k,refcount-cache-size=512k", "cache-size=7E", "l2-cache-size=-1",
+           "l2-cache-entry-size=300", "l2-cache-entry-size=128k"]
 
 
 @pytest.mark.parametrize("options", TAKEN + REFUSED)

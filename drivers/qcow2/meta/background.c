@@ -1,100 +1,29 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Commits that no request waits for: write-back before a cache is full, and a second after something
- * became dirty. They run in the service context, which always gets on, and are stopped by a drain.
- *
- * The timer is the service thread's, so the node cannot cancel it: it detaches from it, and the timer
- * is freed over there. In a deterministic run there is no timer: time would only pass when all is done.
+ * What no request waits for: commits, as write-back before a cache is full and a second after something became dirty,
+ * which are stopped by a drain; and dropping slices that were not used for a while. Both run in the service context,
+ * which always gets on. In a deterministic run nothing is committed by time: it would only pass when all is done.
  */
 
-#include "block/loop/context.h"
+#include "block/loop/context.h" /* aio_service_context() */
 #include "drivers/qcow2/meta/meta_int.h"
 
 #define TICK_NS (INT64_C(1000) * 1000 * 1000)
 
-struct Qcow2Ticker {
-    pthread_mutex_t lock;
-    Qcow2Meta *meta; /* lock; NULL: the node is gone */
-    AioContext *ctx;
-    AioTimer *timer; /* service thread */
-    bool queued;     /* lock: call is on its way */
-    AioCall call;    /* arms, or frees when the node is gone */
-};
-
-/* ---- the ticker, in the service thread ---- */
-
-static void tick(void *opaque)
+static bool commit_tick(Qcow2Meta *meta)
 {
-    Qcow2Ticker *ticker = opaque;
-
-    pthread_mutex_lock(&ticker->lock);
-    if (ticker->meta) {
-        atomic_store(&ticker->meta->stirred, false);
-        qcow2_background_commit(ticker->meta);
-    }
-    pthread_mutex_unlock(&ticker->lock);
-}
-
-static void arm_or_free(void *opaque)
-{
-    Qcow2Ticker *ticker = opaque;
-
-    pthread_mutex_lock(&ticker->lock);
-    ticker->queued = false;
-    bool gone = !ticker->meta;
-    pthread_mutex_unlock(&ticker->lock);
-    if (!gone) {
-        if (!ticker->timer) {
-            ticker->timer = aio_timer_new(ticker->ctx, tick, ticker);
-        }
-        aio_timer_arm(ticker->timer, aio_clock_ns(ticker->ctx) + TICK_NS);
-        return;
-    }
-    if (ticker->timer) {
-        aio_timer_free(ticker->timer);
-    }
-    pthread_mutex_destroy(&ticker->lock);
-    aio_context_unref(ticker->ctx);
-    g_free(ticker);
-}
-
-/* ---- the ticker, from the node ---- */
-
-/* ticker->lock held. */
-static void queue_call_locked(Qcow2Ticker *ticker)
-{
-    if (!ticker->queued) {
-        ticker->queued = true;
-        aio_call(ticker->ctx, &ticker->call);
-    }
+    atomic_store(&meta->stirred, false);
+    qcow2_background_commit(meta);
+    return false;
 }
 
 /* bg_lock held; NULL in a deterministic run and without memory. */
 static Qcow2Ticker *get_ticker_locked(Qcow2Meta *meta)
 {
-    AioContext *ctx = aio_service_context();
-    if (meta->ticker || !ctx || aio_context_sim(ctx)) {
-        return meta->ticker;
+    if (!meta->ticker && !qcow2_is_deterministic()) {
+        meta->ticker = qcow2_ticker_new(meta, TICK_NS, commit_tick);
     }
-    Qcow2Ticker *ticker = g_try_new0(Qcow2Ticker, 1);
-    if (ticker) {
-        pthread_mutex_init(&ticker->lock, NULL);
-        ticker->meta = meta;
-        ticker->ctx = aio_context_ref(ctx);
-        ticker->call = (AioCall){ .func = arm_or_free, .opaque = ticker };
-        meta->ticker = ticker;
-    }
-    return ticker;
-}
-
-static void detach_ticker(Qcow2Ticker *ticker)
-{
-    if (ticker) {
-        pthread_mutex_lock(&ticker->lock);
-        ticker->meta = NULL;
-        queue_call_locked(ticker);
-        pthread_mutex_unlock(&ticker->lock);
-    }
+    return meta->ticker;
 }
 
 void qcow2_background_stir(Qcow2Meta *meta)
@@ -107,9 +36,61 @@ void qcow2_background_stir(Qcow2Meta *meta)
     Qcow2Ticker *ticker = meta->drained ? NULL : get_ticker_locked(meta);
     pthread_mutex_unlock(&meta->bg_lock);
     if (ticker) {
-        pthread_mutex_lock(&ticker->lock);
-        queue_call_locked(ticker);
-        pthread_mutex_unlock(&ticker->lock);
+        qcow2_ticker_arm(ticker);
+    }
+}
+
+/* ---- slices that nobody uses ---- */
+
+static bool clean_tick(Qcow2Meta *meta)
+{
+    atomic_store(&meta->aging, false);
+    pthread_mutex_lock(&meta->rc.lock);
+    bool left = qcow2_cache_age_locked(&meta->rc);
+    pthread_mutex_unlock(&meta->rc.lock);
+    pthread_mutex_lock(&meta->l2.lock);
+    left |= qcow2_cache_age_locked(&meta->l2);
+    pthread_mutex_unlock(&meta->l2.lock);
+    if (left) {
+        atomic_store(&meta->aging, true);
+    }
+    return left;
+}
+
+/* bg_lock held. In a deterministic run only if asked for: time would pass where nobody waits for it. */
+static Qcow2Ticker *get_cleaner_locked(Qcow2Meta *meta)
+{
+    bool wanted = meta->clean.interval_s && (meta->clean.given || !qcow2_is_deterministic());
+    if (!meta->cleaner && wanted) {
+        meta->cleaner = qcow2_ticker_new(meta, meta->clean.interval_s * TICK_NS, clean_tick);
+    }
+    return meta->cleaner;
+}
+
+void qcow2_background_loaded(Qcow2Meta *meta)
+{
+    if (G_LIKELY(atomic_load_explicit(&meta->aging, memory_order_relaxed)) || atomic_exchange(&meta->aging, true)) {
+        return;
+    }
+    pthread_mutex_lock(&meta->bg_lock);
+    Qcow2Ticker *cleaner = get_cleaner_locked(meta);
+    pthread_mutex_unlock(&meta->bg_lock);
+    if (cleaner) {
+        qcow2_ticker_arm(cleaner);
+    }
+}
+
+void qcow2_background_set_clean(Qcow2Meta *meta, Qcow2CleanConfig clean)
+{
+    pthread_mutex_lock(&meta->bg_lock);
+    bool same = meta->clean.interval_s == clean.interval_s && meta->clean.given == clean.given;
+    Qcow2Ticker *old = same ? NULL : g_steal_pointer(&meta->cleaner);
+    meta->clean = clean;
+    pthread_mutex_unlock(&meta->bg_lock);
+    qcow2_ticker_detach(old);
+    if (!same) {
+        atomic_store(&meta->aging, false);
+        qcow2_background_loaded(meta);
     }
 }
 
@@ -182,6 +163,7 @@ void qcow2_background_init(Qcow2Meta *meta)
 
 void qcow2_background_destroy(Qcow2Meta *meta)
 {
-    detach_ticker(meta->ticker);
+    qcow2_ticker_detach(meta->ticker);
+    qcow2_ticker_detach(meta->cleaner);
     pthread_mutex_destroy(&meta->bg_lock);
 }

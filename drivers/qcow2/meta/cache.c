@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "drivers/qcow2/meta/meta_int.h"
 
@@ -13,6 +15,18 @@ static unsigned bucket_of(const Qcow2Cache *cache, uint64_t tag)
 {
     uint64_t h = tag / 512 * UINT64_C(0x9e3779b97f4a7c15);
     return (unsigned)(h >> 32) & cache->bucket_mask;
+}
+
+/* Pages take space when they are touched, one by one. */
+static void *map_memory(size_t bytes)
+{
+    void *memory =
+        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) {
+        return NULL;
+    }
+    madvise(memory, bytes, MADV_NOHUGEPAGE);
+    return memory;
 }
 
 bool qcow2_cache_init(Qcow2Cache *cache, BlockDriverState *bs, unsigned count, uint32_t slice_bytes,
@@ -30,7 +44,7 @@ bool qcow2_cache_init(Qcow2Cache *cache, BlockDriverState *bs, unsigned count, u
     cache->slices = g_try_new0(Qcow2Slice, count);
     cache->buckets = g_try_malloc0_n(buckets, sizeof(*cache->buckets));
     cache->dirty = g_try_new0(Qcow2Slice *, count);
-    cache->memory = g_try_malloc0_n(count, slice_bytes);
+    cache->memory = map_memory((size_t)count * slice_bytes);
     if (!cache->slices || !cache->buckets || !cache->dirty || !cache->memory) {
         qcow2_cache_destroy(cache);
         return false;
@@ -46,12 +60,34 @@ void qcow2_cache_destroy(Qcow2Cache *cache)
     g_free(cache->slices);
     g_free(cache->buckets);
     g_free(cache->dirty);
-    g_free(cache->memory);
+    if (cache->memory) {
+        munmap(cache->memory, (size_t)cache->count * cache->slice_bytes);
+    }
     cache->slices = NULL;
     cache->buckets = NULL;
     cache->dirty = NULL;
     cache->memory = NULL;
     pthread_mutex_destroy(&cache->lock);
+}
+
+void qcow2_cache_swap(Qcow2Cache *a, Qcow2Cache *b)
+{
+    Qcow2Cache old = *a;
+    a->slice_bytes = b->slice_bytes;
+    a->count = b->count;
+    a->hand = b->hand;
+    a->used_end = b->used_end;
+    a->bucket_mask = b->bucket_mask;
+    a->slices = b->slices;
+    a->buckets = b->buckets;
+    a->dirty = b->dirty;
+    a->memory = b->memory;
+    b->slice_bytes = old.slice_bytes;
+    b->count = old.count;
+    b->slices = old.slices;
+    b->buckets = old.buckets;
+    b->dirty = old.dirty;
+    b->memory = old.memory;
 }
 
 static Qcow2Slice *find(Qcow2Cache *cache, uint64_t tag, unsigned max_steps)
@@ -68,8 +104,9 @@ static Qcow2Slice *find(Qcow2Cache *cache, uint64_t tag, unsigned max_steps)
 
 static void touch(Qcow2Slice *slice)
 {
-    if (!atomic_load_explicit(&slice->recent, memory_order_relaxed)) {
-        atomic_store_explicit(&slice->recent, true, memory_order_relaxed);
+    const uint8_t both = QCOW2_SLICE_RECENT | QCOW2_SLICE_YOUNG;
+    if (atomic_load_explicit(&slice->used, memory_order_relaxed) != both) {
+        atomic_store_explicit(&slice->used, both, memory_order_relaxed);
     }
 }
 
@@ -173,14 +210,16 @@ static Qcow2Slice *pick_victim_locked(Qcow2Cache *cache)
 {
     for (unsigned step = 0; step < 2 * cache->count + 1; step++) {
         Qcow2Slice *slice = &cache->slices[cache->hand];
+        cache->used_end = MAX(cache->used_end, cache->hand + 1);
         cache->hand = cache->hand + 1 == cache->count ? 0 : cache->hand + 1;
         if (slice->dirty || slice->committing) {
             continue;
         }
-        if (!atomic_load_explicit(&slice->recent, memory_order_relaxed)) {
+        uint8_t used = atomic_load_explicit(&slice->used, memory_order_relaxed);
+        if (!(used & QCOW2_SLICE_RECENT)) {
             return slice;
         }
-        atomic_store_explicit(&slice->recent, false, memory_order_relaxed);
+        atomic_store_explicit(&slice->used, used & ~QCOW2_SLICE_RECENT, memory_order_relaxed);
     }
     return NULL;
 }
@@ -221,6 +260,7 @@ static int coroutine_fn load_locked(Qcow2Cache *cache, uint64_t tag, Qcow2Slice 
     cache->loads = &load;
     pthread_mutex_unlock(&cache->lock);
 
+    qcow2_background_loaded(qcow2_meta(bs));
     bdrv_debug_event(bs, cache->load_event);
     uint64_t *content = bdrv_try_blockalign(bs->file->bs, cache->slice_bytes);
     int ret = content ? bdrv_co_pread(bs->file, (int64_t)tag, cache->slice_bytes, content, 0) : -ENOMEM;
@@ -301,4 +341,54 @@ void qcow2_cache_forget_locked(Qcow2Cache *cache, uint64_t host_offset, uint64_t
             bump_locked(slice);
         }
     }
+}
+
+/* ---- age ---- */
+
+static void drop_locked(Qcow2Cache *cache, Qcow2Slice *slice)
+{
+    begin_replace_locked(cache, slice);
+    bump_locked(slice);
+    atomic_store_explicit(&slice->used, 0, memory_order_relaxed);
+}
+
+static bool is_empty(const Qcow2Slice *slice)
+{
+    return atomic_load_explicit(&slice->tag, memory_order_relaxed) == 0;
+}
+
+/* Memory of the slices [first, end), which are empty, as far as it is whole pages. */
+static void give_back(const Qcow2Cache *cache, unsigned first, unsigned end)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t from = ((size_t)first * cache->slice_bytes + page - 1) / page * page;
+    size_t to = (size_t)end * cache->slice_bytes;
+    to = end == cache->count ? (to + page - 1) / page * page : to / page * page;
+    if (from < to) {
+        madvise((uint8_t *)cache->memory + from, to - from, MADV_DONTNEED);
+    }
+}
+
+bool qcow2_cache_age_locked(Qcow2Cache *cache)
+{
+    unsigned empty_from = 0;
+    bool left = false;
+
+    for (unsigned i = 0; i < cache->used_end; i++) {
+        Qcow2Slice *slice = &cache->slices[i];
+        uint8_t used = atomic_load_explicit(&slice->used, memory_order_relaxed);
+        if (!is_empty(slice) && !slice->dirty && !slice->committing && !(used & QCOW2_SLICE_YOUNG)) {
+            drop_locked(cache, slice);
+        }
+        if (!is_empty(slice)) {
+            atomic_store_explicit(&slice->used, used & ~QCOW2_SLICE_YOUNG, memory_order_relaxed);
+            give_back(cache, empty_from, i);
+            empty_from = i + 1;
+            left = true;
+        }
+    }
+    give_back(cache, empty_from, left ? cache->used_end : cache->count);
+    cache->used_end = left ? cache->used_end : 0;
+    cache->hand = left ? cache->hand : 0;
+    return left;
 }

@@ -3,9 +3,8 @@
 #define BDRV_QCOW2_META_CACHE_H
 
 /*
- * A cache of table slices. Slice structs and buffers are made once and never freed while the node is
- * open, so a reader without a lock may look at a slice that is being reused: it notices by the
- * sequence count and starts over.
+ * A cache of table slices. Slice structs and buffers are made once and not freed while the node serves, so a reader without a lock may look at a slice that is being reused: it notices by the
+ * sequence count and starts over. Memory of buffers may be given back: they read as zeroes then.
  *
  * Entries of L2 slices are atomic big-endian words. An extended entry has two of them: the sequence count is
  * raised around its change too, so that nobody takes one word before and one after it. Refcount slices are only used under the cache's
@@ -26,8 +25,11 @@ typedef struct Qcow2Slice {
         _Atomic uint64_t *entries; /* L2 */
         uint8_t *bytes;            /* refcounts */
     };
-    _Alignas(8) _Atomic bool recent; /* hit since the clock hand came by; no plain field shares its word */
+    _Alignas(8) _Atomic uint8_t used; /* QCOW2_SLICE_ bits; no plain field shares its word */
 } Qcow2Slice;
+
+#define QCOW2_SLICE_RECENT 1u /* hit since the clock hand came by */
+#define QCOW2_SLICE_YOUNG 2u  /* hit since the caches were aged last */
 
 /* A table slice that is being read; on the stack of the reader. */
 typedef struct Qcow2CacheLoad {
@@ -43,13 +45,14 @@ typedef struct Qcow2Cache {
     unsigned entry_words; /* of an L2 entry: 1 or 2; set before the first use */
     unsigned count; /* slices */
     unsigned hand;  /* clock */
+    unsigned used_end; /* slices before it have been used at some time */
     unsigned bucket_mask;
     Qcow2Slice *slices;
     _Atomic(Qcow2Slice *) *buckets;
     Qcow2Slice **dirty; /* dirty_count of them */
     unsigned dirty_count;
     unsigned committing_count;
-    void *memory;
+    void *memory; /* mapped: count * slice_bytes; takes space where it was used */
     Qcow2CacheLoad *loads;
     CoQueue load_waiters;
 } Qcow2Cache;
@@ -57,6 +60,15 @@ typedef struct Qcow2Cache {
 bool qcow2_cache_init(Qcow2Cache *cache, BlockDriverState *bs, unsigned count, uint32_t slice_bytes,
                       BdrvDebugEvent load_event);
 void qcow2_cache_destroy(Qcow2Cache *cache);
+
+/** qcow2_cache_swap() - exchange the slices of two caches; nobody uses either, no slice is dirty */
+void qcow2_cache_swap(Qcow2Cache *a, Qcow2Cache *b);
+
+/**
+ * qcow2_cache_age_locked() - drop the clean slices that were not used since the last call, give their memory back
+ * Returns: whether any slices are left.
+ */
+bool qcow2_cache_age_locked(Qcow2Cache *cache);
 
 /** qcow2_cache_read_entries() - L2 entries of a cached slice; takes no lock
  * Returns: false if the slice @tag is not there (or was just replaced or, with two words an entry, changed). */

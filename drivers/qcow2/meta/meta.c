@@ -26,20 +26,21 @@ static unsigned slice_count(int64_t bytes, uint64_t table_bytes, uint32_t slice_
     return (unsigned)CLAMP(MIN(wanted, useful), 2, 1u << 20);
 }
 
-static bool make_caches(Qcow2Meta *meta, const Qcow2MetaConfig *config, GError **errp)
+static bool make_caches(BlockDriverState *bs, const Qcow2MetaConfig *config, Qcow2Cache *l2_cache,
+                        Qcow2Cache *rc_cache, GError **errp)
 {
-    const Qcow2State *s = meta->s;
+    const Qcow2State *s = qcow2_state(bs);
     uint32_t slice = MIN(MAX(config->slice_bytes, QCOW2_SECTOR), s->geometry.cluster_size);
     uint64_t guest_clusters = (s->header.size >> s->geometry.cluster_bits) + 1;
     unsigned l2 = slice_count(config->l2_cache_bytes, guest_clusters * s->geometry.l2_entry_bytes, slice);
     unsigned rc = slice_count(config->refcount_cache_bytes, UINT64_MAX / 2, slice);
 
-    if (!qcow2_cache_init(&meta->l2, meta->bs, l2, slice, BDRV_EVENT_L2_LOAD)) {
+    if (!qcow2_cache_init(l2_cache, bs, l2, slice, BDRV_EVENT_L2_LOAD)) {
         return no_memory(errp, "the L2 cache; reduce l2-cache-size");
     }
-    meta->l2.entry_words = s->geometry.l2_entry_bytes / sizeof(uint64_t);
-    if (!qcow2_cache_init(&meta->rc, meta->bs, rc, slice, BDRV_EVENT_REFBLOCK_LOAD)) {
-        qcow2_cache_destroy(&meta->l2);
+    l2_cache->entry_words = s->geometry.l2_entry_bytes / sizeof(uint64_t);
+    if (!qcow2_cache_init(rc_cache, bs, rc, slice, BDRV_EVENT_REFBLOCK_LOAD)) {
+        qcow2_cache_destroy(l2_cache);
         return no_memory(errp, "the refcount cache; reduce refcount-cache-size");
     }
     return true;
@@ -143,7 +144,8 @@ bool coroutine_fn qcow2_meta_open(BlockDriverState *bs, const Qcow2MetaConfig *c
     meta->writable = !bs->read_only;
     meta->open_commit = 1;
     meta->dirty_marked = s->header.incompatible_features & QCOW2_INCOMPAT_DIRTY;
-    if (!make_caches(meta, config, errp)) {
+    meta->clean = config->clean;
+    if (!make_caches(bs, config, &meta->l2, &meta->rc, errp)) {
         g_free(meta);
         return false;
     }
@@ -153,8 +155,8 @@ bool coroutine_fn qcow2_meta_open(BlockDriverState *bs, const Qcow2MetaConfig *c
     meta->slots = aligned_alloc(64, AIO_CONTEXT_MAX * sizeof(*meta->slots));
     meta->header_sector = bdrv_try_blockalign(bs->file->bs, QCOW2_SECTOR);
     bool ok = qcow2_cluster_set_init(&meta->metadata) && qcow2_cluster_set_init(&meta->disputed) &&
-              qcow2_cluster_set_init(&meta->inactive) && qcow2_cluster_set_init(&meta->busy) && qcow2_cluster_set_init(&meta->unpunched) && s->inflight &&
-              meta->slots && meta->header_sector;
+              qcow2_cluster_set_init(&meta->inactive) && qcow2_cluster_set_init(&meta->busy) &&
+              qcow2_cluster_set_init(&meta->unpunched) && s->inflight && meta->slots && meta->header_sector;
     if (!ok) {
         no_memory(errp, "the metadata");
     } else {
@@ -198,6 +200,7 @@ bool coroutine_fn qcow2_meta_resume(BlockDriverState *bs, unsigned drained, GErr
         .l2_cache_bytes = s->cache.l2_bytes,
         .refcount_cache_bytes = s->cache.refcount_bytes,
         .slice_bytes = s->cache.slice_bytes,
+        .clean = s->cache.clean,
     };
 
     if (!qcow2_meta_open(bs, &config, errp)) {
@@ -205,6 +208,58 @@ bool coroutine_fn qcow2_meta_resume(BlockDriverState *bs, unsigned drained, GErr
     }
     qcow2_meta(bs)->drained = drained;
     return true;
+}
+
+/* ---- caches of other sizes ---- */
+
+struct Qcow2NewCaches {
+    Qcow2Cache l2, rc;
+};
+
+Qcow2NewCaches *coroutine_fn qcow2_meta_prepare_caches(BlockDriverState *bs, const Qcow2MetaConfig *config,
+                                                       GError **errp)
+{
+    Qcow2Meta *meta = qcow2_meta(bs);
+    int ret = meta->writable ? qcow2_meta_settle(bs) : 0;
+    if (ret >= 0 && (meta->l2.dirty_count || meta->rc.dirty_count)) {
+        ret = -EIO;
+    }
+    if (ret < 0) {
+        g_set_error(errp, BDRV_ERROR, -ret, "cannot write metadata before the caches get other sizes: %s",
+                    g_strerror(-ret));
+        return NULL;
+    }
+    Qcow2NewCaches *caches = g_new0(Qcow2NewCaches, 1);
+    if (!make_caches(bs, config, &caches->l2, &caches->rc, errp)) {
+        g_clear_pointer(&caches, g_free);
+    }
+    return caches;
+}
+
+void qcow2_meta_abort_caches(Qcow2NewCaches *caches)
+{
+    if (caches) {
+        qcow2_cache_destroy(&caches->l2);
+        qcow2_cache_destroy(&caches->rc);
+        g_free(caches);
+    }
+}
+
+void qcow2_meta_commit_caches(BlockDriverState *bs, Qcow2NewCaches *caches, const Qcow2MetaConfig *config)
+{
+    Qcow2Meta *meta = qcow2_meta(bs);
+
+    if (caches) {
+        /* No request is inside, but the caches may be ageing. */
+        pthread_mutex_lock(&meta->rc.lock);
+        qcow2_cache_swap(&meta->rc, &caches->rc);
+        pthread_mutex_unlock(&meta->rc.lock);
+        pthread_mutex_lock(&meta->l2.lock);
+        qcow2_cache_swap(&meta->l2, &caches->l2);
+        pthread_mutex_unlock(&meta->l2.lock);
+        qcow2_meta_abort_caches(caches);
+    }
+    qcow2_background_set_clean(meta, config->clean);
 }
 
 /* ---- close ---- */

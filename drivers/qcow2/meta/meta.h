@@ -12,6 +12,7 @@
 typedef struct Qcow2MetaConfig {
     int64_t l2_cache_bytes, refcount_cache_bytes; /* bounds; at least two slices each */
     uint32_t slice_bytes;                         /* 512 .. cluster size, power of two */
+    Qcow2CleanConfig clean;
 } Qcow2MetaConfig;
 
 /** qcow2_meta_open() - load L1 and refcount table (offsets validated by open.c), set up caches and the metadata map
@@ -26,6 +27,18 @@ int coroutine_fn qcow2_meta_close(BlockDriverState *bs);
 unsigned coroutine_fn qcow2_meta_suspend(BlockDriverState *bs);
 /** qcow2_meta_resume() - load everything again, as s->header has it; false: s->meta stays NULL */
 bool coroutine_fn qcow2_meta_resume(BlockDriverState *bs, unsigned drained, GError **errp);
+
+/* Caches that stand ready to replace others. */
+typedef struct Qcow2NewCaches Qcow2NewCaches;
+/** qcow2_meta_prepare_caches() - other sizes; drained, NULL with @errp set without memory or if not all can be committed
+ * A read-only node has nothing to commit. */
+Qcow2NewCaches *coroutine_fn qcow2_meta_prepare_caches(BlockDriverState *bs, const Qcow2MetaConfig *config,
+                                                       GError **errp);
+/** qcow2_meta_commit_caches() - use them, with the interval of @config; drained since, must not yield
+ * @caches: taken; NULL: the old ones stay */
+void qcow2_meta_commit_caches(BlockDriverState *bs, Qcow2NewCaches *caches, const Qcow2MetaConfig *config);
+/** qcow2_meta_abort_caches() - do not; @caches: taken, NULL is allowed */
+void qcow2_meta_abort_caches(Qcow2NewCaches *caches);
 
 /** qcow2_meta_prepare_writable() - what the node lacks for being written with @overlap_checks; drained
  * ENOMEM if the metadata lie so far apart that their map would be larger than the file gives reason for. */

@@ -51,7 +51,7 @@ typedef struct Qcow2EpochSlot {
 } Qcow2EpochSlot;
 
 typedef struct Qcow2Joiner Qcow2Joiner; /* commit.c */
-typedef struct Qcow2Ticker Qcow2Ticker; /* background.c */
+typedef struct Qcow2Ticker Qcow2Ticker; /* ticker.c */
 
 struct Qcow2Meta {
     BlockDriverState *bs;
@@ -108,6 +108,9 @@ struct Qcow2Meta {
     bool bg_running;       /* bg_lock: a background commit is under way */
     CoQueue bg_waiters;    /* bg_lock */
     Qcow2Ticker *ticker;   /* bg_lock; made when first needed */
+    Qcow2CleanConfig clean; /* bg_lock */
+    Qcow2Ticker *cleaner;  /* bg_lock; the same */
+    _Atomic bool aging;    /* slices were loaded since the cleaner found none, it is armed */
     _Atomic bool stirred; /* something is dirty or in limbo since the last tick was armed */
 };
 
@@ -208,6 +211,18 @@ bool qcow2_commit_dirty(Qcow2Meta *meta);
 /** qcow2_commit_due() - the same without refcounts that may wait (lazy refcounts): a commit would do something */
 bool qcow2_commit_due(Qcow2Meta *meta);
 
+/* ---- ticker.c ---- */
+/* Called in the service context with a lock held: must not arm the same ticker. Returns whether to call again. */
+typedef bool Qcow2TickFunc(Qcow2Meta *meta);
+/** qcow2_ticker_new() - a timer that calls @func @delay_ns after it was armed; NULL: no memory */
+Qcow2Ticker *qcow2_ticker_new(Qcow2Meta *meta, int64_t delay_ns, Qcow2TickFunc *func);
+/** qcow2_ticker_arm() - any thread; no lock held that @func takes */
+void qcow2_ticker_arm(Qcow2Ticker *ticker);
+/** qcow2_ticker_detach() - free it; @func is not called any more; NULL is allowed */
+void qcow2_ticker_detach(Qcow2Ticker *ticker);
+/** qcow2_is_deterministic() - whether time passes only when all is done */
+bool qcow2_is_deterministic(void);
+
 /* ---- background.c ---- */
 void qcow2_background_init(Qcow2Meta *meta);
 void qcow2_background_destroy(Qcow2Meta *meta);
@@ -215,5 +230,9 @@ void qcow2_background_destroy(Qcow2Meta *meta);
 void qcow2_background_commit(Qcow2Meta *meta);
 /** qcow2_background_stir() - something became dirty: see that the timer is armed. No lock held. */
 void qcow2_background_stir(Qcow2Meta *meta);
+/** qcow2_background_loaded() - a slice is being loaded: see that the caches age. No lock held. */
+void qcow2_background_loaded(Qcow2Meta *meta);
+/** qcow2_background_set_clean() - another interval; must not yield, no lock held */
+void qcow2_background_set_clean(Qcow2Meta *meta, Qcow2CleanConfig clean);
 
 #endif
