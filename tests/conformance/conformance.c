@@ -4,7 +4,7 @@
  * Every stack of the table, with several levels of concurrency, in threads and in deterministic runs.
  *
  *     BDRV_TEST_SEED=n      the same run again
- *     BDRV_TEST_ROUNDS=n    longer runs (default 150)
+ *     BDRV_TEST_ROUNDS=n    longer runs (default 100; 40 in the light form)
  *     BDRV_TEST_STACK=name  only one stack
  *
  * To add a stack: a row in stacks.c.
@@ -44,7 +44,7 @@ static void run_case(gconstpointer data)
     const char *rounds = g_getenv("BDRV_TEST_ROUNDS");
     ConformanceRun run = *test->run;
 
-    run.rounds = rounds ? g_ascii_strtoull(rounds, NULL, 0) : 150;
+    run.rounds = rounds ? g_ascii_strtoull(rounds, NULL, 0) : test_amount(100, 40);
     run.seed = test_seed();
     conformance_run(test->stack, &run);
 }

@@ -5,7 +5,7 @@
  *
  *     BDRV_TEST_SEED=n      the same run again
  *     BDRV_TEST_LONG=1      thousands of requests for each stack, and more kinds of runs
- *     BDRV_TEST_ROUNDS=n    rounds of a run (default 50, long 400)
+ *     BDRV_TEST_ROUNDS=n    rounds of a run (default 50, 20 in the light form, long 400)
  */
 
 #include "config.h"
@@ -118,7 +118,7 @@ static void run_case(gconstpointer data)
         g_test_skip("io_uring is missing");
         return;
     }
-    run.rounds = rounds ? g_ascii_strtoull(rounds, NULL, 0) : g_getenv("BDRV_TEST_LONG") ? 400 : 50;
+    run.rounds = rounds ? g_ascii_strtoull(rounds, NULL, 0) : g_getenv("BDRV_TEST_LONG") ? 400 : test_amount(50, 20);
     run.seed = test_seed();
     conformance_run(&test->stack, &run);
 }

@@ -6,7 +6,7 @@
  *
  *   faults                 short form, as a TAP test
  *   faults --files         on real files instead of simdisks
- *   --full                 every image and every fault; --light: few
+ *   --full                 every image, every fault and every call; --light: few
  *   --op --image --place --fault NAME   only these; --nth N: only that call
  */
 
@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "tests/faults/hooks.h"
 #include "tests/faults/search.h"
 
 typedef struct Choice {
@@ -31,6 +32,20 @@ static bool chosen(const char *wanted, const char *name, Level level)
     return wanted ? strcmp(wanted, name) == 0 : level <= choice.level;
 }
 
+/* All in the full form; in the others what takes longest is tried here and there, elsewhere in each row. */
+static Calls which_calls(const Op *op, const Fault *fault)
+{
+    Calls calls = { .only = (unsigned)choice.nth, .every = 1 };
+
+    if (choice.level == LEVEL_LIGHT) {
+        calls.every = 3;
+    } else if (choice.level == LEVEL_SHORT && (fault->count < 0 || fault->hooks & (HOOK_ALLOC | HOOK_COROUTINE))) {
+        calls.every = 3;
+    }
+    calls.first = (unsigned)(op - ops) % calls.every;
+    return calls;
+}
+
 /* A row: the image, and for each fault how many calls failed (and how often the caller did not notice). */
 static void search_row(const Op *op, const FaultImage *image, const FaultPlace *place, Found *sum)
 {
@@ -43,7 +58,7 @@ static void search_row(const Op *op, const FaultImage *image, const FaultPlace *
         if (!chosen(choice.fault, fault->name, fault->level) || !search_applies(fault, image, op)) {
             continue;
         }
-        Found found = search_every_call(op, image, place, fault, (unsigned)choice.nth);
+        Found found = search_calls(op, image, place, fault, which_calls(op, fault));
         sum->failed += found.failed;
         sum->absorbed += found.absorbed;
         sum->leaks += found.leaks;

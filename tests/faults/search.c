@@ -254,17 +254,16 @@ static bool fail_nth(const Op *op, const FaultImage *image, const FaultPlace *pl
     return failed;
 }
 
-Found search_every_call(const Op *op, const FaultImage *image, const FaultPlace *place, const Fault *fault,
-                        unsigned nth)
+Found search_calls(const Op *op, const FaultImage *image, const FaultPlace *place, const Fault *fault, Calls calls)
 {
     Found found = { 0 };
-    for (unsigned n = nth ? nth : 1;; n++) {
+    for (unsigned n = calls.only ? calls.only : calls.first + 1;; n += calls.every) {
         g_autofree char *text = g_strdup_printf("--op '%s' --image '%s' --place '%s' --fault '%s' --nth %u", op->name,
                                                 image->name, place->name, fault->name, n);
         stand_where(text);
         bool failed = fail_nth(op, image, place, fault, n, &found);
         stand_where("");
-        if (!failed || nth) {
+        if (!failed || calls.only) {
             return found;
         }
     }

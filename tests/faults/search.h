@@ -33,11 +33,15 @@ typedef struct Found {
     uint64_t leaks;    /* clusters, summed up */
 } Found;
 
+/* Which calls are to fail: all from the (@first + 1)-th on in steps of @every, or (not 0) only the @only-th. */
+typedef struct Calls {
+    unsigned first, every, only;
+} Calls;
+
 /**
- * search_every_call() - from the first call on, or only the @nth (0: all)
+ * search_calls() - one run for each call that is to fail, until there is none
  * Ends the program with a message if anything is wrong.
  */
-Found search_every_call(const Op *op, const FaultImage *image, const FaultPlace *place, const Fault *fault,
-                        unsigned nth);
+Found search_calls(const Op *op, const FaultImage *image, const FaultPlace *place, const Fault *fault, Calls calls);
 
 #endif

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "tests/lib/test-node.h"
 
+#include "config.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,6 +16,15 @@ uint64_t test_seed(void)
 
     g_test_message("BDRV_TEST_SEED=%" G_GUINT64_FORMAT, seed);
     return seed;
+}
+
+unsigned test_amount(unsigned shorter, unsigned light)
+{
+#ifdef CONFIG_TESTS_LIGHT
+    return light;
+#else
+    return shorter;
+#endif
 }
 
 uint64_t test_random(uint64_t *state)
