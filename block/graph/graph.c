@@ -20,6 +20,7 @@ BdrvGraph *bdrv_graph_new(void)
     graph->by_name = g_hash_table_new(g_str_hash, g_str_equal);
     graph->nodes = g_ptr_array_new();
     graph->roots = g_ptr_array_new();
+    graph->secrets = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify)g_bytes_unref);
     graph->drains = g_ptr_array_new_with_free_func(bdrv_drain_free);
     return graph;
 }
@@ -39,6 +40,7 @@ void bdrv_graph_unref(BdrvGraph *graph)
     g_ptr_array_unref(graph->roots);
     g_ptr_array_unref(graph->nodes);
     g_hash_table_unref(graph->by_name);
+    g_hash_table_unref(graph->secrets);
     pthread_mutex_destroy(&graph->lock);
     co_mutex_destroy(&graph->edit_lock);
     co_mutex_destroy(&graph->change_lock);

@@ -22,6 +22,7 @@ struct BdrvGraph {
     void *opener_gate_opaque;
     BdrvDebugNotify *debug_notify; /* lock */
     void *debug_notify_opaque;
+    GHashTable *secrets;  /* lock: ID -> GBytes * */
     GPtrArray *drains;    /* edit_lock: BdrvDrain *, in order of beginning */
 };
 

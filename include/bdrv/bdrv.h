@@ -52,6 +52,16 @@ BDRV_API bool bdrv_gate_any(void *opaque, const char *parent, const char *filena
 typedef void BdrvDebugNotify(void *opaque, const char *driver, const char *tag, bool suspended);
 BDRV_API void bdrv_graph_set_debug_notify(BdrvGraph *graph, BdrvDebugNotify *notify, void *opaque);
 
+/*
+ * Secrets: the passphrases and keys that images of this graph are opened and made with. Options name them by ID
+ * ("key-secret"), so that they stand in no command line, file name or message. The library wipes its copies.
+ */
+#define BDRV_SECRET_MAX_BYTES 65536u
+/** bdrv_graph_add_secret() - keep a copy of @data under @id; EEXIST, EINVAL. Any thread. */
+BDRV_API bool bdrv_graph_add_secret(BdrvGraph *graph, const char *id, const void *data, size_t bytes, GError **errp);
+/** bdrv_graph_remove_secret() - forget it; images that are open stay so. ENOENT. Any thread. */
+BDRV_API bool bdrv_graph_remove_secret(BdrvGraph *graph, const char *id, GError **errp);
+
 /** bdrv_graph_to_text() / _to_dot() - the nodes, edges and rights; caller frees */
 BDRV_API char *bdrv_graph_to_text(BdrvGraph *graph);
 BDRV_API char *bdrv_graph_to_dot(BdrvGraph *graph);
@@ -257,6 +267,16 @@ BDRV_API bool coroutine_fn blk_co_reopen(BlockBackend *blk, BdrvOptions *options
 /** blk_truncate() - resize; see the driver table */
 BDRV_API bool blocking_fn blk_truncate(BlockBackend *blk, int64_t length, bool exact, BdrvPrealloc prealloc,
                                        BdrvRequestFlags flags, GError **errp);
+/**
+ * blk_set_key() - unlock an encrypted image that was opened with BDRV_O_NO_KEY
+ * @key, @bytes: the passphrase (luks) or key (aes); not kept
+ *
+ * Until then its requests fail with -ENOKEY, while blk_info() and its like work. Waits until no request is inside.
+ * Fails with EACCES (the key is wrong, the image stays as it was), ENOTSUP (it is not encrypted).
+ */
+BDRV_API bool blocking_fn blk_set_key(BlockBackend *blk, const void *key, size_t bytes, GError **errp);
+BDRV_API bool coroutine_fn blk_co_set_key(BlockBackend *blk, const void *key, size_t bytes, GError **errp);
+
 /**
  * blk_check() - check (and repair) the image's metadata; result->report is called in this thread
  * @result: set on success: what is wrong, after a repair what is left, and how much was repaired

@@ -145,7 +145,9 @@ struct BlockDriver {
      */
     bool (*bdrv_create)(const char *filename, BdrvChild *file, const BdrvOptions *options, GError **errp);
     bool (*bdrv_delete_file)(const char *filename, GError **errp);
-    int (*bdrv_set_key)(BlockDriverState *bs, const char *key);
+    /* Unlock an encrypted image that was opened without its key; requests fail with -ENOKEY until then. Drained.
+     * EACCES: the key is wrong, and nothing has changed. */
+    bool (*bdrv_set_key)(BlockDriverState *bs, const uint8_t *key, size_t bytes, GError **errp);
     int (*bdrv_make_empty)(BlockDriverState *bs);                 /* drained */
     bool (*bdrv_has_zero_init)(BlockDriverState *bs);             /* a new image reads as zeroes; must not yield */
     /* Resize to @length. @exact: fail rather than round. Growing reads as zeroes whatever lies below. Drained. */
@@ -327,6 +329,9 @@ BDRV_API const char *bdrv_event_name(BdrvDebugEvent event);
 BDRV_API int bdrv_event_find(const char *name);
 /** bdrv_event_parse() - the same; ENOENT names those that @name may have meant */
 BDRV_API bool bdrv_event_parse(const char *name, BdrvDebugEvent *event, GError **errp);
+
+/** bdrv_graph_get_secret() - what the embedder keeps under @id; ENOENT. The caller gives it up with g_bytes_unref(). */
+BDRV_API GBytes *bdrv_graph_get_secret(BdrvGraph *graph, const char *id, GError **errp);
 
 /** bdrv_child_rights() - what the edge may do with the child, a mask of BdrvRight; changes while drained */
 BDRV_API unsigned bdrv_child_rights(const BdrvChild *child);

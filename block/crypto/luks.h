@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef BDRV_CRYPTO_LUKS_H
+#define BDRV_CRYPTO_LUKS_H
+
+/*
+ * LUKS version 1: a volume key, kept in up to 8 key slots, each of which a passphrase opens. Where the header
+ * and the key material lie, at the start of a file or inside a qcow2 image, is the caller's affair.
+ */
+
+#include <bdrv/coroutine.h>
+#include <bdrv/options.h>
+
+#include "block/crypto/luks-header.h"
+#include "block/crypto/passphrase.h"
+#include "block/crypto/volume.h"
+
+/* How the area of header and key material is read and written; offsets from its start. 0 or -errno. */
+typedef struct BdrvLuksIo {
+    int (*read)(void *opaque, uint64_t offset, void *buf, size_t bytes);
+    int (*write)(void *opaque, uint64_t offset, const void *buf, size_t bytes);
+    int (*flush)(void *opaque);
+    void *opaque;
+} BdrvLuksIo;
+
+typedef struct BdrvLuks {
+    BdrvLuksHeader header;
+    BdrvVolumeSpec spec;
+    const BdrvHash *hash;
+} BdrvLuks;
+
+/* What a new volume is made from. */
+typedef struct BdrvLuksCreate {
+    BdrvVolumeSpec spec;
+    const BdrvHash *hash;
+    uint32_t iter_time; /* ms that trying a passphrase shall take */
+} BdrvLuksCreate;
+
+/* The options of a new volume, of the luks driver and, under "encrypt.", of qcow2. */
+extern const BdrvOptionSpec bdrv_luks_create_options[];
+
+/** bdrv_luks_create_parse() - from options of that table; EINVAL, ENOTSUP */
+bool bdrv_luks_create_parse(const BdrvOptions *options, BdrvLuksCreate *create, GError **errp);
+
+/** bdrv_luks_area_bytes() - what header and key material of a new volume take: where its payload begins */
+uint64_t bdrv_luks_area_bytes(const BdrvLuksCreate *create);
+
+/**
+ * bdrv_luks_create() - make a volume with a new random key, which @passphrase opens
+ * Writes the header last, flushes nothing. Takes iter_time and more, in a worker.
+ */
+bool coroutine_fn bdrv_luks_create(const BdrvLuksIo *io, const BdrvLuksCreate *create, BdrvPassphrase passphrase,
+                                   GError **errp);
+
+/** bdrv_luks_load() - read and judge a header */
+bool coroutine_fn bdrv_luks_load(BdrvLuks *luks, const BdrvLuksIo *io, GError **errp);
+
+/** bdrv_luks_unlock() - try the key slots with a passphrase, in a worker; EACCES: it opens none
+ * Returns: the volume. */
+BdrvVolume *coroutine_fn bdrv_luks_unlock(const BdrvLuks *luks, const BdrvLuksIo *io, BdrvPassphrase passphrase,
+                                          GError **errp);
+
+/** bdrv_luks_add_key() - let @added open the volume too
+ * @known: a passphrase that does; EACCES if not
+ * @slot: 0 .. 7, or -1: the first that is free
+ * @force: even if @slot is in use
+ * The key material is durable before the header tells of it. On failure @luks is as it was. */
+bool coroutine_fn bdrv_luks_add_key(BdrvLuks *luks, const BdrvLuksIo *io, BdrvPassphrase known, BdrvPassphrase added,
+                                    int slot, uint32_t iter_time, bool force, GError **errp);
+
+/** bdrv_luks_erase_slot() - overwrite the key material of @slot, then free it
+ * @force: even if it is the last one, after which nobody reads the volume any more */
+bool coroutine_fn bdrv_luks_erase_slot(BdrvLuks *luks, const BdrvLuksIo *io, unsigned slot, bool force, GError **errp);
+
+/** bdrv_luks_erase_key() - the same for every slot that @passphrase opens; EACCES: none */
+bool coroutine_fn bdrv_luks_erase_key(BdrvLuks *luks, const BdrvLuksIo *io, BdrvPassphrase passphrase, bool force,
+                                      GError **errp);
+
+/** bdrv_luks_describe() - add what info tells of it to @tree under "@prefix."; @format: told too, NULL: not */
+void bdrv_luks_describe(const BdrvLuks *luks, BdrvOptions *tree, const char *prefix, const char *format);
+
+#endif
