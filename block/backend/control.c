@@ -113,6 +113,55 @@ bool blk_truncate(BlockBackend *blk, int64_t length, bool exact, BdrvPrealloc pr
     return call.ok;
 }
 
+/* ---- set_key ---- */
+
+typedef struct SetKeyCall {
+    const uint8_t *key;
+    size_t bytes;
+    GError **errp;
+    bool ok;
+} SetKeyCall;
+
+/* The first node from @bs down that is no filter. */
+static BlockDriverState *skip_filters(BlockDriverState *bs)
+{
+    while (bs->drv->is_filter && !bs->drv->bdrv_set_key && bs->file) {
+        bs = bs->file->bs;
+    }
+    return bs;
+}
+
+bool coroutine_fn blk_co_set_key(BlockBackend *blk, const void *key, size_t bytes, GError **errp)
+{
+    BlockDriverState *bs = skip_filters(blk_bs(blk));
+
+    if (!bs->encrypted || !bs->drv->bdrv_set_key) {
+        g_set_error(errp, BDRV_ERROR, ENOTSUP, "'%s' is not encrypted", blk_filename(blk));
+        return false;
+    }
+    if (!begin_change(blk, errp)) {
+        return false;
+    }
+    bool ok = bs->drv->bdrv_set_key(bs, key, bytes, errp);
+    end_change(blk);
+    return ok;
+}
+
+static int coroutine_fn run_set_key(BlockBackend *blk, void *opaque)
+{
+    SetKeyCall *call = opaque;
+    call->ok = blk_co_set_key(blk, call->key, call->bytes, call->errp);
+    return 0;
+}
+
+bool blk_set_key(BlockBackend *blk, const void *key, size_t bytes, GError **errp)
+{
+    SetKeyCall call = { key, bytes, errp, false };
+
+    blk_has_run(blk_run_blocking(blk, run_set_key, &call), errp);
+    return call.ok;
+}
+
 /* ---- check ---- */
 
 typedef struct CheckCall {

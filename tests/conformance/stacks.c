@@ -73,6 +73,21 @@ static void sim_teardown(const ConformanceStack *stack, const char *id, const ch
     }
 }
 
+/* A new encrypted disk reads as noise, not as zeroes. */
+static void luks_setup(const ConformanceStack *stack, BdrvGraph *graph, const char *id, const char *dir,
+                       uint8_t *content)
+{
+    g_autofree char *text = conformance_expand(stack->options, id, dir);
+    GError *error = NULL;
+
+    conformance_file_setup(stack, graph, id, dir, content);
+    BlockBackend *blk = blk_open(graph, NULL, bdrv_options_parse(text, NULL, NULL), BDRV_O_RDWR, &error);
+    g_assert_no_error(error);
+    g_assert_cmpint(blk_pwrite_zeroes(blk, 0, stack->length, 0), ==, 0);
+    blk_close(blk, &error);
+    g_assert_no_error(error);
+}
+
 /* The raw side of blkverify in memory, the other a qcow2 image. */
 static void verified_setup(const ConformanceStack *stack, BdrvGraph *graph, const char *id, const char *dir,
                            uint8_t *content)
@@ -100,6 +115,7 @@ static const ConformanceFile qcow2_over_qcow2 = { .format = "qcow2", .backing = 
 static const ConformanceFile qcow2_subclusters = { .format = "qcow2", .options = "extended_l2=on,cluster_size=16k" };
 static const ConformanceFile qcow2_subclusters_over_raw = { .format = "qcow2", .options = "extended_l2=on",
                                                             .backing = "raw" };
+static const ConformanceFile luks = { .format = "luks", .options = "key-secret=" CONFORMANCE_SECRET ",iter-time=1" };
 static const ConformanceFile qcow2_v2_over_raw = { .format = "qcow2", .options = "compat=0.10", .backing = "raw" };
 
 static const SimSetup blocks = {
@@ -398,6 +414,13 @@ const ConformanceStack conformance_stacks[] = {
       .options =
           "driver=qcow2,file.driver=file,file.filename=%DIR%/disk,l2-cache-size=1k,refcount-cache-size=1k",
       .data = &qcow2_small },
+    { .name = "luks",
+      .options = "driver=luks,key-secret=" CONFORMANCE_SECRET ",file.driver=file,file.filename=%DIR%/disk",
+      .length = MIB,
+      .torn_reads = true,
+      .setup = luks_setup,
+      .teardown = conformance_file_teardown,
+      .data = &luks },
     { .name = "blkverify",
       .options = "driver=blkverify,raw.driver=simdisk,raw.disk=%ID%,test.driver=raw,test.file.driver=simdisk,"
                  "test.file.disk=%ID%-test",

@@ -423,6 +423,7 @@ static Runner *runner_new(const ConformanceStack *stack, const History *history)
     r->options = conformance_expand(stack->options, r->id, r->dir);
     r->graph = bdrv_graph_new();
     bdrv_graph_set_opener_gate(r->graph, bdrv_gate_any, NULL);
+    bdrv_graph_add_secret(r->graph, CONFORMANCE_SECRET, "passphrase", strlen("passphrase"), NULL);
     return r;
 }
 

@@ -18,6 +18,9 @@
 #define CONFORMANCE_MAX_CONTEXTS 8
 #define CONFORMANCE_MAX_REQUESTS 256
 
+/* ID of a secret that every stack's graph has, for images that are encrypted. */
+#define CONFORMANCE_SECRET "key"
+
 typedef enum ConformanceMode {
     CONFORMANCE_THREADS, /* each context has its thread */
     CONFORMANCE_SIM,     /* all contexts in a deterministic run */
