@@ -26,5 +26,11 @@ def normalise(text):
 
 
 def run(argv, directory, stdin=None, timeout=60):
-    return subprocess.run(argv, cwd=directory, input=stdin, capture_output=True, text=True, timeout=timeout,
-                          env={**os.environ, "LC_ALL": "C"})
+    def once():
+        return subprocess.run(argv, cwd=directory, input=stdin, capture_output=True, text=True, timeout=timeout,
+                              env={**os.environ, "LC_ALL": "C"})
+    result = once()
+    # On a busy machine qemu-img cannot always tell how long a key derivation takes, and gives up.
+    while "Unable to get accurate CPU usage" in result.stderr:
+        result = once()
+    return result

@@ -10,6 +10,7 @@ BdrvGraph *tool_graph(void)
     BdrvGraph *graph = bdrv_graph_new();
 
     bdrv_graph_set_opener_gate(graph, bdrv_gate_local, NULL);
+    tool_give_objects(graph);
     return graph;
 }
 

@@ -34,7 +34,11 @@ bool tool_parse_prealloc(const char *name, BdrvPrealloc *prealloc);
 /** tool_print_specific_info() - "Format specific information:" and a line each, nothing if there is none */
 void tool_print_specific_info(const BdrvOptions *info);
 
-/** tool_graph() - a graph that opens local files which images name: bdrv_gate_local() */
+/** tool_add_object() - take what --object says, for every graph made later; prints what is wrong, answers false */
+bool tool_add_object(const char *text);
+void tool_give_objects(BdrvGraph *graph);
+
+/** tool_graph() - a graph that has the objects, and opens local files which images name: bdrv_gate_local() */
 BdrvGraph *tool_graph(void);
 
 /* How the command line says what to open. */

@@ -50,7 +50,7 @@ int img_look_option(ImgLook *look, int option, char **argv)
     case 'h': img_print_help(stdout); return 0;
     case 'f': look->image.format = optarg; return -1;
     case 'U': look->image.flags |= BDRV_O_FORCE_SHARE; return -1;
-    case IMG_OPTION_OBJECT: return img_not_built("--object");
+    case IMG_OPTION_OBJECT: return tool_add_object(optarg) ? -1 : 1;
     case IMG_OPTION_IMAGE_OPTS: look->image.image_opts = true; return -1;
     case IMG_OPTION_OUTPUT: return parse_output(optarg, &look->output) ? -1 : 1;
     default: return img_bad_option(option, argv);

@@ -229,7 +229,11 @@ int img_compare(int argc, char **argv)
         case 'q': comparison.quiet = true; break;
         case 's': comparison.strict = true; break;
         case 'U': images[0].flags |= BDRV_O_FORCE_SHARE; break;
-        case IMG_OPTION_OBJECT: img_not_built("--object"); return FAILED_OPEN;
+        case IMG_OPTION_OBJECT:
+            if (!tool_add_object(optarg)) {
+                return FAILED_OPEN;
+            }
+            break;
         case IMG_OPTION_IMAGE_OPTS: images[0].image_opts = true; break;
         default: return img_bad_option(option, argv);
         }

@@ -72,6 +72,17 @@ static bool can_compress(const char *format)
     return true;
 }
 
+/* What the new image is encrypted with also opens it. */
+static void keep_key_secret(Convert *convert, const char *key)
+{
+    const char *id = bdrv_options_get_string(convert->options, key, NULL);
+
+    if (id) {
+        convert->target.extra = convert->target.extra ? convert->target.extra : bdrv_options_new();
+        bdrv_options_set_string(convert->target.extra, key, id);
+    }
+}
+
 static bool make_target(Convert *convert, BdrvGraph *graph)
 {
     if (!convert->options) {
@@ -98,6 +109,8 @@ static bool make_target(Convert *convert, BdrvGraph *graph)
             return false;
         }
     }
+    keep_key_secret(convert, "key-secret");
+    keep_key_secret(convert, "encrypt.key-secret");
     return img_create_image(graph, convert->output_format, convert->target_name, g_steal_pointer(&convert->options),
                             convert->transfer.length, false, true);
 }
@@ -237,7 +250,7 @@ static int parse_option(Convert *convert, int option, char **argv, bool *help)
             return 1;
         }
         break;
-    case IMG_OPTION_OBJECT: return img_not_built("--object");
+    case IMG_OPTION_OBJECT: return tool_add_object(optarg) ? -1 : 1;
     case IMG_OPTION_IMAGE_OPTS: convert->source.image_opts = true; break;
     case IMG_OPTION_TARGET_IMAGE_OPTS: convert->target.image_opts = true; break;
     case IMG_OPTION_SALVAGE: transfer->salvage = true; break;

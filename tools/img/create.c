@@ -225,7 +225,11 @@ int img_create(int argc, char **argv)
             break;
         case 'q': quiet = true; break;
         case 'u': unsafe = true; break;
-        case IMG_OPTION_OBJECT: return img_not_built("--object");
+        case IMG_OPTION_OBJECT:
+            if (!tool_add_object(optarg)) {
+                return 1;
+            }
+            break;
         default: return img_bad_option(option, argv);
         }
     }

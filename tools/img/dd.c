@@ -115,7 +115,11 @@ int img_dd(int argc, char **argv)
         case 'f': input.format = optarg; break;
         case 'O': output_format = optarg; break;
         case 'U': input.flags |= BDRV_O_FORCE_SHARE; break;
-        case IMG_OPTION_OBJECT: return img_not_built("--object");
+        case IMG_OPTION_OBJECT:
+            if (!tool_add_object(optarg)) {
+                return 1;
+            }
+            break;
         case IMG_OPTION_IMAGE_OPTS: input.image_opts = true; break;
         default: return img_bad_option(option, argv);
         }

@@ -87,7 +87,11 @@ int img_resize(int argc, char **argv)
         case 'h': img_print_help(stdout); return 0;
         case 'f': image.format = optarg; break;
         case 'q': quiet = true; break;
-        case IMG_OPTION_OBJECT: return img_not_built("--object");
+        case IMG_OPTION_OBJECT:
+            if (!tool_add_object(optarg)) {
+                return 1;
+            }
+            break;
         case IMG_OPTION_IMAGE_OPTS: image.image_opts = true; break;
         case IMG_OPTION_PREALLOCATION:
             if (!tool_parse_prealloc(optarg, &prealloc)) {

@@ -104,7 +104,11 @@ static void parse_command_line(int argc, char **argv, ToolImage *image, GPtrArra
         case 'C': refuse("copy-on-read (-C)"); break;
         case 'm': refuse("misaligned buffers (-m)"); break;
         case 'T': refuse("tracing (-T)"); break;
-        case OPTION_OBJECT: refuse("--object"); break;
+        case OPTION_OBJECT:
+            if (!tool_add_object(optarg)) {
+                exit(1);
+            }
+            break;
         case 'h': print_help(stdout); exit(0);
         case 'V': printf("%s (libbdrv) 0.1.0\n", tool_name()); exit(0);
         default: print_help(stdout); exit(1);
