@@ -53,6 +53,8 @@ void blk_locals_free(BlockBackend *blk);
 typedef int BlkBlockingFunc(BlockBackend *blk, void *opaque);
 int blocking_fn blk_run_blocking(BlockBackend *blk, BlkBlockingFunc *func, void *opaque);
 
+/** blk_ask() - run @func inside a request (query.c) */
+int blocking_fn blk_ask(BlockBackend *blk, BlkBlockingFunc *func, void *opaque);
 /** blk_ask_anywhere() - run @func, which must not yield: inside a request, or at once in a coroutine or callback (query.c) */
 int blk_ask_anywhere(BlockBackend *blk, BlkBlockingFunc *func, void *opaque);
 

@@ -21,7 +21,7 @@ static int coroutine_fn run_inside(BlockBackend *blk, void *opaque)
     return ret;
 }
 
-static int ask(BlockBackend *blk, BlkBlockingFunc *func, void *opaque)
+int blk_ask(BlockBackend *blk, BlkBlockingFunc *func, void *opaque)
 {
     InsideCall call = { func, opaque };
 
@@ -30,7 +30,7 @@ static int ask(BlockBackend *blk, BlkBlockingFunc *func, void *opaque)
 
 int blk_ask_anywhere(BlockBackend *blk, BlkBlockingFunc *func, void *opaque)
 {
-    return co_in_coroutine() || aio_in_callback() ? func(blk, opaque) : ask(blk, func, opaque);
+    return co_in_coroutine() || aio_in_callback() ? func(blk, opaque) : blk_ask(blk, func, opaque);
 }
 
 static int coroutine_fn has_zero_init(BlockBackend *blk, void *opaque)
@@ -51,7 +51,7 @@ static int coroutine_fn get_info(BlockBackend *blk, void *opaque)
 int blk_get_info(BlockBackend *blk, BdrvInfo *info)
 {
     BdrvInfo found = { 0 };
-    int ret = ask(blk, get_info, &found);
+    int ret = blk_ask(blk, get_info, &found);
 
     if (ret >= 0) {
         *info = found;
@@ -70,42 +70,9 @@ static int coroutine_fn allocated_size(BlockBackend *blk, void *opaque)
 int64_t blk_allocated_size(BlockBackend *blk)
 {
     int64_t size = 0;
-    int ret = ask(blk, allocated_size, &size);
+    int ret = blk_ask(blk, allocated_size, &size);
 
     return ret < 0 ? ret : size;
-}
-
-/* ---- snapshots ---- */
-
-static int coroutine_fn list_snapshots(BlockBackend *blk, void *opaque)
-{
-    BdrvSnapshotInfo **list = opaque;
-    BlockDriverState *bs = blk_bs(blk);
-
-    while (!bs->drv->bdrv_snapshot_list && bs->drv->is_filter && bs->file) {
-        bs = bs->file->bs;
-    }
-    return bs->drv->bdrv_snapshot_list ? bs->drv->bdrv_snapshot_list(bs, list) : -ENOTSUP;
-}
-
-int blk_list_snapshots(BlockBackend *blk, BdrvSnapshotInfo **list)
-{
-    BdrvSnapshotInfo *found = NULL;
-    int count = ask(blk, list_snapshots, &found);
-
-    if (count >= 0) {
-        *list = found;
-    }
-    return count;
-}
-
-void bdrv_snapshot_list_free(BdrvSnapshotInfo *list, int count)
-{
-    for (int i = 0; i < count; i++) {
-        g_free(list[i].id);
-        g_free(list[i].name);
-    }
-    g_free(list);
 }
 
 /* ---- layers ---- */
@@ -183,7 +150,7 @@ bool blk_layer(BlockBackend *blk, unsigned depth, BdrvLayer *layer)
 {
     LayerCall call = { .depth = depth };
 
-    if (ask(blk, describe_layer, &call) < 0) {
+    if (blk_ask(blk, describe_layer, &call) < 0) {
         return false;
     }
     *layer = call.layer;

@@ -18,6 +18,16 @@ int coroutine_fn bdrv_co_check(BlockDriverState *bs, BdrvCheckResult *result, Bd
 bool coroutine_fn bdrv_co_change_backing_file(BlockDriverState *bs, const char *filename, const char *format,
                                               GError **errp);
 
+/** bdrv_co_snapshot_*(), bdrv_co_*_vmstate() - of the first node from @bs down that is no filter; drained but for list
+ * Contracts: struct BlockDriver. */
+int coroutine_fn bdrv_co_snapshot_list(BlockDriverState *bs, BdrvSnapshotInfo **list);
+bool coroutine_fn bdrv_co_snapshot_create(BlockDriverState *bs, BdrvSnapshotInfo *info, GError **errp);
+bool coroutine_fn bdrv_co_snapshot_goto(BlockDriverState *bs, const char *id, GError **errp);
+bool coroutine_fn bdrv_co_snapshot_delete(BlockDriverState *bs, const char *id, const char *name, GError **errp);
+bool coroutine_fn bdrv_co_snapshot_load_tmp(BlockDriverState *bs, const char *id, const char *name, GError **errp);
+int coroutine_fn bdrv_co_save_vmstate(BlockDriverState *bs, int64_t offset, const BdrvIov *iov);
+int coroutine_fn bdrv_co_load_vmstate(BlockDriverState *bs, int64_t offset, const BdrvIov *iov);
+
 /** bdrv_breakpoint_*() - ask the first node from @bs down that knows breakpoints; -ENOTSUP if there is none
  * bdrv_breakpoint_is_suspended(): 1 or 0. */
 int bdrv_breakpoint_set(BlockDriverState *bs, BdrvDebugEvent event, const char *tag);

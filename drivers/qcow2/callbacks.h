@@ -38,6 +38,18 @@ BdrvOptions *qcow2_get_specific_info(BlockDriverState *bs);
 char *qcow2_explain(BlockDriverState *bs);
 int qcow2_snapshot_list(BlockDriverState *bs, BdrvSnapshotInfo **list);
 
+/* snapshot.c */
+bool coroutine_fn qcow2_snapshot_create(BlockDriverState *bs, BdrvSnapshotInfo *info, GError **errp);
+bool coroutine_fn qcow2_snapshot_goto(BlockDriverState *bs, const char *id, GError **errp);
+bool coroutine_fn qcow2_snapshot_delete(BlockDriverState *bs, const char *id, const char *name, GError **errp);
+bool coroutine_fn qcow2_snapshot_load_tmp(BlockDriverState *bs, const char *id, const char *name, GError **errp);
+
+/* vmstate.c */
+/** qcow2_vm_state_offset() - where VM state begins: like guest data, behind what the disk needs of the L1 table */
+uint64_t qcow2_vm_state_offset(const BlockDriverState *bs);
+int coroutine_fn qcow2_save_vmstate(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov);
+int coroutine_fn qcow2_load_vmstate(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov);
+
 /* check.c */
 int coroutine_fn qcow2_check(BlockDriverState *bs, BdrvCheckResult *result, BdrvCheckFix fix);
 

@@ -11,13 +11,10 @@
 int qcow2_get_info(BlockDriverState *bs, BdrvInfo *info)
 {
     const Qcow2State *s = qcow2_state(bs);
-    unsigned l1_shift = s->geometry.cluster_bits + s->geometry.l2_bits;
-    uint64_t disk_l1_entries = (s->header.size + (UINT64_C(1) << l1_shift) - 1) >> l1_shift;
     *info = (BdrvInfo){
         .cluster_size = s->geometry.cluster_size,
         .subcluster_size = s->geometry.subcluster_size,
-        /* VM state is stored like guest data, past what the disk needs of the L1 table. */
-        .vm_state_offset = (int64_t)(disk_l1_entries << l1_shift),
+        .vm_state_offset = (int64_t)qcow2_vm_state_offset(bs),
         .is_dirty = s->header.incompatible_features & QCOW2_INCOMPAT_DIRTY,
         .is_corrupt = s->corrupt,
     };

@@ -71,7 +71,13 @@ const BlockDriver bdrv_qcow2 = {
     .bdrv_get_specific_info = qcow2_get_specific_info,
     .bdrv_check = qcow2_check,
     .bdrv_explain = qcow2_explain,
+    .bdrv_snapshot_create = qcow2_snapshot_create,
+    .bdrv_snapshot_goto = qcow2_snapshot_goto,
+    .bdrv_snapshot_delete = qcow2_snapshot_delete,
     .bdrv_snapshot_list = qcow2_snapshot_list,
+    .bdrv_snapshot_load_tmp = qcow2_snapshot_load_tmp,
+    .bdrv_save_vmstate = qcow2_save_vmstate,
+    .bdrv_load_vmstate = qcow2_load_vmstate,
 
     .bdrv_drain_begin = qcow2_drain_begin,
     .bdrv_drain_end = qcow2_drain_end,

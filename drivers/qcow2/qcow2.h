@@ -58,6 +58,7 @@ typedef struct Qcow2State {
     Qcow2HeaderExtensions extensions;
     Qcow2SnapshotTable snapshots;   /* loaded at open */
     char *snapshot_damage;          /* opened for check: why @snapshots is not all of them; NULL: it is */
+    bool snapshot_loaded;           /* a snapshot is shown instead of the active disk; read-only */
     Qcow2BitmapTable bitmaps;       /* persistent bitmaps that are consistent; loaded at open */
     bool dirty_at_open;             /* the dirty bit was set when the image was opened, and is still */
     bool metadata_only;             /* for information or check: meta is NULL, I/O is refused */

@@ -52,6 +52,11 @@ static bool coroutine_fn prepare_writable(BlockDriverState *bs, BdrvOpenFlags fl
                     s->header.autoclear_features);
         return false;
     }
+    if (s->snapshot_loaded) {
+        g_set_error(errp, BDRV_ERROR, ENOTSUP,
+                    "the image shows one of its snapshots; close it and open it read-write");
+        return false;
+    }
     if (s->dirty_at_open) {
         g_set_error(errp, BDRV_ERROR, EACCES,
                     "the image was not closed cleanly (dirty bit): its refcounts must be repaired before it is written; "

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/* Load the snapshot table. Its length is known only at its end, so it is read through a window. */
+/* Load and store the snapshot table. Its length is known only at its end, so it is read through a window. */
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
-#include "drivers/qcow2/qcow2.h"
+#include "block/util/bytes.h"
+#include "drivers/qcow2/meta/meta.h"
+#include "drivers/qcow2/snapshot.h"
 
 /* The longest entry: fixed part, extra data, id and name of 65535 bytes; rounded up. */
 #define MAX_ENTRY_BYTES ((uint64_t)QCOW2_SNAPSHOT_FIXED_BYTES + QCOW2_MAX_SNAPSHOT_EXTRA + 2 * 65535 + 8)
@@ -158,5 +161,122 @@ bool coroutine_fn qcow2_load_snapshots(BlockDriverState *bs, int64_t file_length
         return false;
     }
     *table = loaded;
+    return true;
+}
+
+/* ---- entries ---- */
+
+int qcow2_snapshot_find(const Qcow2State *s, const char *id, const char *name)
+{
+    for (unsigned i = 0; i < s->snapshots.count; i++) {
+        const Qcow2Snapshot *snapshot = &s->snapshots.snapshots[i];
+        if ((!id || g_str_equal(snapshot->id, id)) && (!name || g_str_equal(snapshot->name, name))) {
+            return (int)i;
+        }
+    }
+    return -1;
+}
+
+static bool has_id(const Qcow2SnapshotTable *table, const char *id)
+{
+    for (unsigned i = 0; i < table->count; i++) {
+        if (g_str_equal(table->snapshots[i].id, id)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+char *qcow2_snapshot_new_id(const Qcow2SnapshotTable *table)
+{
+    uint64_t max = 0;
+    for (unsigned i = 0; i < table->count; i++) {
+        max = MAX(max, g_ascii_strtoull(table->snapshots[i].id, NULL, 10));
+    }
+    char *id = NULL;
+    do { /* the largest number there is has no successor */
+        g_free(id);
+        id = g_strdup_printf("%" PRIu64, ++max);
+    } while (has_id(table, id));
+    return id;
+}
+
+bool qcow2_snapshot_describe(const Qcow2State *s, const BdrvSnapshotInfo *info, Qcow2Snapshot *snapshot, GError **errp)
+{
+    size_t length = strlen(info->name);
+    if (length > UINT16_MAX) {
+        g_set_error(errp, BDRV_ERROR, EINVAL, "a snapshot name of %zu bytes is too long; at most %u are possible",
+                    length, UINT16_MAX);
+        return false;
+    }
+    if (info->vm_state_size < 0 || info->date_sec < 0 || info->date_sec > UINT32_MAX) {
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "a VM state of %" PRId64 " bytes, or a date of %" PRId64 " seconds, cannot be recorded",
+                    info->vm_state_size, info->date_sec);
+        return false;
+    }
+    *snapshot = (Qcow2Snapshot){
+        .name = g_strdup(info->name),
+        .date_sec = (uint32_t)info->date_sec,
+        .date_nsec = info->date_nsec,
+        .vm_clock_ns = info->vm_clock_ns,
+        .vm_state_size_32 = info->vm_state_size > UINT32_MAX ? 0 : (uint32_t)info->vm_state_size,
+        .vm_state_size = (uint64_t)info->vm_state_size,
+        .disk_size = s->header.size,
+        .icount = info->icount,
+        .extra_data = g_malloc0(QCOW2_SNAPSHOT_EXTRA_NEW),
+        .extra_data_bytes = QCOW2_SNAPSHOT_EXTRA_NEW,
+    };
+    store_be64(snapshot->extra_data, snapshot->vm_state_size);
+    store_be64(snapshot->extra_data + 8, snapshot->disk_size);
+    store_be64(snapshot->extra_data + 16, snapshot->icount);
+    return true;
+}
+
+/* ---- storing ---- */
+
+static bool check_storable(const Qcow2SnapshotTable *table, uint64_t *bytes, GError **errp)
+{
+    *bytes = 0;
+    for (unsigned i = 0; i < table->count; i++) {
+        *bytes += qcow2_snapshot_encoded_bytes(&table->snapshots[i]);
+    }
+    if (table->count > QCOW2_MAX_SNAPSHOTS) {
+        g_set_error(errp, BDRV_ERROR, EFBIG, "the image has %u snapshots, and no more are allowed",
+                    QCOW2_MAX_SNAPSHOTS);
+        return false;
+    }
+    if (*bytes > QCOW2_MAX_SNAPSHOT_TABLE_BYTES) {
+        g_set_error(errp, BDRV_ERROR, EFBIG,
+                    "the snapshot table would have %" PRIu64 " bytes; at most %u are supported: delete snapshots", *bytes,
+                    QCOW2_MAX_SNAPSHOT_TABLE_BYTES);
+        return false;
+    }
+    return true;
+}
+
+bool coroutine_fn qcow2_store_snapshots(BlockDriverState *bs, Qcow2SnapshotTable *table, GError **errp)
+{
+    uint64_t bytes, host_offset = 0, at = 0;
+    if (!check_storable(table, &bytes, errp)) {
+        return false;
+    }
+    uint64_t whole = (bytes + 511) & ~UINT64_C(511);
+    uint8_t *buf = g_try_malloc0(MAX(whole, 1));
+    int ret = buf ? 0 : -ENOMEM;
+    for (unsigned i = 0; i < table->count && ret >= 0; i++) {
+        at += qcow2_snapshot_encode(&table->snapshots[i], buf + at, whole - at);
+    }
+    if (ret >= 0 && whole) {
+        ret = qcow2_meta_new_table(bs, buf, whole, &host_offset);
+    }
+    g_free(buf);
+    if (ret < 0) {
+        g_set_error(errp, BDRV_ERROR, -ret, "cannot write a snapshot table of %" PRIu64 " bytes: %s", bytes,
+                    g_strerror(-ret));
+        return false;
+    }
+    table->offset = host_offset;
+    table->bytes = bytes;
     return true;
 }

@@ -308,6 +308,29 @@ BDRV_API char *blk_explain(BlockBackend *blk);
 /** blk_list_snapshots() - count or -errno; free with bdrv_snapshot_list_free() */
 BDRV_API int blocking_fn blk_list_snapshots(BlockBackend *blk, BdrvSnapshotInfo **list);
 BDRV_API void bdrv_snapshot_list_free(BdrvSnapshotInfo *list, int count);
+/** bdrv_snapshot_find() - index of the first one with this id and this name (NULL: any), or -1 */
+BDRV_API int bdrv_snapshot_find(const BdrvSnapshotInfo *list, int count, const char *id, const char *name);
+/**
+ * blk_snapshot_create() - keep the disk as it is now under a name, inside the image
+ * @info: name, date, vm_clock_ns, icount and vm_state_size (0: none was saved) are taken; id (the caller frees it) and
+ * disk_size are set
+ *
+ * Names need not be unique. Requests of other threads wait meanwhile. Fails with ENOTSUP (the format has no
+ * snapshots), EACCES, EINVAL (damaged metadata; a refcount has no room for one more), EFBIG (too many), ENOSPC, EIO:
+ * then there is no new snapshot, unless the message says that there is.
+ */
+BDRV_API bool blocking_fn blk_snapshot_create(BlockBackend *blk, BdrvSnapshotInfo *info, GError **errp);
+/** blk_snapshot_goto() - make the disk, its size and the VM state what they were; the snapshot stays
+ * @id_or_name: an id goes before a name. ENOENT: no such snapshot; the others as above. */
+BDRV_API bool blocking_fn blk_snapshot_goto(BlockBackend *blk, const char *id_or_name, GError **errp);
+/** blk_snapshot_delete() - the first one that has this @id and this @name, one of which may be NULL */
+BDRV_API bool blocking_fn blk_snapshot_delete(BlockBackend *blk, const char *id, const char *name, GError **errp);
+/** blk_snapshot_load_tmp() - show a snapshot instead of the disk until the image, opened read-only, is closed */
+BDRV_API bool blocking_fn blk_snapshot_load_tmp(BlockBackend *blk, const char *id, const char *name, GError **errp);
+/** blk_save_vmstate() / blk_load_vmstate() - state of a virtual machine, for the next snapshot and of the last one applied
+ * @offset: in that state. What was never saved reads as zeroes. 0 or -errno (-ENOTSUP, -EFBIG, …). */
+BDRV_API int blocking_fn blk_save_vmstate(BlockBackend *blk, int64_t offset, const BdrvIov *iov);
+BDRV_API int blocking_fn blk_load_vmstate(BlockBackend *blk, int64_t offset, const BdrvIov *iov);
 BDRV_API int64_t blocking_fn blk_allocated_size(BlockBackend *blk); /* bytes in the host file system or -errno */
 
 /*

@@ -205,11 +205,14 @@ struct BlockDriver {
     bool (*bdrv_measure)(const BdrvOptions *options, BdrvChild *source, BdrvMeasure *measure, GError **errp);
     int (*bdrv_check)(BlockDriverState *bs, BdrvCheckResult *result, BdrvCheckFix fix); /* drained */
 
-    /* snapshots; drained but for list */
+    /* snapshots; drained but for list. A driver that has any lists them. */
+
+    /* Sets info->id, which the caller frees, and info->disk_size. */
     bool (*bdrv_snapshot_create)(BlockDriverState *bs, BdrvSnapshotInfo *info, GError **errp);
-    bool (*bdrv_snapshot_goto)(BlockDriverState *bs, const char *id, GError **errp);
-    bool (*bdrv_snapshot_delete)(BlockDriverState *bs, const char *id, const char *name, GError **errp);
+    bool (*bdrv_snapshot_goto)(BlockDriverState *bs, const char *id, GError **errp); /* an id, or else a name */
+    bool (*bdrv_snapshot_delete)(BlockDriverState *bs, const char *id, const char *name, GError **errp); /* NULL: any */
     int (*bdrv_snapshot_list)(BlockDriverState *bs, BdrvSnapshotInfo **list); /* count or -errno; g_free each field */
+    /* The node is read-only, and will not become writable any more. */
     bool (*bdrv_snapshot_load_tmp)(BlockDriverState *bs, const char *id, const char *name, GError **errp);
     int (*bdrv_save_vmstate)(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov);
     int (*bdrv_load_vmstate)(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov);

@@ -311,6 +311,10 @@ const char *qcow2_l1_entry_problem(uint64_t entry, unsigned cluster_bits);
 /* ---- snapshot.c ---- */
 
 #define QCOW2_SNAPSHOT_FIXED_BYTES 40u
+/* Extra data of the snapshots we make: size of the VM state, disk size, icount */
+#define QCOW2_SNAPSHOT_EXTRA_NEW 24u
+/* What it must have for the disk size to be recorded */
+#define QCOW2_SNAPSHOT_EXTRA_SIZE 16u
 
 /** qcow2_snapshot_entry_bytes() - length of a table entry, padding included, from its fixed part
  * At most QCOW2_SNAPSHOT_FIXED_BYTES + UINT32_MAX + 2 * 65535 + 7. */

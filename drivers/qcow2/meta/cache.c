@@ -332,13 +332,29 @@ void qcow2_cache_store_locked(Qcow2Cache *cache, Qcow2Slice *slice, unsigned fir
     qcow2_cache_dirty_locked(cache, slice);
 }
 
+static void forget_slice_locked(Qcow2Cache *cache, Qcow2Slice *slice)
+{
+    if (!slice->dirty && !slice->committing) {
+        begin_replace_locked(cache, slice);
+        bump_locked(slice);
+    }
+}
+
 void qcow2_cache_forget_locked(Qcow2Cache *cache, uint64_t host_offset, uint64_t bytes)
 {
     for (uint64_t tag = host_offset; tag < host_offset + bytes; tag += cache->slice_bytes) {
         Qcow2Slice *slice = find(cache, tag, UINT_MAX);
-        if (slice && !slice->dirty && !slice->committing) {
-            begin_replace_locked(cache, slice);
-            bump_locked(slice);
+        if (slice) {
+            forget_slice_locked(cache, slice);
+        }
+    }
+}
+
+void qcow2_cache_forget_all_locked(Qcow2Cache *cache)
+{
+    for (unsigned i = 0; i < cache->count; i++) {
+        if (atomic_load_explicit(&cache->slices[i].tag, memory_order_relaxed)) {
+            forget_slice_locked(cache, &cache->slices[i]);
         }
     }
 }

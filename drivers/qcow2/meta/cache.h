@@ -100,6 +100,9 @@ void qcow2_cache_dirty_locked(Qcow2Cache *cache, Qcow2Slice *slice);
 /** qcow2_cache_forget_locked() - drop slices in [host_offset, +bytes): the cluster starts another life */
 void qcow2_cache_forget_locked(Qcow2Cache *cache, uint64_t host_offset, uint64_t bytes);
 
+/** qcow2_cache_forget_all_locked() - drop every slice that is clean: the file was changed past the cache */
+void qcow2_cache_forget_all_locked(Qcow2Cache *cache);
+
 /** qcow2_cache_crowded() - so many slices are dirty that write-back should start */
 static inline bool qcow2_cache_crowded_locked(const Qcow2Cache *cache)
 {

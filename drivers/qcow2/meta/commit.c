@@ -325,16 +325,7 @@ static void edit_dirty(Qcow2Header *header, const void *opaque)
 /* Counts are left out of this commit: before its pointers are written the file must say so. */
 static int coroutine_fn mark_dirty(Commit *commit)
 {
-    Qcow2Meta *meta = commit->meta;
-
-    if (!commit->lazy || atomic_load(&meta->dirty_marked)) {
-        return 0;
-    }
-    int ret = qcow2_switch_header(meta, edit_dirty, NULL);
-    if (ret >= 0) {
-        atomic_store(&meta->dirty_marked, true);
-    }
-    return ret;
+    return commit->lazy ? qcow2_meta_mark(commit->meta->bs) : 0;
 }
 
 /* A0 is in the file already; links to it go out behind a flush of their own. Then A, then data and A are flushed. */
@@ -527,12 +518,31 @@ static void edit_clean(Qcow2Header *header, const void *opaque)
     header->incompatible_features &= ~QCOW2_INCOMPAT_DIRTY;
 }
 
+int coroutine_fn qcow2_meta_mark(BlockDriverState *bs)
+{
+    Qcow2Meta *meta = qcow2_meta(bs);
+
+    if (meta->s->geometry.version < 3 || atomic_load(&meta->dirty_marked)) {
+        return 0;
+    }
+    int ret = qcow2_switch_header(meta, edit_dirty, NULL);
+    if (ret >= 0) {
+        atomic_store(&meta->dirty_marked, true);
+    }
+    return ret;
+}
+
+void qcow2_meta_keep_mark(BlockDriverState *bs)
+{
+    qcow2_meta(bs)->keep_mark = true;
+}
+
 int coroutine_fn qcow2_meta_clean(BlockDriverState *bs)
 {
     Qcow2Meta *meta = qcow2_meta(bs);
     int ret = qcow2_commit_dirty(meta) ? qcow2_meta_settle(bs) : 0;
 
-    if (ret >= 0 && atomic_load(&meta->dirty_marked) && !qcow2_commit_dirty(meta)) {
+    if (ret >= 0 && atomic_load(&meta->dirty_marked) && !meta->keep_mark && !qcow2_commit_dirty(meta)) {
         ret = qcow2_switch_header(meta, edit_clean, NULL);
         if (ret >= 0) {
             atomic_store(&meta->dirty_marked, false);

@@ -92,6 +92,44 @@ int coroutine_fn qcow2_write_meta(Qcow2Meta *meta, uint64_t host_offset, uint64_
     return ret < 0 ? ret : 0;
 }
 
+int coroutine_fn qcow2_meta_write_table(BlockDriverState *bs, uint64_t host_offset, uint64_t bytes, const void *buf)
+{
+    return qcow2_write_meta(qcow2_meta(bs), host_offset, bytes, buf);
+}
+
+int qcow2_meta_note_table(BlockDriverState *bs, uint64_t host_offset)
+{
+    return qcow2_note_metadata(qcow2_meta(bs), host_offset, qcow2_state(bs)->geometry.cluster_size);
+}
+
+int coroutine_fn qcow2_meta_new_table(BlockDriverState *bs, const void *table, uint64_t bytes, uint64_t *host_offset)
+{
+    Qcow2Meta *meta = qcow2_meta(bs);
+    uint32_t cluster_size = meta->s->geometry.cluster_size;
+    uint64_t clusters = (bytes + cluster_size - 1) / cluster_size, at;
+    int ret = qcow2_alloc_contiguous(bs, clusters, &at);
+
+    if (ret < 0) {
+        return ret;
+    }
+    ret = qcow2_note_metadata(meta, at, clusters * cluster_size);
+    if (ret >= 0) {
+        ret = qcow2_write_meta(meta, at, bytes, table);
+    }
+    if (ret < 0) {
+        qcow2_release_clusters(bs, at, clusters);
+        return ret;
+    }
+    *host_offset = at;
+    return 0;
+}
+
+void coroutine_fn qcow2_meta_release_table(BlockDriverState *bs, uint64_t host_offset, uint64_t bytes)
+{
+    uint32_t cluster_size = qcow2_state(bs)->geometry.cluster_size;
+    qcow2_release_clusters(bs, host_offset, (bytes + cluster_size - 1) / cluster_size);
+}
+
 /* header_lock held. */
 static int coroutine_fn write_sector_locked(Qcow2Meta *meta)
 {
@@ -168,6 +206,11 @@ int coroutine_fn qcow2_edit_header(BlockDriverState *bs, Qcow2HeaderEdit *edit, 
 {
     int ret = bdrv_co_flush(bs->file);
     return ret < 0 ? ret : qcow2_switch_header(qcow2_meta(bs), edit, opaque);
+}
+
+bool qcow2_meta_in_doubt(BlockDriverState *bs)
+{
+    return atomic_load(&qcow2_meta(bs)->header_in_doubt);
 }
 
 void coroutine_fn qcow2_mark_corrupt(BlockDriverState *bs, const char *message)

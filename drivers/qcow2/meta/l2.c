@@ -293,6 +293,16 @@ static int coroutine_fn switch_l1(Qcow2Meta *meta, Qcow2Table *table)
     return ret;
 }
 
+/* @table becomes the one in use and gets the old one, which no reader is on: drained. commit_lock held. */
+static void exchange_l1(Qcow2Meta *meta, Qcow2Table *table)
+{
+    pthread_mutex_lock(&meta->l2.lock);
+    Qcow2Table old = meta->l1;
+    meta->l1 = *table;
+    *table = old;
+    pthread_mutex_unlock(&meta->l2.lock);
+}
+
 /* Replace meta->l1 by a table of @count entries at @host_offset; the old one's clusters go to limbo. */
 static int coroutine_fn move_l1(Qcow2Meta *meta, uint64_t count, uint64_t host_offset, uint64_t *old_clusters)
 {
@@ -304,15 +314,11 @@ static int coroutine_fn move_l1(Qcow2Meta *meta, uint64_t count, uint64_t host_o
     int ret = switch_l1(meta, &table);
     if (ret >= 0) {
         uint32_t cluster_size = meta->s->geometry.cluster_size;
-        pthread_mutex_lock(&meta->l2.lock);
-        Qcow2Table old = meta->l1;
-        *old_clusters = (old.count * sizeof(uint64_t) + cluster_size - 1) / cluster_size;
-        meta->l1 = table;
-        table = old;
-        pthread_mutex_unlock(&meta->l2.lock);
+        exchange_l1(meta, &table);
+        *old_clusters = (table.count * sizeof(uint64_t) + cluster_size - 1) / cluster_size;
     }
     co_mutex_unlock(&meta->commit_lock);
-    qcow2_table_destroy(&table); /* drained: no reader is on it */
+    qcow2_table_destroy(&table);
     return ret;
 }
 
@@ -352,4 +358,56 @@ int coroutine_fn qcow2_meta_grow_l1(BlockDriverState *bs, uint64_t entries)
         qcow2_drop_clusters(bs, old_offset, old_clusters, QCOW2_DISCARD_OTHER);
     }
     return 0;
+}
+
+/* ---- the table as a whole ---- */
+
+uint64_t qcow2_meta_l1_entries(BlockDriverState *bs)
+{
+    return qcow2_meta(bs)->l1.count;
+}
+
+void qcow2_meta_get_l1(BlockDriverState *bs, uint64_t *entries)
+{
+    const Qcow2Table *l1 = &qcow2_meta(bs)->l1;
+    for (uint64_t i = 0; i < l1->count; i++) {
+        entries[i] = qcow2_table_get(l1, i);
+    }
+}
+
+void qcow2_meta_set_l1(BlockDriverState *bs, const uint64_t *entries)
+{
+    Qcow2Meta *meta = qcow2_meta(bs);
+
+    pthread_mutex_lock(&meta->l2.lock);
+    for (uint64_t i = 0; i < meta->l1.count; i++) {
+        if (qcow2_table_get(&meta->l1, i) != entries[i]) {
+            qcow2_table_set(&meta->l1, i, entries[i]);
+        }
+    }
+    pthread_mutex_unlock(&meta->l2.lock);
+    qcow2_background_stir(meta);
+}
+
+int coroutine_fn qcow2_meta_replace_l1(BlockDriverState *bs, const uint64_t *entries, uint64_t count,
+                                       uint64_t host_offset, Qcow2HeaderEdit *edit, const void *opaque)
+{
+    Qcow2Meta *meta = qcow2_meta(bs);
+    Qcow2Table table;
+
+    if (!qcow2_table_init(&table, count, host_offset)) {
+        return -ENOMEM;
+    }
+    for (uint64_t i = 0; i < count; i++) {
+        atomic_store_explicit(&table.entries[i], entries[i], memory_order_relaxed);
+    }
+    co_mutex_lock(&meta->commit_lock);
+    bdrv_debug_event(bs, BDRV_EVENT_L1_UPDATE);
+    int ret = edit ? qcow2_switch_header(meta, edit, opaque) : 0;
+    if (ret >= 0) {
+        exchange_l1(meta, &table);
+    }
+    co_mutex_unlock(&meta->commit_lock);
+    qcow2_table_destroy(&table);
+    return ret;
 }

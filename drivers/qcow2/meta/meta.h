@@ -15,6 +15,9 @@ typedef struct Qcow2MetaConfig {
     Qcow2CleanConfig clean;
 } Qcow2MetaConfig;
 
+/* Changes fields of a header. */
+typedef void Qcow2HeaderEdit(Qcow2Header *header, const void *opaque);
+
 /** qcow2_meta_open() - load L1 and refcount table (offsets validated by open.c), set up caches and the metadata map
  * @bs->read_only decides whether anything will ever be written. Also makes s->inflight. */
 bool coroutine_fn qcow2_meta_open(BlockDriverState *bs, const Qcow2MetaConfig *config, GError **errp);
@@ -159,8 +162,36 @@ int64_t coroutine_fn qcow2_meta_used_end(BlockDriverState *bs);
 /** qcow2_meta_grow_l1() - L1 for at least @entries entries: new table, flush, header switch; drained */
 int coroutine_fn qcow2_meta_grow_l1(BlockDriverState *bs, uint64_t entries);
 
-/* Changes fields of a header. */
-typedef void Qcow2HeaderEdit(Qcow2Header *header, const void *opaque);
+
+/* The L1 table as a whole, for structural operations: drained. */
+uint64_t qcow2_meta_l1_entries(BlockDriverState *bs);
+void qcow2_meta_get_l1(BlockDriverState *bs, uint64_t *entries);
+/** qcow2_meta_set_l1() - replace all entries in memory, marked B; no table comes or goes that is cached */
+void qcow2_meta_set_l1(BlockDriverState *bs, const uint64_t *entries);
+/**
+ * qcow2_meta_replace_l1() - another table, which is in the file at @host_offset already
+ * @edit: header switch that leads to it, NULL: none (the image is read-only)
+ */
+int coroutine_fn qcow2_meta_replace_l1(BlockDriverState *bs, const uint64_t *entries, uint64_t count,
+                                       uint64_t host_offset, Qcow2HeaderEdit *edit, const void *opaque);
+
+/** qcow2_meta_new_table() - allocate room for a table and write it; nothing leads there. 0 or -errno
+ * Its counts are durable with the next commit. */
+int coroutine_fn qcow2_meta_new_table(BlockDriverState *bs, const void *table, uint64_t bytes, uint64_t *host_offset);
+/** qcow2_meta_release_table() - undo it */
+void coroutine_fn qcow2_meta_release_table(BlockDriverState *bs, uint64_t host_offset, uint64_t bytes);
+/** qcow2_meta_write_table() - in place, past the cache, whole clusters known to hold metadata */
+int coroutine_fn qcow2_meta_write_table(BlockDriverState *bs, uint64_t host_offset, uint64_t bytes, const void *buf);
+/** qcow2_meta_note_table() - this cluster is about to be a table of the active disk; 0 or -ENOMEM */
+int qcow2_meta_note_table(BlockDriverState *bs, uint64_t host_offset);
+
+/** qcow2_meta_mark() - version 3: the dirty bit, durable, for changes that are not consistent at every cut
+ * qcow2_meta_clean() ends it. 0 or -errno */
+int coroutine_fn qcow2_meta_mark(BlockDriverState *bs);
+/** qcow2_meta_keep_mark() - such a change failed half way: the dirty bit stays until the image is opened again */
+void qcow2_meta_keep_mark(BlockDriverState *bs);
+/** qcow2_meta_in_doubt() - it is unknown which header the file has: nothing that either leads to may be undone */
+bool qcow2_meta_in_doubt(BlockDriverState *bs);
 
 /**
  * qcow2_edit_header() - change fixed header fields in one sector-sized write; B: flushed before and after

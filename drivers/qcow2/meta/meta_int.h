@@ -97,6 +97,7 @@ struct Qcow2Meta {
     size_t arena_bytes;
 
     _Atomic bool dirty_marked;     /* the file has the dirty bit: counts need not be written before pointers */
+    bool keep_mark; /* and is not to lose it; changed drained */
     _Atomic unsigned counts_wanted; /* so many want all counts written */
 
     CoMutex header_lock;  /* innermost CoMutex: s->header and the sector it is in */
