@@ -10,12 +10,13 @@ enum { DEFAULT_COROUTINES = 8, MAX_COROUTINES = 16, MAX_SPARSE = 16 << 20 };
 
 typedef struct Convert {
     ToolImage source, target;
+    ImgSnapshotParam snapshot; /* with has_snapshot */
     const char *output_format, *backing, *backing_format;
     BdrvOptions *options;
     char **source_names;
     unsigned source_count;
     const char *target_name;
-    bool skip_create, progress, target_is_zero, sparse_given;
+    bool skip_create, progress, target_is_zero, sparse_given, has_snapshot;
     ImgTransfer transfer;
 } Convert;
 
@@ -33,6 +34,9 @@ static bool open_sources(Convert *convert, BdrvGraph *graph)
             return false;
         }
         transfer->source_count++;
+        if (convert->has_snapshot && !img_load_snapshot(transfer->sources[i], &convert->snapshot)) {
+            return false;
+        }
         if (__builtin_add_overflow(transfer->length, blk_length(transfer->sources[i]), &transfer->length)) {
             tool_error("%s: the inputs are more than %" PRId64 " bytes in all", image.filename, INT64_MAX);
             return false;
@@ -217,7 +221,10 @@ static int parse_option(Convert *convert, int option, char **argv, bool *help)
     case 'o':
         *help |= img_wants_help(optarg);
         return *help || img_add_options(&convert->options, optarg) ? -1 : 1;
-    case 'l': return img_not_built("reading an internal snapshot (-l)");
+    case 'l':
+        img_clear_snapshot_param(&convert->snapshot);
+        convert->has_snapshot = true;
+        return img_parse_snapshot_param(optarg, &convert->snapshot) ? -1 : 1;
     case 'S':
         convert->sparse_given = true;
         return parse_sparse(optarg, &transfer->sparse_bytes) ? -1 : 1;
@@ -304,6 +311,10 @@ static int check_arguments(const Convert *convert)
         tool_error("Cannot use copy offloading in salvaging mode");
         return 1;
     }
+    if (convert->has_snapshot && convert->source_count > 1) {
+        tool_error("No support for concatenating multiple snapshots");
+        return 1;
+    }
     if (convert->backing && convert->source_count > 1) {
         tool_error("Having a backing file for the target makes no sense when concatenating multiple input images");
         return 1;
@@ -346,5 +357,6 @@ int img_convert(int argc, char **argv)
         status = convert_images(&convert);
     }
     bdrv_options_free(convert.options);
+    img_clear_snapshot_param(&convert.snapshot);
     return status;
 }

@@ -20,6 +20,7 @@ int img_info(int argc, char **argv);
 int img_map(int argc, char **argv);
 int img_measure(int argc, char **argv);
 int img_resize(int argc, char **argv);
+int img_snapshot(int argc, char **argv);
 
 /* ---- command line (command-line.c) ---- */
 
@@ -96,6 +97,22 @@ bool img_create_image(BdrvGraph *graph, const char *format, const char *filename
 
 /** img_json_text() - an object as the JSON outputs print it, without a trailing newline; caller frees */
 char *img_json_text(const BdrvOptions *object);
+
+/* ---- internal snapshots (snapshot.c) ---- */
+
+/* What -l says: "snapshot.id=…,snapshot.name=…", or text that is an id or a name. */
+typedef struct ImgSnapshotParam {
+    const char *text; /* NULL: the others say it */
+    char *id, *name;  /* NULL: any */
+} ImgSnapshotParam;
+
+/** img_parse_snapshot_param() - false with a message; @param is to be cleared in any case */
+bool img_parse_snapshot_param(const char *text, ImgSnapshotParam *param);
+void img_clear_snapshot_param(ImgSnapshotParam *param);
+/** img_load_snapshot() - show a snapshot instead of the disk; false with a message */
+bool img_load_snapshot(BlockBackend *blk, const ImgSnapshotParam *param);
+/** img_print_snapshots() - the table that info and snapshot -l print */
+void img_print_snapshots(const BdrvSnapshotInfo *list, int count);
 
 /* ---- progress (progress.c) ---- */
 

@@ -4,7 +4,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "tools/img/img.h"
 
@@ -15,34 +14,6 @@ typedef struct Layer {
     int snapshot_count;
     BdrvInfo info;
 } Layer;
-
-static char *vm_clock_text(uint64_t ns)
-{
-    uint64_t seconds = ns / 1000000000;
-
-    return g_strdup_printf("%02d:%02d:%02d.%03d", (int)(seconds / 3600), (int)(seconds / 60 % 60),
-                           (int)(seconds % 60), (int)(ns / 1000000 % 1000));
-}
-
-static void print_snapshots(const Layer *layer)
-{
-    printf("Snapshot list:\n");
-    printf("%-10s%-17s%8s%20s%13s%11s\n", "ID", "TAG", "VM SIZE", "DATE", "VM CLOCK", "ICOUNT");
-    for (int i = 0; i < layer->snapshot_count; i++) {
-        const BdrvSnapshotInfo *snapshot = &layer->snapshots[i];
-        g_autofree char *size = bdrv_format_size(snapshot->vm_state_size);
-        g_autofree char *clock = vm_clock_text(snapshot->vm_clock_ns);
-        g_autofree char *icount =
-            snapshot->icount == UINT64_MAX ? g_strdup("") : g_strdup_printf("%" PRIu64, snapshot->icount);
-        time_t seconds = snapshot->date_sec;
-        struct tm local;
-        char date[64];
-
-        localtime_r(&seconds, &local);
-        strftime(date, sizeof(date), "%Y-%m-%d %H:%M:%S", &local);
-        printf("%-9s %-16s %8s%20s%13s%11s\n", snapshot->id, snapshot->name, size, date, clock, icount);
-    }
-}
 
 static void print_human(const Layer *layer)
 {
@@ -75,7 +46,7 @@ static void print_human(const Layer *layer)
         }
     }
     if (layer->snapshot_count > 0) {
-        print_snapshots(layer);
+        img_print_snapshots(layer->snapshots, layer->snapshot_count);
     }
     if (layer->specific) {
         tool_print_specific_info(layer->specific);

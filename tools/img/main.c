@@ -19,8 +19,8 @@ static const struct {
       "[--image-opts] [-f fmt] [-F fmt] [-T src_cache] [-p] [-q] [-s] [-U] filename1 filename2" },
     { "convert", img_convert,
       "[--image-opts] [--target-image-opts] [--target-is-zero] [-U] [-C] [-c] [-p] [-q] [-n] [-f fmt] [-t cache] "
-      "[-T src_cache] [-O output_fmt] [-B backing_file [-F backing_fmt]] [-o options] [-S sparse_size] [-r rate_limit] "
-      "[-m num_coroutines] [-W] [--salvage] filename [filename2 [...]] output_filename" },
+      "[-T src_cache] [-O output_fmt] [-B backing_file [-F backing_fmt]] [-o options] [-l snapshot_param] "
+      "[-S sparse_size] [-r rate_limit] [-m num_coroutines] [-W] [--salvage] filename [filename2 [...]] output_filename" },
     { "create", img_create, "[-q] [-f fmt] [-b backing_file [-F backing_fmt]] [-u] [-o options] filename [size]" },
     { "dd", img_dd,
       "[--image-opts] [-U] [-f fmt] [-O output_fmt] [bs=block_size] [count=blocks] [skip=blocks] if=input of=output" },
@@ -28,12 +28,15 @@ static const struct {
     { "map", img_map,
       "[--image-opts] [-f fmt] [--start-offset=offset] [--max-length=len] [--output=ofmt] [-U] filename" },
     { "measure", img_measure,
-      "[--image-opts] [-f fmt] [-U] [--output=ofmt] [-O output_fmt] [-o options] [--size N | filename]" },
+      "[--image-opts] [-f fmt] [-U] [--output=ofmt] [-O output_fmt] [-o options] "
+      "[--size N | [-l snapshot_param] filename]" },
     { "resize", img_resize,
       "[--image-opts] [-f fmt] [--preallocation=prealloc] [-q] [--shrink] filename [+ | -]size" },
+    { "snapshot", img_snapshot,
+      "[--image-opts] [-U] [-q] [-l | -a snapshot | -c snapshot | -d snapshot] filename" },
 };
 
-static const char *const not_built[] = { "amend", "bitmap", "commit", "rebase", "snapshot" };
+static const char *const not_built[] = { "amend", "bitmap", "commit", "rebase" };
 
 void img_print_help(FILE *out)
 {

@@ -11,6 +11,8 @@ typedef struct Measure {
     const char *format;
     BdrvOptions *options;
     int64_t size; /* bytes; -1: that of the source */
+    ImgSnapshotParam snapshot; /* with has_snapshot */
+    bool has_snapshot;
 } Measure;
 
 static void print_human(const BdrvMeasure *measure)
@@ -69,7 +71,7 @@ static int measure_image(Measure *m)
             return 1;
         }
     }
-    status = measure_source(m, source);
+    status = m->has_snapshot && !img_load_snapshot(source, &m->snapshot) ? 1 : measure_source(m, source);
     if (source && !img_close(source, m->look.image.filename)) {
         status = 1;
     }
@@ -81,8 +83,8 @@ static bool check(const Measure *m)
 {
     const ToolImage *image = &m->look.image;
 
-    if ((image->format || image->image_opts) && !image->filename) {
-        tool_error("--image-opts and -f require a filename argument.");
+    if ((image->format || image->image_opts || m->has_snapshot) && !image->filename) {
+        tool_error("--image-opts, -f and -l require a filename argument.");
         return false;
     }
     if (!image->filename && m->size < 0) {
@@ -111,7 +113,13 @@ static int parse_and_measure(Measure *m, int argc, char **argv)
 
     while ((option = getopt_long(argc, argv, ":" IMG_LOOK_LETTERS "l:O:o:", long_options, NULL)) != -1) {
         switch (option) {
-        case 'l': return img_not_built("-l");
+        case 'l':
+            img_clear_snapshot_param(&m->snapshot);
+            m->has_snapshot = true;
+            if (!img_parse_snapshot_param(optarg, &m->snapshot)) {
+                return 1;
+            }
+            break;
         case 'O': m->format = optarg; break;
         case 'o':
             if (!img_add_options(&m->options, optarg)) {
@@ -151,5 +159,6 @@ int img_measure(int argc, char **argv)
     int status = parse_and_measure(&m, argc, argv);
 
     bdrv_options_free(m.options);
+    img_clear_snapshot_param(&m.snapshot);
     return status;
 }

@@ -8,10 +8,15 @@
 #include <string.h>
 #include <unistd.h>
 
-static int fail_not_built(const char *what)
+/* The state of the machine goes by sectors. */
+static bool check_vmstate(const IoTransfer *transfer)
 {
-    printf("%s is not built yet\n", what);
-    return -ENOTSUP;
+    if (transfer->offset % 512) {
+        printf("%" PRId64 " is not a sector-aligned value for 'offset'\n", transfer->offset);
+    } else if (transfer->bytes % 512) {
+        printf("%" PRId64 " is not a sector-aligned value for 'count'\n", transfer->bytes);
+    }
+    return transfer->offset % 512 == 0 && transfer->bytes % 512 == 0;
 }
 
 static bool parse_length(const char *text, int64_t *bytes)
@@ -49,11 +54,12 @@ int io_read(IoSession *session, int argc, char **argv)
     const IoCommand *self = io_find_command("read");
     IoTransfer read = { .reads = true, .operation = "read", .verb = "read" };
     const char *verify_start = NULL, *verify_length = NULL;
+    bool vmstate = false;
     int option, ret;
 
     while ((option = getopt(argc, argv, "abCl:pP:qs:v")) != -1) {
         switch (option) {
-        case 'b': return fail_not_built("reading the VM state (-b)");
+        case 'b': vmstate = true; break;
         case 'l': verify_length = optarg; break;
         case 'a':
         case 'p': break; /* kept for old scripts: they change nothing */
@@ -69,14 +75,17 @@ int io_read(IoSession *session, int argc, char **argv)
         return io_usage(self);
     }
     if (!io_parse_number(argv[optind], &read.offset) || !parse_length(argv[optind + 1], &read.bytes) ||
-        (read.has_pattern && !parse_verify_range(&read, verify_start, verify_length))) {
+        (read.has_pattern && !parse_verify_range(&read, verify_start, verify_length)) ||
+        (vmstate && !check_vmstate(&read))) {
         return -EINVAL;
     }
     if (!io_transfer_buffer(&read, session->blk)) {
         return -ENOMEM;
     }
     read.began = io_now();
-    return io_transfer_end(&read, blk_preadv(session->blk, read.offset, &read.buffer.iov, 0));
+    ret = vmstate ? blk_load_vmstate(session->blk, read.offset, &read.buffer.iov)
+                  : blk_preadv(session->blk, read.offset, &read.buffer.iov, 0);
+    return io_transfer_end(&read, ret);
 }
 
 int io_readv(IoSession *session, int argc, char **argv)
@@ -152,8 +161,10 @@ static bool check_write(const IoTransfer *write, const WriteSwitches *switches)
     return !wrong;
 }
 
-static int write_data(IoSession *session, IoTransfer *write, const char *pattern_file)
+static int write_data(IoSession *session, IoTransfer *write, const WriteSwitches *switches)
 {
+    int ret;
+
     write->began = io_now();
     if (write->zeroes) {
         return io_transfer_end(write,
@@ -162,11 +173,13 @@ static int write_data(IoSession *session, IoTransfer *write, const char *pattern
     if (!io_transfer_buffer(write, session->blk)) {
         return io_transfer_end(write, -ENOMEM);
     }
-    if (pattern_file && !fill_from_file(&write->buffer, pattern_file)) {
+    if (switches->pattern_file && !fill_from_file(&write->buffer, switches->pattern_file)) {
         io_buffer_free(&write->buffer);
         return -EINVAL;
     }
-    return io_transfer_end(write, blk_pwritev(session->blk, write->offset, &write->buffer.iov, write->flags));
+    ret = switches->vmstate ? blk_save_vmstate(session->blk, write->offset, &write->buffer.iov)
+                            : blk_pwritev(session->blk, write->offset, &write->buffer.iov, write->flags);
+    return io_transfer_end(write, ret);
 }
 
 int io_write(IoSession *session, int argc, char **argv)
@@ -195,9 +208,6 @@ int io_write(IoSession *session, int argc, char **argv)
     if (!check_write(&write, &switches)) {
         return -EINVAL;
     }
-    if (switches.vmstate) {
-        return fail_not_built("writing the VM state (-b)");
-    }
     if (switches.compressed && !write.zeroes) {
         write.flags |= BDRV_REQ_COMPRESSED; /* zeroes take no space anyway */
     }
@@ -208,7 +218,10 @@ int io_write(IoSession *session, int argc, char **argv)
         printf("length cannot exceed %" PRId64 " without -n, given %s\n", IO_MAX_BYTES, argv[optind + 1]);
         return -EINVAL;
     }
-    return write_data(session, &write, switches.pattern_file);
+    if (switches.vmstate && !check_vmstate(&write)) {
+        return -EINVAL;
+    }
+    return write_data(session, &write, &switches);
 }
 
 int io_writev(IoSession *session, int argc, char **argv)
