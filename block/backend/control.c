@@ -139,11 +139,11 @@ bool coroutine_fn blk_co_set_key(BlockBackend *blk, const void *key, size_t byte
         g_set_error(errp, BDRV_ERROR, ENOTSUP, "'%s' is not encrypted", blk_filename(blk));
         return false;
     }
-    if (!begin_change(blk, errp)) {
+    if (!blk_begin_change(blk, errp)) {
         return false;
     }
     bool ok = bs->drv->bdrv_set_key(bs, key, bytes, errp);
-    end_change(blk);
+    blk_end_change(blk);
     return ok;
 }
 
