@@ -77,7 +77,7 @@ Command *command_parse(int argc, char **argv, GError **errp)
         { "lanes", 0, 0, G_OPTION_ARG_INT, &c->lanes, "So many of them at a time; 0: all (24)", "N" },
         { "apart", 0, 0, G_OPTION_ARG_NONE, &c->apart, "Requests of a round do not overlap", NULL },
         { "races", 0, 0, G_OPTION_ARG_NONE, &c->races,
-          "Among them drains, reopens, other handles, growth, cancelled requests", NULL },
+          "Among them drains, reopens, other handles, growth, shrinking, checks, cancelled requests", NULL },
         { "reopen-every", 0, 0, G_OPTION_ARG_INT, &c->reopen_every, "Rounds between closes, about; 0: none (20)", "N" },
         { "yield", 0, 0, G_OPTION_ARG_INT, &c->yield, "Percent of locks and the like that yield (20)", "P" },
         { "seed", 0, 0, G_OPTION_ARG_CALLBACK, parse_seed, "Of the history and the scheduler; else drawn, and printed",

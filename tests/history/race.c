@@ -2,7 +2,7 @@
 /*
  * Several contexts on one image: the same few clusters of 512 bytes, caches of two slices, a disk that
  * reorders requests and lets some of them wait for long; among the requests drains, reopens, other handles,
- * growth, cancelled requests. Content against a model, metadata by a check at each close.
+ * growth, shrinking, checks, cancelled requests. Content against a model, metadata by a check at each close.
  *
  *     BDRV_RACE_REQUESTS=n   about so many requests a case (default 4000, light and seeded 1000; the long form takes 1000000)
  *     BDRV_TEST_SEED=n       the same run again (deterministic cases)

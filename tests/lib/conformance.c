@@ -240,44 +240,64 @@ static void resize(Runner *r, int64_t length)
     }
 }
 
+static void check(Runner *r)
+{
+    BdrvCheckResult result = { 0 };
+    g_autoptr(GError) error = NULL;
+
+    if (!blk_check(r->blk, &result, BDRV_FIX_NONE, &error) && !g_error_matches(error, BDRV_ERROR, ENOTSUP)) {
+        conformance_fail(r, "checking: %s", error->message);
+    }
+    if (result.corruptions || result.check_errors) {
+        conformance_fail(r, "a check finds %" PRId64 " corruptions, %" PRId64 " errors", result.corruptions,
+                         result.check_errors);
+    }
+}
+
 /* By the thread of the run, beside the requests. Returns whether it was done: the image may be read-only just now. */
-static bool grow(Runner *r, int64_t length)
+static bool resize_beside(Runner *r, int64_t length)
 {
     g_autoptr(GError) error = NULL;
 
     if (blk_truncate(r->blk, length, true, BDRV_PREALLOC_OFF, 0, &error)) {
+        r->shrunk = length < r->length;
         r->length = length;
         return true;
     }
     if (!g_error_matches(error, BDRV_ERROR, EACCES)) {
-        conformance_fail(r, "growing to %" PRId64 ": %s", length, error->message);
+        conformance_fail(r, "resizing to %" PRId64 " beside requests: %s", length, error->message);
     }
     return false;
 }
 
 static void run_requests(Runner *r, const HistoryRound *round)
 {
-    int64_t length = 0;
+    const HistoryOp *beside = NULL;
+    int64_t before = r->length;
 
     r->count = r->lanes = 0;
     for (unsigned i = 0; i < round->ops->len; i++) {
         const HistoryOp *what = &g_array_index(round->ops, HistoryOp, i);
 
-        if (what->kind == HISTORY_GROW) {
-            length = what->offset;
+        if (history_is_beside(what->kind)) {
+            beside = what;
             continue;
         }
         conformance_prepare_op(r, &r->ops[r->count++], what);
         r->lanes = MAX(r->lanes, what->lane + 1);
     }
-    r->growing = length > 0;
+    r->resizing = beside && history_resizes(beside->kind);
+    r->shrunk = false;
     for (unsigned i = 0; r->sim && i < r->history->contexts; i++) {
         start_lanes(&r->workers[i]);
     }
     if (!r->sim) {
         start_in_threads(r);
     }
-    bool late = length && !grow(r, length);
+    bool late = r->resizing && !resize_beside(r, beside->offset);
+    if (beside && beside->kind == HISTORY_CHECK) {
+        check(r);
+    }
     if (r->sim) {
         step_until_done(r);
     } else {
@@ -285,9 +305,11 @@ static void run_requests(Runner *r, const HistoryRound *round)
     }
     conformance_learn(r);
     test_verify(r->blk, true);
-    r->growing = false;
+    r->resizing = false;
     if (late) {
-        resize(r, length); /* later rounds count on it */
+        resize(r, beside->offset); /* later rounds count on it */
+    } else if (r->shrunk) {
+        memset(r->model + r->length, 0, before - r->length);
     }
 }
 

@@ -39,7 +39,7 @@ struct ConformanceStack {
     unsigned
         skew; /* where the disk begins in a sector of the medium: overlapping requests mix by its sectors */
     bool resize;         /* blk_truncate() works */
-    int64_t room;        /* it cannot shrink, but grows up to so many bytes; instead of resize */
+    int64_t room;        /* and up to so many bytes past the length */
     bool torn_reads;     /* a read beside a write may mix both anywhere: the page cache promises no sector */
     bool crowded;        /* small requests that free and allocate: much happens in few clusters */
     bool no_discard;     /* leave discards out */
@@ -65,7 +65,7 @@ struct ConformanceRun {
     unsigned lanes;       /* so many of them at a time; 0: all */
     bool idle;            /* threads: contexts are not run between rounds; else they are, as an embedder's loop */
     bool overlap;         /* requests of a round may overlap */
-    bool races;           /* beside them: drains, reopens, other handles, growth, cancelled requests */
+    bool races;           /* beside them: drains, reopens, other handles, resizes, checks, cancelled requests */
     unsigned rounds;
     unsigned reopen_every; /* rounds between closing and opening again, on average; 0: never */
     int yield; /* deterministic: how often coroutines yield where they need not, percent; 0: 20, -1: never */

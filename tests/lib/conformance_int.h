@@ -48,7 +48,8 @@ struct Runner {
     BlockBackend *blk;
     uint8_t *model;
     int64_t length; /* now */
-    bool growing;   /* the length changes in this round */
+    bool resizing;  /* the length changes in this round */
+    bool shrunk;    /* it was less after this round than before: requests may have come too late */
     unsigned unit, round, lanes;
     Op ops[CONFORMANCE_MAX_REQUESTS];
     unsigned count;

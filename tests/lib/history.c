@@ -14,7 +14,8 @@ static const char *const names[HISTORY_KINDS] = {
     [HISTORY_READ] = "read",       [HISTORY_WRITE] = "write",   [HISTORY_ZERO] = "zero",
     [HISTORY_DISCARD] = "discard", [HISTORY_FLUSH] = "flush",   [HISTORY_STATUS] = "status",
     [HISTORY_COPY] = "copy",       [HISTORY_DRAIN] = "drain",   [HISTORY_REOPEN] = "reopen",
-    [HISTORY_HANDLE] = "handle",   [HISTORY_GROW] = "grow",     [HISTORY_CLOSE] = "close",
+    [HISTORY_HANDLE] = "handle",   [HISTORY_GROW] = "grow",     [HISTORY_SHRINK] = "shrink",
+    [HISTORY_CHECK] = "check",     [HISTORY_CLOSE] = "close",
     [HISTORY_RESIZE] = "resize",   [HISTORY_COMPARE] = "compare", [HISTORY_REOPEN_ALONE] = "reopen-alone",
 };
 
@@ -105,6 +106,7 @@ bool history_fits(const History *history, const ConformanceStack *stack)
     for (unsigned i = 0; i < history->rounds->len; i++) {
         const HistoryRound *round = history->rounds->pdata[i];
         int64_t now = length;
+        unsigned besides = 0;
 
         for (unsigned k = 0; k < round->ops->len; k++) {
             const HistoryOp *op = &g_array_index(round->ops, HistoryOp, k);
@@ -113,10 +115,14 @@ bool history_fits(const History *history, const ConformanceStack *stack)
             if (history_is_alone(op->kind) && round->ops->len > 1) {
                 return false;
             }
-            if (op->kind == HISTORY_GROW || op->kind == HISTORY_RESIZE) {
+            besides += history_is_beside(op->kind);
+            if (besides > 1) {
+                return false;
+            }
+            if (history_resizes(op->kind)) {
                 length = op->offset;
-                if (length < (stack->room || op->kind == HISTORY_GROW ? now : 0) ||
-                    length > stack->length + stack->room) {
+                if (length < (op->kind == HISTORY_GROW ? now : 512) ||
+                    length > (op->kind == HISTORY_SHRINK ? now : stack->length + stack->room)) {
                     return false;
                 }
             } else if (history_has_range(op->kind) &&
@@ -134,11 +140,11 @@ bool history_fits(const History *history, const ConformanceStack *stack)
 static void print_op(GString *text, const HistoryOp *op)
 {
     g_string_append(text, names[op->kind]);
-    if (op->kind == HISTORY_GROW || op->kind == HISTORY_RESIZE) {
+    if (history_resizes(op->kind)) {
         g_string_append_printf(text, " length=%" PRId64 "\n", op->offset);
         return;
     }
-    if (history_is_alone(op->kind)) {
+    if (history_is_alone(op->kind) || history_is_beside(op->kind)) {
         g_string_append_c(text, '\n');
         return;
     }

@@ -27,7 +27,10 @@ typedef enum HistoryKind {
     HISTORY_DRAIN,  /* for @turns */
     HISTORY_REOPEN, /* read-only (even seed) or with other options (odd), for @turns; then as before */
     HISTORY_HANDLE, /* open another handle, read with callbacks, close it at once */
+    /* beside requests, done by the thread of the run: one of a round at most */
     HISTORY_GROW,   /* to the length @offset, while the requests run */
+    HISTORY_SHRINK, /* likewise; requests past the new end fail if they come too late */
+    HISTORY_CHECK,  /* find no corruption */
     /* alone */
     HISTORY_CLOSE,        /* and open again */
     HISTORY_REOPEN_ALONE, /* with the same flags */
@@ -66,6 +69,16 @@ const char *history_kind_name(HistoryKind kind);
 static inline bool history_is_alone(HistoryKind kind)
 {
     return kind >= HISTORY_CLOSE;
+}
+/** history_is_beside() - done by the thread of the run beside the requests of the round */
+static inline bool history_is_beside(HistoryKind kind)
+{
+    return kind >= HISTORY_GROW && kind <= HISTORY_CHECK;
+}
+/** history_resizes() - to the length @offset */
+static inline bool history_resizes(HistoryKind kind)
+{
+    return kind == HISTORY_GROW || kind == HISTORY_SHRINK || kind == HISTORY_RESIZE;
 }
 static inline bool history_changes(HistoryKind kind)
 {

@@ -146,17 +146,38 @@ static bool pick_op(Draw *d, HistoryOp *op)
 }
 
 /* A length to change to, or 0. */
-static int64_t pick_length(Draw *d, bool may_shrink)
+static int64_t pick_length(Draw *d, HistoryKind kind)
 {
-    int64_t most = d->stack->length + d->stack->room, length;
+    int64_t least = d->stack->length / 2, most = d->stack->length + d->stack->room, length;
 
-    if (may_shrink && !d->stack->room) {
-        length = d->stack->length / 2 + below(d, d->stack->length / 2);
-    } else {
+    switch (kind) {
+    case HISTORY_SHRINK:
+        length = least + below(d, d->length - least);
+        break;
+    case HISTORY_GROW:
         length = d->length + below(d, MIN(most - d->length, 100000));
+        break;
+    default:
+        length = least + below(d, most - least);
     }
     length -= length % MAX(d->unit, 512);
-    return length <= d->length && (d->stack->room || !may_shrink) ? 0 : length;
+    return length == d->length ? 0 : length;
+}
+
+/* What the thread of the run does beside the requests. */
+static void draw_beside(Draw *d)
+{
+    static const HistoryKind kinds[] = { HISTORY_GROW, HISTORY_SHRINK, HISTORY_CHECK };
+    HistoryOp op = { .kind = kinds[below(d, G_N_ELEMENTS(kinds))] };
+
+    if (op.kind != HISTORY_CHECK) {
+        op.offset = conformance_can_resize(d->stack) ? pick_length(d, op.kind) : 0;
+        if (!op.offset) {
+            return;
+        }
+        d->length = op.offset;
+    }
+    g_array_append_val(d->ops, op);
 }
 
 static void draw_requests(Draw *d, History *history)
@@ -170,12 +191,8 @@ static void draw_requests(Draw *d, History *history)
             g_array_append_val(d->ops, op);
         }
     }
-    if (d->run->races && conformance_can_resize(d->stack) && below(d, 10) == 0) {
-        op = (HistoryOp){ .kind = HISTORY_GROW, .offset = pick_length(d, false) };
-        if (op.offset) {
-            g_array_append_val(d->ops, op);
-            d->length = op.offset;
-        }
+    if (d->run->races && below(d, 6) == 0) {
+        draw_beside(d);
     }
 }
 
@@ -197,7 +214,7 @@ static void draw_between(Draw *d, History *history)
         draw_alone(history, HISTORY_REOPEN_ALONE, 0);
     }
     if (conformance_can_resize(d->stack) && below(d, 30) == 0) {
-        int64_t length = pick_length(d, true);
+        int64_t length = pick_length(d, HISTORY_RESIZE);
 
         if (length) {
             draw_alone(history, HISTORY_RESIZE, length);
