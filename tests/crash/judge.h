@@ -17,7 +17,8 @@ typedef struct JudgeCounts {
 
 typedef struct Judge {
     const CrashImage *image;
-    unsigned qemu_every; /* distinct states between two shown to qemu-img; 0: none */
+    unsigned qemu_every; /* of so many distinct states one is shown to qemu-img; 0: none */
+    uint64_t hash;       /* of the state that is judged */
     JudgeCounts counts;
 
     uint64_t *hashes;   /* of known states, open addressing, 0: free */

@@ -101,6 +101,9 @@ void crash_reduce(Search *search, const CrashHistory *history)
     uint64_t histories = search->histories, cuts = search->cuts;
     JudgeCounts counts = search->judge.counts;
 
+    g_autofree char *first = g_strdup(search->finding);
+    SearchOptions replay = search->replay;
+    g_autofree char *ops = g_strdup(replay.ops);
     memcpy(reducer.steps, history->steps, history->count * sizeof(*history->steps));
     reducer.history.steps = reducer.steps;
     options.only_cut = options.only_state = -1;
@@ -110,7 +113,11 @@ void crash_reduce(Search *search, const CrashHistory *history)
     while (reduce_once(&reducer)) {
     }
     options.quiet = given->quiet;
-    is_found(search, &reducer.history); /* once more, to tell of it */
+    if (!is_found(search, &reducer.history)) { /* once more, to tell of it */
+        search->finding = g_strdup_printf("%s\n  (and not found when tried again)", first);
+        search->replay = replay;
+        search->replay.ops = g_steal_pointer(&ops);
+    }
     search->options = given;
     search->histories = histories;
     search->cuts = cuts;
