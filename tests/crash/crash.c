@@ -8,7 +8,7 @@
  *   states.c   what a cut can leave            content.c  their bytes and hashes
  *   oracle.c   judges bytes                    model.c    what may be read
  *   judge.c    all of it for a state           resume.c   going on with a search that was stopped
- *   reduce.c   what was found, made small
+ *   reduce.c   what was found, made small  attempt.c  if what is tested aborts
  *
  * Without options it is a TAP test of a short form; with --length, --random or --ops a search. See --help.
  */
@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "tests/crash/attempt.h"
 #include "tests/crash/resume.h"
 
 #define SAVE_EVERY_US (10 * G_USEC_PER_SEC)
@@ -87,7 +88,7 @@ typedef struct Arguments {
     gint length, cut, state;
     gint64 seed, histories;
     gdouble minutes;
-    gboolean random, small, must_find, failures, delays;
+    gboolean random, small, must_find, failures, delays, aborted;
     char *shard, *image, *ops, *fail, *resume;
 } Arguments;
 
@@ -150,6 +151,7 @@ static bool finish_arguments(Arguments *a)
     s->length = (unsigned)a->length;
     s->failures = a->failures;
     s->delays = a->delays;
+    s->aborted = a->aborted;
     s->ops = a->ops;
     s->only_cut = a->cut;
     s->only_state = a->state;
@@ -277,6 +279,7 @@ int main(int argc, char **argv)
         { "ops", 0, 0, G_OPTION_ARG_STRING, &a.ops, "Only this history, e.g. write:2,flush:0", "OPS" },
         { "fail", 0, 0, G_OPTION_ARG_STRING, &a.fail, "And let a call fail: call:N, short:N, flush:N", "KIND:N" },
         { "delays", 0, 0, G_OPTION_ARG_NONE, &a.delays, "And let requests take time", NULL },
+        { "aborted", 0, 0, G_OPTION_ARG_NONE, &a.aborted, "And find out why it aborts: reduce that, in child processes", NULL },
         { "cut", 0, 0, G_OPTION_ARG_INT, &a.cut, "Only this cut of it", "N" },
         { "state", 0, 0, G_OPTION_ARG_INT, &a.state, "Only this state of the cut", "N" },
         { "small", 0, 0, G_OPTION_ARG_NONE, &a.small, "As a test: less of everything, for slow builds", NULL },
@@ -298,6 +301,9 @@ int main(int argc, char **argv)
     mallopt(M_MMAP_THRESHOLD, 32 << 20);
     mallopt(M_TRIM_THRESHOLD, 64 << 20);
     g_test_init(&argc, &argv, NULL);
+    if (!a.aborted) {
+        attempt_guard();
+    }
     if (a.length > 0 || a.random || a.ops) {
         return run_campaign(&a);
     }

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "tests/crash/attempt.h"
+
 typedef struct Reducer {
     Search *search;
     CrashStep steps[CRASH_HISTORY_MAX];
@@ -11,8 +13,16 @@ typedef struct Reducer {
 
 static bool is_found(Search *search, const CrashHistory *history)
 {
+    int cut, state;
     search_forget(search);
-    return !search_history(search, history, 0, NULL);
+    if (!search->options->aborted) {
+        return !search_history(search, history, 0, NULL);
+    }
+    int number = attempt_dies(search, history, &cut, &state);
+    if (number) {
+        search_note_abort(search, history, number, cut, state);
+    }
+    return number != 0;
 }
 
 /* The call that fails has another number where there are fewer calls. */

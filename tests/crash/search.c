@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 #include "tests/crash/search.h"
 
+#include <signal.h>
+#include <string.h>
 #include <unistd.h>
 
+#include "tests/crash/attempt.h"
 #include "tests/crash/reduce.h"
 #include "tests/crash/states.h"
 
@@ -59,6 +62,7 @@ static bool coroutine_fn visit_state(void *opaque, const BdrvSimChoice *choices)
     if (only >= 0 && visit->state != only) {
         return true;
     }
+    attempt_at(visit->moment, visit->state);
     visit->fault = judge_state(&search->judge, &search->content, choices, moment->sets, moment->op);
     if (visit->fault && !search->options->quiet) {
         describe_state(visit, choices);
@@ -156,6 +160,7 @@ bool search_history(Search *search, const CrashHistory *history, unsigned first_
     CrashTrace trace;
     Visit visit = { .search = search, .history = history, .trace = &trace, .first_step = first_step };
     search->histories++;
+    attempt_begin(search->image, history);
     history_run(search->image, search->base, search->cells, history, &trace);
     if (trace.finding) {
         note_finding(&visit, trace.finding);
@@ -165,6 +170,7 @@ bool search_history(Search *search, const CrashHistory *history, unsigned first_
             note_finding(&visit, visit.fault);
         }
     }
+    attempt_end();
     if (visit.choices) {
         g_string_free(visit.choices, TRUE);
     }
@@ -174,6 +180,18 @@ bool search_history(Search *search, const CrashHistory *history, unsigned first_
     content_forget(&search->content);
     trace_clear(&trace);
     return !search->finding;
+}
+
+void search_note_abort(Search *search, const CrashHistory *history, int number, int cut, int state)
+{
+    Visit visit = { .search = search, .history = history, .moment = (unsigned)cut, .state = state };
+    visit.fault = cut >= 0 ? "" : NULL;
+    search_forget(search);
+    keep_replay(&visit);
+    g_autofree char *replay = replay_command(search);
+    g_autofree char *where = cut < 0 ? g_strdup("while they run") : g_strdup_printf("cut %d, state %d", cut, state);
+    search->finding = g_strdup_printf("%s: the process ends with signal %d (%s)\n  operations: %s\n  %s\n  again: %s",
+                                      search->image->name, number, strsignal(number), search->replay.ops, where, replay);
 }
 
 void search_forget(Search *search)
@@ -318,7 +336,13 @@ static bool search_replay(Search *search)
         .fail = o->fail,
         .fail_nth = o->fail_nth,
     };
-    return search_history(search, &history, 0, NULL);
+    if (!o->aborted) {
+        return search_history(search, &history, 0, NULL);
+    }
+    int cut, state, number = attempt_dies(search, &history, &cut, &state);
+    search_note_abort(search, &history, number ? number : SIGABRT, cut, state);
+    crash_reduce(search, &history);
+    return false;
 }
 
 typedef struct Base {

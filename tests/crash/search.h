@@ -28,6 +28,7 @@ typedef struct SearchOptions {
     unsigned fail_nth;
     bool delays;
     int only_cut, only_state; /* -1: all */
+    bool aborted;             /* it ended the process: look for that, in child processes, and reduce it */
 
     uint64_t stop_after; /* histories, 0: none: end unfinished, as if interrupted */
 
@@ -66,6 +67,8 @@ bool search_run(Search *search);
  * @calls: NULL, or for the number of calls that could have failed, by kind
  * Returns: false if something was found. */
 bool search_history(Search *search, const CrashHistory *history, unsigned first_step, unsigned calls[FAIL_KINDS]);
+/** search_note_abort() - the finding: the history ends its process with @number; cut and state -1: while it ran */
+void search_note_abort(Search *search, const CrashHistory *history, int number, int cut, int state);
 /** search_forget() - the finding */
 void search_forget(Search *search);
 /** search_clear() - free what the others left */
