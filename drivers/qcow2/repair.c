@@ -104,14 +104,58 @@ static int coroutine_fn clear_autoclear(Qcow2Rewrite *rewrite)
     return header.autoclear_features == before ? 0 : qcow2_rewrite_header(rewrite, &header);
 }
 
+/* One block after the other: as @table, in the file's byte order, has them. */
+static int coroutine_fn write_blocks_again(Qcow2Rewrite *rewrite, const uint8_t *table, uint64_t entries)
+{
+    BdrvChild *file = rewrite->bs->file;
+    uint32_t cluster_size = qcow2_state(rewrite->bs)->geometry.cluster_size;
+    uint8_t *block = bdrv_try_blockalign(file->bs, cluster_size);
+    int ret = block ? 0 : -ENOMEM;
+
+    for (uint64_t i = 0; i < entries && ret >= 0; i++) {
+        uint64_t offset = load_be64(table + 8 * i) & QCOW2_REFTABLE_OFFSET_MASK;
+        if (offset) {
+            ret = bdrv_co_pread(file, (int64_t)offset, cluster_size, block, 0);
+            ret = ret < 0 ? ret : qcow2_rewrite(rewrite, QCOW2_REWRITE_RELAX, offset, cluster_size, block);
+        }
+    }
+    bdrv_vfree(block);
+    return ret;
+}
+
+/*
+ * All refcounts as they are, once more. The image is dirty perhaps because a flush failed when it was closed: what was
+ * written then can be read, from the file's cache, but no later flush need write it out (fsync(2), EIO).
+ */
+static int coroutine_fn write_counts_again(Qcow2Rewrite *rewrite)
+{
+    const Qcow2Header *h = &qcow2_state(rewrite->bs)->header;
+    uint64_t bytes = (uint64_t)h->refcount_table_clusters << h->cluster_bits;
+    uint8_t *table = bdrv_try_blockalign(rewrite->bs->file->bs, bytes);
+
+    if (!table) {
+        return -ENOMEM;
+    }
+    int ret = bdrv_co_pread(rewrite->bs->file, (int64_t)h->refcount_table_offset, (int64_t)bytes, table, 0);
+    if (ret >= 0) {
+        ret = write_blocks_again(rewrite, table, bytes / 8);
+    }
+    if (ret >= 0) {
+        ret = qcow2_rewrite(rewrite, QCOW2_REWRITE_RELAX, h->refcount_table_offset, bytes, table);
+    }
+    bdrv_vfree(table);
+    return ret;
+}
+
 /* The image is clean: say so. */
 static int coroutine_fn clear_marks(Qcow2Rewrite *rewrite)
 {
     Qcow2State *s = qcow2_state(rewrite->bs);
     Qcow2Header header = s->header;
+    bool dirty = header.incompatible_features & QCOW2_INCOMPAT_DIRTY;
     header.incompatible_features &= ~(QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT);
-    int ret = 0;
-    if (header.incompatible_features != s->header.incompatible_features) {
+    int ret = dirty ? write_counts_again(rewrite) : 0;
+    if (ret >= 0 && header.incompatible_features != s->header.incompatible_features) {
         ret = qcow2_rewrite_header(rewrite, &header);
     }
     if (ret >= 0) {

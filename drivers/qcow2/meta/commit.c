@@ -543,7 +543,8 @@ int coroutine_fn qcow2_meta_clean(BlockDriverState *bs)
     int ret = qcow2_commit_dirty(meta) ? qcow2_meta_settle(bs) : 0;
 
     if (ret >= 0 && atomic_load(&meta->dirty_marked) && !meta->keep_mark && !qcow2_commit_dirty(meta)) {
-        ret = qcow2_switch_header(meta, edit_clean, NULL);
+        /* Nothing is left to write, but the flush behind the last counts may have failed. */
+        ret = qcow2_edit_header(bs, edit_clean, NULL);
         if (ret >= 0) {
             atomic_store(&meta->dirty_marked, false);
         }
