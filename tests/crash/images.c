@@ -2,11 +2,10 @@
 #include "tests/crash/images.h"
 
 #include <string.h>
-#include <zlib.h>
 
 #include "block/util/bytes.h"
-#include "drivers/qcow2/format/format.h"
 #include "drivers/qcow2/meta/meta.h"
+#include "tests/unit/qcow2/surgery.h"
 
 const CrashImage crash_images[] = {
     { "plain", .cluster_size = 512, .refcount_bits = 16 },
@@ -106,87 +105,6 @@ bool coroutine_fn crash_image_open(const CrashImage *image, const char *disk, bo
     return true;
 }
 
-static uint64_t peek64(BdrvSimDisk *disk, uint64_t offset)
-{
-    uint8_t raw[8];
-    bdrv_simdisk_peek(disk, (int64_t)offset, raw, sizeof(raw));
-    return load_be64(raw);
-}
-
-static void poke64(BdrvSimDisk *disk, uint64_t offset, uint64_t value)
-{
-    uint8_t raw[8];
-    store_be64(raw, value);
-    bdrv_simdisk_poke(disk, (int64_t)offset, raw, sizeof(raw));
-}
-
-static void set_refcount(BdrvSimDisk *disk, uint64_t host_offset, uint64_t cluster_size, uint16_t value)
-{
-    uint64_t cluster = host_offset / cluster_size, per_block = cluster_size / 2;
-    uint64_t block = peek64(disk, peek64(disk, 48) + cluster / per_block * 8);
-    uint8_t raw[2];
-    g_assert_cmpuint(block, !=, 0);
-    store_be16(raw, value);
-    bdrv_simdisk_poke(disk, (int64_t)(block + cluster % per_block * 2), raw, 2);
-}
-
-static uint64_t l2_entry_bytes(BdrvSimDisk *disk)
-{
-    return peek64(disk, 72) & QCOW2_INCOMPAT_EXTENDED_L2 ? 16 : 8;
-}
-
-/* Clear COPIED and count everything that the L1 table leads to twice. */
-static void share_all(BdrvSimDisk *disk, uint64_t cluster_size, uint64_t l1_offset, uint32_t l1_size)
-{
-    uint64_t entry_bytes = l2_entry_bytes(disk);
-    for (uint32_t i = 0; i < l1_size; i++) {
-        uint64_t table = peek64(disk, l1_offset + i * 8) & QCOW2_OFFSET_MASK;
-        if (!table) {
-            continue;
-        }
-        poke64(disk, l1_offset + i * 8, table);
-        set_refcount(disk, table, cluster_size, 2);
-        for (uint64_t at = table; at < table + cluster_size; at += entry_bytes) {
-            uint64_t entry = peek64(disk, at);
-            poke64(disk, at, entry & ~QCOW2_COPIED);
-            if (entry & QCOW2_OFFSET_MASK) {
-                set_refcount(disk, entry & QCOW2_OFFSET_MASK, cluster_size, 2);
-            }
-        }
-    }
-}
-
-/* A snapshot as an implementation of the specification would have made it; refcounts of 16 bits. */
-static void add_snapshot(BdrvSimDisk *disk, uint64_t cluster_size)
-{
-    uint64_t l1_offset = peek64(disk, 40);
-    uint8_t size_raw[4], l1[512], table[64] = { 0 };
-    bdrv_simdisk_peek(disk, 36, size_raw, 4);
-    uint32_t l1_size = load_be32(size_raw);
-    uint64_t end = ((uint64_t)bdrv_simdisk_length(disk) + cluster_size - 1) / cluster_size * cluster_size;
-    uint64_t l1_copy = end, directory = end + cluster_size;
-
-    g_assert_cmpuint(l1_size * 8, <=, sizeof(l1));
-    share_all(disk, cluster_size, l1_offset, l1_size);
-    bdrv_simdisk_peek(disk, (int64_t)l1_offset, l1, sizeof(l1));
-    bdrv_simdisk_poke(disk, (int64_t)l1_copy, l1, sizeof(l1));
-    store_be64(table, l1_copy);
-    store_be32(table + 8, l1_size);
-    store_be16(table + 12, 1); /* id */
-    store_be16(table + 14, 1); /* name */
-    store_be32(table + 36, 16);
-    store_be64(table + 48, CRASH_SIZE);
-    table[56] = '1';
-    table[57] = 's';
-    bdrv_simdisk_poke(disk, (int64_t)directory, table, sizeof(table));
-    set_refcount(disk, l1_copy, cluster_size, 1);
-    set_refcount(disk, directory, cluster_size, 1);
-    uint8_t one[4];
-    store_be32(one, 1);
-    bdrv_simdisk_poke(disk, 60, one, 4);
-    poke64(disk, 64, directory);
-}
-
 /* Take clusters that nothing refers to. */
 static void coroutine_fn use_up(const Rig *rig, int64_t up_to)
 {
@@ -194,16 +112,6 @@ static void coroutine_fn use_up(const Rig *rig, int64_t up_to)
     while ((int64_t)got.host_offset + 512 < up_to) {
         g_assert_cmpint(qcow2_alloc_clusters(rig->child->bs, 0, 1, &got), ==, 0);
     }
-}
-
-static size_t deflate_cluster(const uint8_t *plain, size_t bytes, uint8_t *out, size_t capacity)
-{
-    z_stream z = { .next_in = (Bytef *)plain, .avail_in = (uInt)bytes, .next_out = out, .avail_out = (uInt)capacity };
-    g_assert_cmpint(deflateInit2(&z, Z_BEST_COMPRESSION, Z_DEFLATED, -12, 9, Z_DEFAULT_STRATEGY), ==, Z_OK);
-    g_assert_cmpint(deflate(&z, Z_FINISH), ==, Z_STREAM_END);
-    size_t made = z.total_out;
-    deflateEnd(&z);
-    return made;
 }
 
 /* Of the first quarter of a disk: zeroes, then the pattern. */
@@ -215,31 +123,16 @@ static void base_content(uint8_t *buf, int64_t guest, int64_t bytes)
     }
 }
 
-/* Compress the guest clusters of [offset, end), which the image has, two into each new host cluster at the end. The old
- * clusters are counted down. */
-static void compress_range(BdrvSimDisk *disk, int64_t cluster_size, int64_t offset, int64_t end)
+/* Some of the guest clusters with data, two into each new host cluster. */
+static void compress_some(BdrvSimDisk *disk, int64_t cluster_size)
 {
-    int64_t host = (bdrv_simdisk_length(disk) + cluster_size - 1) / cluster_size * cluster_size, at = host;
-    unsigned cluster_bits = (unsigned)__builtin_ctzll((unsigned long long)cluster_size);
-    g_autofree uint8_t *plain = g_malloc((gsize)cluster_size), *packed = g_malloc0((gsize)cluster_size);
-    for (int64_t guest = offset; guest < end; guest += cluster_size) {
-        int64_t index = guest / cluster_size, entry_bytes = (int64_t)l2_entry_bytes(disk);
-        int64_t l2_entries = cluster_size / entry_bytes;
-        uint64_t table = peek64(disk, peek64(disk, 40) + (uint64_t)(index / l2_entries) * 8) & QCOW2_OFFSET_MASK;
-        uint64_t entry_at = table + (uint64_t)(index % l2_entries * entry_bytes);
-        set_refcount(disk, peek64(disk, entry_at) & QCOW2_OFFSET_MASK, (uint64_t)cluster_size, 0);
-        base_content(plain, guest, cluster_size);
-        size_t bytes = deflate_cluster(plain, (size_t)cluster_size, packed, (size_t)cluster_size);
-        g_assert_cmpuint(bytes, <=, cluster_size / 2);
-        bdrv_simdisk_poke(disk, at, packed, (size_t)cluster_size / 2);
-        poke64(disk, entry_at, qcow2_compressed_descriptor((uint64_t)at, bytes, cluster_bits));
-        if (entry_bytes > 8) {
-            poke64(disk, entry_at + 8, 0); /* no subclusters */
-        }
-        at += cluster_size / 2;
-        set_refcount(disk, (uint64_t)host, (uint64_t)cluster_size, at % cluster_size ? 1 : 2);
-        host = at % cluster_size ? host : at;
-    }
+    int64_t begin = CRASH_SIZE / 8 / cluster_size * cluster_size, bytes = MIN(8 * cluster_size, CRASH_SIZE / 4 - begin);
+    g_autofree uint8_t *content = g_malloc((gsize)bytes);
+    base_content(content, begin, bytes);
+    surgery_compress(disk, &(SurgeryCompress){
+        .first = (uint64_t)(begin / cluster_size), .count = (unsigned)(bytes / cluster_size),
+        .step = (uint64_t)cluster_size / 2, .content = content,
+    });
 }
 
 /* The first half of a quarter is zeroed and dropped, the second written, the rest was never touched. */
@@ -305,11 +198,10 @@ static BdrvSimDisk *coroutine_fn make_ready(const CrashImage *image, uint8_t cel
     g_assert_cmpint(rig_close(&rig), ==, 0);
     cells[MODEL_SIZE] = SIZE_BASE;
     if (image->compressed) {
-        int64_t begin = CRASH_SIZE / 8 / image->cluster_size * image->cluster_size;
-        compress_range(disk, image->cluster_size, begin, MIN(begin + 8 * image->cluster_size, CRASH_SIZE / 4));
+        compress_some(disk, image->cluster_size);
     }
     if (image->snapshot) {
-        add_snapshot(disk, (uint64_t)image->cluster_size);
+        surgery_add_snapshot(disk);
     }
     if (!image->used) {
         rig_assert_clean("base");

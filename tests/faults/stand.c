@@ -194,7 +194,8 @@ static void fill_image(Stand *stand)
 static void operate(const FaultImage *image, BdrvSimDisk *disk)
 {
     if (image->compressed) {
-        surgery_compress(disk, (unsigned)((AT_ZEROES - AT_ONES) / image->cluster_size));
+        unsigned count = (unsigned)((AT_ZEROES - AT_ONES) / image->cluster_size);
+        surgery_compress(disk, &(SurgeryCompress){ .count = count });
     }
     if (image->snapshot) {
         surgery_add_snapshot(disk);

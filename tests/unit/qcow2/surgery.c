@@ -191,7 +191,7 @@ void surgery_add_snapshot(BdrvSimDisk *disk)
 
 /* ---- compressed clusters ---- */
 
-#define STEP 700 /* bytes from one to the next */
+#define STEP 700
 
 static uint64_t deflate_cluster(const uint8_t *from, uint64_t bytes, uint8_t *to, uint64_t room)
 {
@@ -203,12 +203,11 @@ static uint64_t deflate_cluster(const uint8_t *from, uint64_t bytes, uint8_t *to
     return written;
 }
 
-static void compress_one(BdrvSimDisk *disk, uint64_t entry_at, uint64_t at)
+static void compress_one(BdrvSimDisk *disk, uint64_t entry_at, uint64_t at, uint64_t room, const uint8_t *content)
 {
     uint64_t data = surgery_peek(disk, entry_at, 8) & QCOW2_OFFSET_MASK, size = cluster_size(disk);
-    g_autofree uint8_t *content = load_block(disk, data);
-    uint8_t stream[STEP];
-    uint64_t bytes = deflate_cluster(content, size, stream, sizeof(stream));
+    g_autofree uint8_t *held = load_block(disk, data), *stream = g_malloc(room);
+    uint64_t bytes = deflate_cluster(content ? content : held, size, stream, room);
     uint64_t descriptor = qcow2_compressed_descriptor(at, bytes, cluster_bits(disk));
 
     g_assert_cmpuint(data, !=, 0);
@@ -221,15 +220,17 @@ static void compress_one(BdrvSimDisk *disk, uint64_t entry_at, uint64_t at)
     ref_compressed(disk, descriptor);
 }
 
-void surgery_compress(BdrvSimDisk *disk, unsigned clusters)
+void surgery_compress(BdrvSimDisk *disk, const SurgeryCompress *how)
 {
     static const uint8_t zero;
     uint64_t begin = end_of_file(disk), per_table = cluster_size(disk) / l2_entry_bytes(disk);
+    uint64_t step = how->step ? how->step : STEP;
 
-    for (uint64_t i = 0; i < clusters; i++) {
-        uint64_t l1_entry = surgery_peek(disk, L1_OFFSET, 8) + i / per_table * 8;
+    for (unsigned i = 0; i < how->count; i++) {
+        uint64_t cluster = how->first + i, l1_entry = surgery_peek(disk, L1_OFFSET, 8) + cluster / per_table * 8;
         uint64_t table = surgery_peek(disk, l1_entry, 8) & QCOW2_OFFSET_MASK;
-        compress_one(disk, table + i % per_table * l2_entry_bytes(disk), begin + i * STEP);
+        compress_one(disk, table + cluster % per_table * l2_entry_bytes(disk), begin + i * step, step,
+                     how->content ? how->content + i * cluster_size(disk) : NULL);
     }
     bdrv_simdisk_poke(disk, (bdrv_simdisk_length(disk) | 511), &zero, 1);
 }

@@ -21,9 +21,16 @@ void surgery_set_refcount(BdrvSimDisk *disk, uint64_t host_offset, uint64_t valu
 void surgery_share(BdrvSimDisk *disk);
 /** surgery_add_snapshot() - and the snapshot that holds it; refcounts of 2 bits or more */
 void surgery_add_snapshot(BdrvSimDisk *disk);
-/** surgery_compress() - the first @clusters, of data, become compressed ones behind the end of the file
- * They lie close together, so that host clusters are shared and some reach into a second one. */
-void surgery_compress(BdrvSimDisk *disk, unsigned clusters);
+typedef struct SurgeryCompress {
+    uint64_t first; /* guest cluster */
+    unsigned count;
+    uint64_t step;          /* bytes from where one begins to the next, of which they share host clusters; 0: 700 */
+    const uint8_t *content; /* what the guest reads there; NULL: what the data clusters hold */
+} SurgeryCompress;
+
+/** surgery_compress() - some clusters that have data become compressed ones behind the end of the file
+ * With 700 bytes to each, some reach into a second host cluster. */
+void surgery_compress(BdrvSimDisk *disk, const SurgeryCompress *how);
 /** surgery_use_up() - every host cluster before @host_end is counted: leaks, and tables that must grow */
 void surgery_use_up(BdrvSimDisk *disk, uint64_t host_end);
 

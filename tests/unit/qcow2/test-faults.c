@@ -90,7 +90,7 @@ static void coroutine_fn start(Run *run)
     g_assert_cmpint(rig_close(&run->rig), ==, 0);
     model_flushed(&run->model);
     if (plan->compressed) {
-        surgery_compress(run->disk, 64 * K / 4096);
+        surgery_compress(run->disk, &(SurgeryCompress){ .count = 64 * K / 4096 });
         rig_assert_clean("d");
     }
     if (plan->shared) {

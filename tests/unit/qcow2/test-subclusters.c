@@ -180,7 +180,7 @@ static void coroutine_fn compressed_clusters_become_whole(void)
     Rig rig = rig_open("d", NULL, NULL);
     g_assert_cmpint(rig_write(&rig, 0, 2 * CLUSTER, 5), ==, 0);
     g_assert_cmpint(rig_close(&rig), ==, 0);
-    surgery_compress(disk, 2);
+    surgery_compress(disk, &(SurgeryCompress){ .count = 2 });
     rig = rig_open("d", NULL, NULL);
     rig_assert_filled(&rig, 0, 2 * CLUSTER, 5);
     g_assert_cmpint(bdrv_co_pwrite_zeroes(rig.child, 4 * K, 2 * K, BDRV_REQ_NO_FALLBACK), ==, -ENOTSUP);
