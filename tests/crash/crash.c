@@ -286,15 +286,7 @@ int main(int argc, char **argv)
         { "must-find", 0, 0, G_OPTION_ARG_NONE, &a.must_find, "As a test: pass if something is found", NULL },
         { NULL },
     };
-    g_autoptr(GOptionContext) context = g_option_context_new("- power loss at every request of a qcow2 image");
-    g_autoptr(GError) error = NULL;
-    g_option_context_add_main_entries(context, options, NULL);
-    g_option_context_set_ignore_unknown_options(context, TRUE); /* GTest's */
-    if (!g_option_context_parse(context, &argc, &argv, &error)) {
-        g_printerr("%s\n", error->message);
-        return 2;
-    }
-    if (!finish_arguments(&a)) {
+    if (!test_parse(&argc, &argv, "- power loss at every request of a qcow2 image", options) || !finish_arguments(&a)) {
         return 2;
     }
     /* A check takes and frees buffers of 1 MiB for each state: keep their pages. */

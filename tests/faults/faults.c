@@ -16,6 +16,7 @@
 
 #include "tests/faults/hooks.h"
 #include "tests/faults/search.h"
+#include "tests/lib/test-node.h"
 
 typedef struct Choice {
     char *op, *image, *place, *fault; /* NULL: any */
@@ -114,10 +115,7 @@ int main(int argc, char **argv)
         { "nth", 0, 0, G_OPTION_ARG_INT, &choice.nth, "Only the N-th call", "N" },
         { NULL },
     };
-    g_autoptr(GOptionContext) context = g_option_context_new(NULL);
-    g_option_context_add_main_entries(context, options, NULL);
-    g_option_context_set_ignore_unknown_options(context, TRUE);
-    if (!g_option_context_parse(context, &argc, &argv, NULL)) {
+    if (!test_parse(&argc, &argv, "- every call below every operation fails once", options)) {
         return 2;
     }
     choice.level = choice.full ? LEVEL_FULL : choice.light ? LEVEL_LIGHT : LEVEL_SHORT;

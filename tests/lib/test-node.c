@@ -27,6 +27,20 @@ unsigned test_amount(unsigned shorter, unsigned light)
 #endif
 }
 
+bool test_parse(int *argc, char ***argv, const char *about, const GOptionEntry *entries)
+{
+    g_autoptr(GOptionContext) context = g_option_context_new(about);
+    g_autoptr(GError) error = NULL;
+
+    g_option_context_add_main_entries(context, entries, NULL);
+    g_option_context_set_ignore_unknown_options(context, TRUE);
+    if (!g_option_context_parse(context, argc, argv, &error)) {
+        g_printerr("%s\n", error->message);
+        return false;
+    }
+    return true;
+}
+
 uint64_t test_random(uint64_t *state)
 {
     uint64_t z = (*state += 0x9e3779b97f4a7c15u); /* splitmix64 */

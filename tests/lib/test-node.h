@@ -4,7 +4,7 @@
 
 /*
  * Stacks of nodes made by hand, without graph, open and backend: for tests of the request layer and
- * of drivers alone. All functions but test_seed(), test_amount() and test_run() run in a coroutine.
+ * of drivers alone. All functions but test_seed(), test_amount(), test_parse() and test_run() run in a coroutine.
  */
 
 #include "block/io/io.h"
@@ -13,6 +13,8 @@
 uint64_t test_seed(void);
 /** test_amount() - @light in builds whose tests take the light form (-Dtests_form), else @shorter */
 unsigned test_amount(unsigned shorter, unsigned light);
+/** test_parse() - take a program's own options and leave GTest its; false: told what is wrong */
+bool test_parse(int *argc, char ***argv, const char *about, const GOptionEntry *entries);
 uint64_t test_random(uint64_t *state);
 /** test_random_below() - 0 .. @limit - 1 */
 int64_t test_random_below(uint64_t *state, int64_t limit);
