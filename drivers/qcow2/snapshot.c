@@ -332,13 +332,24 @@ static bool coroutine_fn load_tree(Change *c, int index, uint64_t min_count, GEr
     return qcow2_tree_load(c->bs, snapshot->l1_table_offset, snapshot->l1_size, min_count, &c->tree, errp);
 }
 
-/* The tree of the snapshot is nobody's any more, nor its L1 table. */
+/* Tried twice: version 2 has no dirty bit that would put right what is left out. */
+static bool coroutine_fn set_flags(Change *c, GError **errp)
+{
+    return qcow2_tree_set_copied(&c->bulk, &c->active, &c->tree, NULL) ||
+           qcow2_tree_set_copied(&c->bulk, &c->active, &c->tree, errp);
+}
+
+/* The tree of the snapshot is nobody's any more, nor its L1 table. Counts that could not be lowered are those in the file. */
 static bool coroutine_fn free_snapshot(Change *c, const Qcow2Snapshot *snapshot, GError **errp)
 {
     uint32_t cluster_size = c->s->geometry.cluster_size;
     uint64_t clusters = ((uint64_t)snapshot->l1_size * 8 + cluster_size - 1) / cluster_size;
-    bool ok = lower_counts(c, &c->tree, errp) &&
-              qcow2_tree_set_copied(&c->bulk, &c->active, &c->tree, errp) && commit_l1(c, errp);
+    bool lowered = lower_counts(c, &c->tree, errp);
+    if (!lowered) {
+        qcow2_bulk_renew(&c->bulk);
+    }
+    GError **flag_errp = lowered ? errp : NULL;
+    bool ok = set_flags(c, flag_errp) && commit_l1(c, flag_errp) && lowered;
     qcow2_bulk_renew(&c->bulk);
     if (ok && clusters) {
         qcow2_drop_clusters(c->bs, snapshot->l1_table_offset, clusters, QCOW2_DISCARD_SNAPSHOT);

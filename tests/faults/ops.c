@@ -22,6 +22,12 @@ static bool is_compressed(const FaultImage *image)
     return image->compressed;
 }
 
+/* A count of one bit has no room for a second reference. */
+static bool can_share(const FaultImage *image)
+{
+    return !g_str_has_suffix(image->create, "refcount_bits=1");
+}
+
 static bool is_full(const FaultImage *image)
 {
     return image->full_block || image->full_table;
@@ -109,6 +115,14 @@ const Op ops[] = {
       .steps = { { STEP_BACKING, .how = ANOTHER_NAME },
                  WRITE(AT_NOTHING, 4 * KIB, 4), { STEP_BACKING, .how = "simdisk:b" },
                  { STEP_BACKING, .how = LONGER_NAME }, FLUSH } },
+    { "create a snapshot", .qcow2 = true, .wants = can_share, .before = { WRITE(AT_NOTHING, 8 * KIB, 3) },
+      .steps = { { STEP_SNAPSHOT, .how = "x" }, WRITE(AT_NOTHING + 4 * KIB, 8 * KIB, 4), FLUSH } },
+    { "apply a snapshot", .qcow2 = true, .wants = can_share,
+      .before = { { STEP_SNAPSHOT, .how = "x" }, WRITE(AT_TWOS, 8 * KIB, 3), WRITE(AT_NOTHING, 8 * KIB, 4) },
+      .steps = { { STEP_SNAPSHOT_APPLY, .how = "x" }, WRITE(AT_NOTHING + 4 * KIB, 8 * KIB, 5), FLUSH } },
+    { "delete a snapshot", .qcow2 = true, .wants = can_share,
+      .before = { { STEP_SNAPSHOT, .how = "x" }, WRITE(AT_TWOS, 8 * KIB, 3), WRITE(AT_NOTHING, 8 * KIB, 4) },
+      .steps = { { STEP_SNAPSHOT_DELETE, .how = "x" }, WRITE(AT_TWOS + 4 * KIB, 8 * KIB, 5), FLUSH } },
     { "block status", .where = OP_EVERYWHERE, .steps = { { STEP_STATUS } } },
     { "check", .qcow2 = true, .where = OP_EVERYWHERE,
       .before = { WRITE(AT_NOTHING, 9000, 3), { STEP_DISCARD, AT_TWOS, 16 * KIB } }, .steps = { { STEP_CHECK } } },
@@ -273,6 +287,62 @@ static int change_backing(Stand *stand, const Step *step)
     return ok ? 0 : -bdrv_error_code(error);
 }
 
+/* -1: the question failed. */
+static int has_snapshot(Stand *stand, const char *name)
+{
+    BdrvSnapshotInfo *list;
+    int count = blk_list_snapshots(stand->blk, &list);
+    int index = count < 0 ? -1 : bdrv_snapshot_find(list, count, NULL, name);
+    if (count >= 0) {
+        bdrv_snapshot_list_free(list, count);
+    }
+    return count < 0 ? -1 : index >= 0;
+}
+
+static int delete_snapshot(Stand *stand, const char *name)
+{
+    g_autoptr(GError) error = NULL;
+    if (has_snapshot(stand, name) != 1) {
+        return 0;
+    }
+    return blk_snapshot_delete(stand->blk, NULL, name, &error) ? 0 : -bdrv_error_code(error);
+}
+
+/* What it keeps is what was read before. One that failed may be there all the same. */
+static int create_snapshot(Stand *stand, const char *name)
+{
+    g_autoptr(GError) error = NULL;
+    BdrvSnapshotInfo info = { .name = (char *)name };
+    int64_t bytes = model_size(stand->model);
+    int ret = delete_snapshot(stand, name);
+    if (ret >= 0 && !stand->kept) {
+        stand->kept = g_malloc(DISK_GROWN);
+    }
+    ret = ret < 0 ? ret : blk_pread(stand->blk, 0, bytes, stand->kept, 0);
+    if (ret >= 0 && !blk_snapshot_create(stand->blk, &info, &error)) {
+        ret = -bdrv_error_code(error);
+    }
+    g_free(info.id);
+    if (ret >= 0) {
+        model_flushed(stand->model);
+    }
+    return ret;
+}
+
+static int apply_snapshot(Stand *stand, const char *name)
+{
+    g_autoptr(GError) error = NULL;
+    if (has_snapshot(stand, name) != 1) {
+        return 0;
+    }
+    bool ok = blk_snapshot_goto(stand->blk, name, &error);
+    model_change(stand->model, 0, model_size(stand->model), stand->kept, ok);
+    if (ok) {
+        model_flushed(stand->model);
+    }
+    return ok ? 0 : -bdrv_error_code(error);
+}
+
 static int reopen(Stand *stand, bool writable)
 {
     g_autoptr(GError) error = NULL;
@@ -364,6 +434,12 @@ static int take_step(Stand *stand, const Step *step)
         return resize(stand, step);
     case STEP_BACKING:
         return change_backing(stand, step);
+    case STEP_SNAPSHOT:
+        return create_snapshot(stand, step->how);
+    case STEP_SNAPSHOT_APPLY:
+        return apply_snapshot(stand, step->how);
+    case STEP_SNAPSHOT_DELETE:
+        return delete_snapshot(stand, step->how);
     case STEP_COPY:
         return copy_range(stand, step);
     case STEP_CHECK:

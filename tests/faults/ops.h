@@ -22,6 +22,9 @@ typedef enum StepKind {
     STEP_FLUSH,
     STEP_RESIZE, /* to @bytes, with @how */
     STEP_BACKING, /* the image names @how; NULL: nothing */
+    STEP_SNAPSHOT, /* the only one named @how */
+    STEP_SNAPSHOT_APPLY,  /* if it is there */
+    STEP_SNAPSHOT_DELETE, /* if it is there */
     STEP_COPY,   /* [offset, +bytes) to @to */
     STEP_CHECK,
     STEP_REOPEN,

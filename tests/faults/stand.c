@@ -322,6 +322,7 @@ void stand_end(Stand *stand)
 {
     end_context(stand);
     model_free(stand->model);
+    g_free(stand->kept);
     bdrv_simdisk_unref(stand->disk);
     bdrv_simdisk_unref(stand->below);
     remove_file(stand->path);
@@ -438,9 +439,19 @@ void stand_compare(Stand *stand)
     test_verify(stand->blk, false);
 }
 
+/* COPIED flags that are not set where they could be do no harm. Bit 63 makes 16 digits. */
+static bool is_harmless(const char *text)
+{
+    const char *entry = strstr(text, "entry=");
+    return g_str_has_prefix(text, "ERROR OFLAG_COPIED") && g_str_has_suffix(text, " refcount=1") && entry &&
+           strspn(entry + strlen("entry="), "0123456789abcdef") < 16;
+}
+
 static void report(void *opaque, bool is_corruption, const char *text)
 {
+    int64_t *harmless = opaque;
     if (is_corruption) {
+        *harmless += is_harmless(text);
         g_test_message("%s: check: %s", where, text);
     }
 }
@@ -464,7 +475,8 @@ static void repair_dirty(Stand *stand, const char *disk, BlockBackend **blk)
 
 static void check_disk(Stand *stand, const char *disk)
 {
-    BdrvCheckResult result = { .report = report };
+    int64_t harmless = 0;
+    BdrvCheckResult result = { .report = report, .report_opaque = &harmless };
     GError *error = NULL;
     int ret;
 
@@ -477,6 +489,9 @@ static void check_disk(Stand *stand, const char *disk)
     blk_check(blk, &result, BDRV_FIX_NONE, &error);
     must(take_error(&error), "checking");
     must(close_handle(blk), "closing after a check");
+    if (stand->kept && strstr(stand->image->create, "compat=0.10")) {
+        result.corruptions -= harmless; /* no dirty bit tells the next one to set what several failures left out */
+    }
     if (result.corruptions || result.check_errors) {
         stand_fail("%" PRId64 " corruptions, %" PRId64 " check errors", result.corruptions, result.check_errors);
     }

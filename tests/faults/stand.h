@@ -70,6 +70,7 @@ typedef struct Stand {
     char *path, *below_path;   /* else of the files */
     BlockBackend *blk;         /* NULL: not open */
     Model *model;
+    uint8_t *kept; /* the content that snapshot "x" has; NULL: there was none */
     uint64_t cuts;
     int64_t leaks; /* clusters that the last check found, besides those that the image began with */
     bool without_rings; /* the thread has none yet */

@@ -28,8 +28,12 @@ int coroutine_fn qcow2_bulk_begin(Qcow2Bulk *bulk, BlockDriverState *bs, Qcow2Di
     *bulk = (Qcow2Bulk){ .bs = bs, .slot_count = slots, .why = why };
     bulk->slots = g_try_new0(Qcow2BulkSlot, slots);
     bulk->freed = g_try_new(Qcow2BulkRun, MAX_FREED);
+    if (!bulk->slots || !bulk->freed) {
+        qcow2_bulk_end(bulk);
+        return -ENOMEM;
+    }
     forget_caches(qcow2_meta(bs));
-    return bulk->slots && bulk->freed ? 0 : -ENOMEM;
+    return 0;
 }
 
 void qcow2_bulk_renew(Qcow2Bulk *bulk)

@@ -31,7 +31,7 @@ typedef struct Qcow2Bulk {
     Qcow2DiscardType why;
 } Qcow2Bulk;
 
-/** qcow2_bulk_begin() - @why: what frees clusters; 0 or -ENOMEM. qcow2_bulk_end() in any case */
+/** qcow2_bulk_begin() - @why: what frees clusters; 0 or -ENOMEM, with @bulk zeroed. qcow2_bulk_end() is allowed in any case */
 int coroutine_fn qcow2_bulk_begin(Qcow2Bulk *bulk, BlockDriverState *bs, Qcow2DiscardType why);
 /** qcow2_bulk_renew() - allocations were made and settled meanwhile: read everything anew */
 void qcow2_bulk_renew(Qcow2Bulk *bulk);
