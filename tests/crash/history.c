@@ -34,6 +34,7 @@ static void note_moment(Runner *runner)
         .step = runner->step,
         .op = one ? runner->history->steps[runner->step].op : NULL,
         .after_failure = has_failed(runner),
+        .may_be_untidy = runner->run.untidy,
     };
     g_ptr_array_add(runner->trace->moments, moment);
 }
@@ -150,6 +151,7 @@ void history_run(const CrashImage *image, const BdrvSimCut *base, const uint8_t 
     runner->run.distrust = history->fail == FAIL_FLUSH;
     runner->disk = bdrv_simcut_disk(base, NULL, "run");
     model_reset(&runner->run.model, cells);
+    crash_run_begin(&runner->run);
     bdrv_simdisk_set_seed(runner->disk, history->seed);
     bdrv_simdisk_set_delay(runner->disk, 0, history->delays ? MAX_DELAY_NS : 0);
     set_failure(runner->disk, history);
@@ -158,7 +160,7 @@ void history_run(const CrashImage *image, const BdrvSimCut *base, const uint8_t 
         trace->calls[kind] = (unsigned)bdrv_simdisk_count(runner->disk, fail_calls[kind]);
     }
     trace->finding = runner->run.finding;
-    model_clear(&runner->run.model);
+    crash_run_clear(&runner->run);
     bdrv_simdisk_unref(runner->disk);
     g_free(runner);
 }

@@ -32,6 +32,7 @@ typedef struct Moment {
     unsigned step;     /* index of the operation that runs; count: the closing */
     const CrashOp *op; /* NULL: the closing, or several */
     bool after_failure;
+    bool may_be_untidy;
 } Moment;
 
 typedef struct CrashTrace {

@@ -211,7 +211,8 @@ static const char *judge_bytes(Judge *judge, const uint8_t *bytes, int64_t lengt
         reading->size = SIZE_NO_IMAGE;
         return NULL;
     }
-    if (o->fault[0] || o->untidy[0]) {
+    reading->untidy = o->version < 3 && o->untidy[0]; /* while some operations run */
+    if (o->fault[0] || (o->untidy[0] && !reading->untidy)) {
         return wrong(judge, "%s", o->fault[0] ? o->fault : o->untidy);
     }
     reading->size = size_value(judge->image, o->size);
@@ -224,12 +225,16 @@ static const char *judge_bytes(Judge *judge, const uint8_t *bytes, int64_t lengt
 static const char *coroutine_fn check_agrees(Judge *judge, const char *disk)
 {
     BdrvCheckResult result;
-    int ret = judge->oracle.dirty ? rig_check_quietly(disk, &result) : rig_check(disk, &result);
+    bool untidy = judge->oracle.untidy[0];
+    int ret = judge->oracle.dirty || untidy ? rig_check_quietly(disk, &result) : rig_check(disk, &result);
     if (ret < 0) {
         return wrong(judge, "the image cannot be checked: %s", g_strerror(-ret));
     }
-    if (result.check_errors || (result.corruptions && !judge->oracle.dirty)) {
+    if (result.check_errors || (result.corruptions && !judge->oracle.dirty && !untidy)) {
         return "our check finds corruption that the oracle does not see";
+    }
+    if (untidy && !result.corruptions) {
+        return "our check does not find the COPIED flags that are not set";
     }
     if (judge->oracle.behind && !result.corruptions) {
         return "our check does not find the counts that are behind";
@@ -350,7 +355,7 @@ static const char *qemu_img_agrees(Judge *judge, BdrvSimDisk *disk)
     /* A dirty image is only as good as what its first writable open makes of it. */
     const char *plain[] = { "qemu-img", "check", node, NULL };
     const char *repair[] = { "qemu-img", "check", "-r", "all", node, NULL };
-    const char **argv = judge->oracle.dirty ? repair : plain;
+    const char **argv = judge->oracle.dirty || judge->oracle.untidy[0] ? repair : plain;
     int status = -1;
     judge->counts.qemu_checked++;
     if (bdrv_simdisk_export(disk, path) < 0 ||
@@ -412,7 +417,8 @@ static const char *coroutine_fn judge_new(Judge *judge, Content *content, const 
 
 /* ---- a state of a moment ---- */
 
-static const char *compare(Judge *judge, const CrashReading *reading, const ModelSets *sets, const CrashOp *op)
+static const char *compare(Judge *judge, const CrashReading *reading, const ModelSets *sets, const CrashOp *op,
+                           bool may_be_untidy)
 {
     int64_t size = crash_size_bytes(judge->image, reading->size);
     if (!model_may(sets, MODEL_SIZE, reading->size)) {
@@ -425,6 +431,9 @@ static const char *compare(Judge *judge, const CrashReading *reading, const Mode
             return wrong(judge, "sector %u reads as 0x%02x, not as one of %s", i, reading->values[i], may);
         }
     }
+    if (reading->untidy && !may_be_untidy) {
+        return "COPIED flags are not as the counts are";
+    }
     if (op && op->plausible && !op->plausible(reading)) {
         return wrong(judge, "half of an image shows while %s runs", op->name);
     }
@@ -432,7 +441,7 @@ static const char *compare(Judge *judge, const CrashReading *reading, const Mode
 }
 
 const char *coroutine_fn judge_state(Judge *judge, Content *content, const BdrvSimChoice *choices, const ModelSets *sets,
-                                     const CrashOp *op)
+                                     const CrashOp *op, bool may_be_untidy)
 {
     uint64_t hash = content_hash(content, choices);
     hash = hash ? hash : 1;
@@ -448,5 +457,5 @@ const char *coroutine_fn judge_state(Judge *judge, Content *content, const BdrvS
         }
         known = remember(judge, hash, &reading);
     }
-    return compare(judge, known, sets, op);
+    return compare(judge, known, sets, op, may_be_untidy);
 }

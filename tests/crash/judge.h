@@ -44,9 +44,10 @@ bool judge_load(Judge *judge, const char *text);
  * judge_state() - judge one state of the cut that @content holds
  * @sets: what may be read
  * @op: what is running; NULL: nothing
+ * @may_be_untidy: version 2: COPIED may not be set where it could be
  * Returns: NULL, or what is wrong, valid until the next call.
  */
 const char *coroutine_fn judge_state(Judge *judge, Content *content, const BdrvSimChoice *choices, const ModelSets *sets,
-                                     const CrashOp *op);
+                                     const CrashOp *op, bool may_be_untidy);
 
 #endif

@@ -142,6 +142,40 @@ ModelSets *model_sets(Model *model)
     return model->sets;
 }
 
+ModelSets *model_present(const Model *model)
+{
+    ModelSets *sets = g_new0(ModelSets, 1);
+
+    sets->refs = 1;
+    for (unsigned i = 0; i < MODEL_CELLS; i++) {
+        const ModelCell *cell = &model->cells[i];
+        uint32_t newest = 0; /* begin of the latest that has surely happened */
+
+        for (unsigned w = 0; w < cell->count; w++) {
+            newest = cell->writes[w].failed ? newest : MAX(newest, cell->writes[w].begin);
+        }
+        for (unsigned w = 0; w < cell->count; w++) {
+            uint8_t value = cell->writes[w].value;
+
+            if (cell->writes[w].end >= newest) {
+                sets->may[i][value / 64] |= UINT64_C(1) << (value % 64);
+            }
+        }
+    }
+    return sets;
+}
+
+void model_restore(Model *model, uint32_t operation, const ModelSets *sets)
+{
+    for (unsigned i = 0; i < MODEL_CELLS; i++) {
+        for (unsigned value = 0; value < 256; value++) {
+            if (model_may(sets, i, (uint8_t)value)) {
+                model_write(model, operation, i, 1, (uint8_t)value);
+            }
+        }
+    }
+}
+
 void model_sets_unref(ModelSets *sets)
 {
     if (--sets->refs == 0) {

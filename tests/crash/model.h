@@ -61,6 +61,11 @@ void model_flushed(Model *model, uint32_t operation);
 ModelSets *model_sets(Model *model);
 void model_sets_unref(ModelSets *sets);
 
+/** model_present() - what the cells may hold now, while nothing runs: a set of values each, the caller unrefs it */
+ModelSets *model_present(const Model *model);
+/** model_restore() - the operation makes every cell hold one of the values of its set */
+void model_restore(Model *model, uint32_t operation, const ModelSets *sets);
+
 static inline bool model_may(const ModelSets *sets, unsigned cell, uint8_t value)
 {
     return sets->may[cell][value / 64] >> (value % 64) & 1;

@@ -86,6 +86,12 @@ static bool for_shrink(const CrashImage *image, unsigned variant, CrashStep *ste
     return true;
 }
 
+/* A count of one bit has no room for a second reference. */
+static bool for_snapshot(const CrashImage *image, unsigned variant, CrashStep *step)
+{
+    return image->refcount_bits > 1;
+}
+
 static bool for_create(const CrashImage *image, unsigned variant, CrashStep *step)
 {
     step->size = SIZE_BASE;
@@ -204,6 +210,80 @@ static int coroutine_fn run_truncate(CrashRun *run, const CrashStep *step)
     return ret;
 }
 
+/* The id of the first snapshot that there is, 0: none. @next: what another one would get; ids follow one another */
+static unsigned first_snapshot(const CrashRun *run, unsigned *next)
+{
+    BlockDriverState *bs = run->rig.child->bs;
+    BdrvSnapshotInfo *list = NULL;
+    int count = bs->drv->bdrv_snapshot_list(bs, &list);
+    unsigned id = count > 0 ? (unsigned)atoi(list[0].id) : 0;
+    for (int i = 0; i < count; i++) {
+        g_free(list[i].id);
+        g_free(list[i].name);
+    }
+    g_free(list);
+    *next = id ? id + (unsigned)count : 1;
+    return id;
+}
+
+/* What the disk becomes is known before, since nothing else runs. */
+static void expect_snapshot(CrashRun *run, const CrashStep *step, uint32_t operation)
+{
+    unsigned next, id = first_snapshot(run, &next);
+    if (id) {
+        model_restore(&run->model, operation, run->kept[id]);
+    }
+}
+
+static void keep(CrashRun *run, unsigned id)
+{
+    g_assert_cmpuint(id, <, CRASH_SNAPSHOTS);
+    g_clear_pointer(&run->kept[id], model_sets_unref);
+    run->kept[id] = model_present(&run->model);
+}
+
+typedef enum SnapshotAction { SNAPSHOT_CREATE, SNAPSHOT_APPLY, SNAPSHOT_DELETE } SnapshotAction;
+
+static int coroutine_fn snapshot_action(CrashRun *run, SnapshotAction action)
+{
+    BlockDriverState *bs = run->rig.child->bs;
+    BdrvSnapshotInfo info = { .name = (char *)"x" };
+    GError *error = NULL;
+    char id[12];
+    unsigned next, first = first_snapshot(run, &next);
+    if (action != SNAPSHOT_CREATE && !first) {
+        return bdrv_co_flush(run->rig.child); /* it is durable all the same */
+    }
+    if (action == SNAPSHOT_CREATE) {
+        keep(run, next); /* also if it fails: it may be there all the same */
+    }
+    g_snprintf(id, sizeof(id), "%u", first);
+    bs->drv->bdrv_drain_begin(bs);
+    bool ok = action == SNAPSHOT_CREATE  ? bs->drv->bdrv_snapshot_create(bs, &info, &error)
+              : action == SNAPSHOT_APPLY ? bs->drv->bdrv_snapshot_goto(bs, id, &error)
+                                         : bs->drv->bdrv_snapshot_delete(bs, id, NULL, &error);
+    bs->drv->bdrv_drain_end(bs);
+    int ret = ok ? bdrv_co_refresh_length(bs) : -bdrv_error_code(error);
+    g_free(info.id);
+    g_clear_error(&error);
+    return ret;
+}
+
+static int coroutine_fn run_snapshot_create(CrashRun *run, const CrashStep *step)
+{
+    return snapshot_action(run, SNAPSHOT_CREATE);
+}
+
+static int coroutine_fn run_snapshot_apply(CrashRun *run, const CrashStep *step)
+{
+    return snapshot_action(run, SNAPSHOT_APPLY);
+}
+
+static int coroutine_fn run_snapshot_delete(CrashRun *run, const CrashStep *step)
+{
+    return snapshot_action(run, SNAPSHOT_DELETE);
+}
+
 /* Images are opened with a backing file of their own: the name does not matter. */
 static int coroutine_fn run_backing(CrashRun *run, const CrashStep *step)
 {
@@ -291,6 +371,10 @@ const CrashOp crash_ops[] = {
     { "l2range", 1, whole_l2_range, expect_fill, run_write },
     { "truncate", 2, for_truncate, expect_size, run_truncate, .alone = true },
     { "shrink", 1, for_shrink, expect_size, run_truncate, expect_cut, .alone = true },
+    { "snapshot-create", 1, for_snapshot, NULL, run_snapshot_create, .durable = DURABLE_ALL, .alone = true, .untidy = true },
+    { "snapshot-apply", 1, for_snapshot, expect_snapshot, run_snapshot_apply, .durable = DURABLE_ITSELF, .alone = true,
+      .untidy = true },
+    { "snapshot-delete", 1, for_snapshot, NULL, run_snapshot_delete, .durable = DURABLE_ALL, .alone = true, .untidy = true },
     { "backing", 2, anywhere, NULL, run_backing, .durable = DURABLE_ALL, .alone = true },
     { "reopen", 1, anywhere, NULL, run_reopen, .durable = DURABLE_ALL, .alone = true, .closes = true },
     { "drop", 1, anywhere, NULL, run_drop, .durable = DURABLE_NEVER, .alone = true, .closes = true },
@@ -343,6 +427,13 @@ bool crash_step_parse(const CrashImage *image, const char *text, CrashStep *step
 
 /* ---- running ---- */
 
+/* Version 2 keeps its size as long as there are snapshots. */
+static bool may_resize(const CrashRun *run)
+{
+    unsigned next;
+    return !run->image->compat || !first_snapshot(run, &next);
+}
+
 /* What lies past the end of the disk is cut off; nothing left, nothing open, a disk that has that size
  * or more (when shrunk: less) already: not now. */
 static bool fit_step(const CrashRun *run, CrashStep *step)
@@ -356,7 +447,7 @@ static bool fit_step(const CrashRun *run, CrashStep *step)
     int64_t length = run->rig.child->bs->length;
     if (step->size) {
         int64_t size = crash_size_bytes(run->image, step->size);
-        return step->size == SIZE_SHRUNK ? size < length : size > length;
+        return may_resize(run) && (step->size == SIZE_SHRUNK ? size < length : size > length);
     }
     bool ranged = step->bytes > 0;
     step->bytes = CLAMP(step->bytes, 0, MAX(length - step->offset, 0));
@@ -388,7 +479,10 @@ int coroutine_fn crash_do_step(CrashRun *run, const CrashStep *as_made)
     if (step.op->expect) {
         step.op->expect(run, &step, operation);
     }
+    bool was_untidy = run->untidy;
+    run->untidy = was_untidy || step.op->untidy;
     int ret = step.op->run(run, &step);
+    run->untidy = was_untidy || (step.op->untidy && ret < 0);
     if (ret < 0) {
         model_failed(&run->model, operation);
         expect_done(run, &step, ret);
@@ -405,6 +499,21 @@ int coroutine_fn crash_do_step(CrashRun *run, const CrashStep *as_made)
     model_end(&run->model, operation, step.op->durable == DURABLE_ITSELF);
     expect_done(run, &step, ret);
     return 0;
+}
+
+void crash_run_begin(CrashRun *run)
+{
+    if (run->image->snapshot) {
+        keep(run, 1);
+    }
+}
+
+void crash_run_clear(CrashRun *run)
+{
+    for (unsigned i = 0; i < CRASH_SNAPSHOTS; i++) {
+        g_clear_pointer(&run->kept[i], model_sets_unref);
+    }
+    model_clear(&run->model);
 }
 
 int coroutine_fn crash_run_end(CrashRun *run)

@@ -22,6 +22,8 @@ typedef struct CrashStep {
     bool with_next; /* starts together with the next one */
 } CrashStep;
 
+#define CRASH_SNAPSHOTS 16 /* ids from 1 on that are kept account of */
+
 /* What happens to. */
 typedef struct CrashRun {
     const CrashImage *image;
@@ -30,6 +32,8 @@ typedef struct CrashRun {
     bool is_open;  /* else all but create do nothing */
     bool distrust; /* the disk forgets after a failed flush: whoever opens it again reads what is not on it */
     Model model;
+    ModelSets *kept[CRASH_SNAPSHOTS]; /* by snapshots, by id; NULL: there was none */
+    bool untidy; /* an operation runs that may leave it so for a while, or has failed */
     const char *finding; /* what an operation itself saw go wrong */
 } CrashRun;
 
@@ -43,6 +47,7 @@ typedef enum CrashDurable {
 /* What a state reads as. */
 typedef struct CrashReading {
     uint8_t size; /* SIZE_ value; NO_IMAGE: the rest says nothing */
+    bool untidy;  /* safe, but not as it should be between operations; version 2 */
     uint8_t values[MODEL_SECTORS];
 } CrashReading;
 
@@ -61,6 +66,7 @@ struct CrashOp {
     CrashDurable durable;
     /* NULL, or whether what a state reads as may be, while the operation runs: beyond what the model says cell by cell. */
     bool (*plausible)(const CrashReading *reading);
+    bool untidy; /* version 2, which has no dirty bit: meanwhile COPIED may not be set where it could be */
     bool alone;  /* never beside another one */
     bool closes; /* the image, so that a failure loses what was not durable */
 };
@@ -78,6 +84,10 @@ bool crash_step_parse(const CrashImage *image, const char *text, CrashStep *step
 
 /** crash_do_step() - run one operation and keep the model; 0 or -errno */
 int coroutine_fn crash_do_step(CrashRun *run, const CrashStep *step);
+/** crash_run_begin() - the model is set: take note of the snapshot that the image has */
+void crash_run_begin(CrashRun *run);
+/** crash_run_clear() - free the model and what was kept */
+void crash_run_clear(CrashRun *run);
 /** crash_run_end() - flush and close the image if it is open, as blk_close() does */
 int coroutine_fn crash_run_end(CrashRun *run);
 

@@ -63,7 +63,8 @@ static bool coroutine_fn visit_state(void *opaque, const BdrvSimChoice *choices)
         return true;
     }
     attempt_at(visit->moment, visit->state);
-    visit->fault = judge_state(&search->judge, &search->content, choices, moment->sets, moment->op);
+    visit->fault =
+        judge_state(&search->judge, &search->content, choices, moment->sets, moment->op, moment->may_be_untidy);
     if (visit->fault && !search->options->quiet) {
         describe_state(visit, choices);
         export_state(search, choices, visit->choices);
