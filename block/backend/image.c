@@ -46,3 +46,13 @@ bool blk_change_backing_file(BlockBackend *blk, const char *filename, const char
 {
     return change(blk, &(ImageCall){ change_backing_file, .filename = filename, .format = format, .errp = errp });
 }
+
+static bool coroutine_fn make_empty(BlockDriverState *bs, const ImageCall *call)
+{
+    return bdrv_co_make_empty(bs, call->errp);
+}
+
+bool blk_make_empty(BlockBackend *blk, GError **errp)
+{
+    return change(blk, &(ImageCall){ make_empty, .errp = errp });
+}

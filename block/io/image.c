@@ -36,3 +36,17 @@ bool coroutine_fn bdrv_co_change_backing_file(BlockDriverState *bs, const char *
     g_clear_pointer(&bdrv_node(bs)->full_backing_filename, g_free);
     return ok;
 }
+
+bool coroutine_fn bdrv_co_make_empty(BlockDriverState *bs, GError **errp)
+{
+    bs = skip_filters(bs);
+    if (!supports(bs, bs->drv->bdrv_make_empty, "emptying images", errp)) {
+        return false;
+    }
+    int ret = bs->drv->bdrv_make_empty(bs);
+    bdrv_note_write(bs);
+    if (ret < 0) {
+        g_set_error(errp, BDRV_ERROR, -ret, "Could not empty '%s': %s", bs->filename, g_strerror(-ret));
+    }
+    return ret >= 0;
+}

@@ -17,6 +17,7 @@ int coroutine_fn bdrv_co_check(BlockDriverState *bs, BdrvCheckResult *result, Bd
  * Contracts: struct BlockDriver, and blk_change_backing_file() etc. */
 bool coroutine_fn bdrv_co_change_backing_file(BlockDriverState *bs, const char *filename, const char *format,
                                               GError **errp);
+bool coroutine_fn bdrv_co_make_empty(BlockDriverState *bs, GError **errp);
 
 /** bdrv_co_snapshot_*(), bdrv_co_*_vmstate() - of the first node from @bs down that is no filter; drained but for list
  * Contracts: struct BlockDriver. */

@@ -28,6 +28,9 @@ bool coroutine_fn qcow2_measure(const BdrvOptions *options, BdrvChild *source, B
 bool coroutine_fn qcow2_change_backing_file(BlockDriverState *bs, const char *filename, const char *format,
                                             GError **errp);
 
+/* empty.c */
+int coroutine_fn qcow2_make_empty(BlockDriverState *bs);
+
 /* resize.c */
 bool coroutine_fn qcow2_truncate(BlockDriverState *bs, int64_t length, bool exact, BdrvPrealloc prealloc,
                                  BdrvRequestFlags flags, GError **errp);
@@ -66,8 +69,9 @@ int coroutine_fn qcow2_co_discard(BlockDriverState *bs, int64_t offset, int64_t 
 int coroutine_fn qcow2_co_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                        BlockExtent *extent);
 
-/* meta/: flush is qcow2_meta_commit() and a flush of the file; drain stops and restarts the commit timer.
+/* flush.c; meta/: flush is qcow2_meta_commit() and a flush of the file; drain stops and restarts the commit timer.
  * qcow2_meta_open() also makes s->inflight, qcow2_meta_close() frees it. */
+int coroutine_fn qcow2_co_flush_to_os(BlockDriverState *bs);
 int coroutine_fn qcow2_co_flush_to_disk(BlockDriverState *bs);
 void coroutine_fn qcow2_drain_begin(BlockDriverState *bs);
 void coroutine_fn qcow2_drain_end(BlockDriverState *bs);

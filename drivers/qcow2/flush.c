@@ -2,6 +2,18 @@
 #include "drivers/qcow2/callbacks.h"
 #include "drivers/qcow2/meta/meta.h"
 
+/*
+ * Refcounts may be written at any time, pointers only behind a barrier: flush_to_disk makes that. Where barriers are left
+ * out (cache.no-flush) all is written, in order.
+ */
+int coroutine_fn qcow2_co_flush_to_os(BlockDriverState *bs)
+{
+    if (!qcow2_state(bs)->meta) {
+        return 0;
+    }
+    return bs->open_flags & BDRV_O_NO_FLUSH ? qcow2_meta_commit(bs) : qcow2_meta_write_counts(bs);
+}
+
 int coroutine_fn qcow2_co_flush_to_disk(BlockDriverState *bs)
 {
     return qcow2_state(bs)->meta ? qcow2_meta_commit(bs) : 0;

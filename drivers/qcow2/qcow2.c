@@ -56,6 +56,7 @@ const BlockDriver bdrv_qcow2 = {
     .bdrv_create = qcow2_create,
     .bdrv_has_zero_init = qcow2_has_zero_init,
     .bdrv_truncate = qcow2_truncate,
+    .bdrv_make_empty = qcow2_make_empty,
     .bdrv_change_backing_file = qcow2_change_backing_file,
 
     .bdrv_co_readv = qcow2_co_readv,
@@ -64,6 +65,7 @@ const BlockDriver bdrv_qcow2 = {
     .bdrv_co_write_zeroes = qcow2_co_write_zeroes,
     .bdrv_co_discard = qcow2_co_discard,
     .bdrv_co_block_status = qcow2_co_block_status,
+    .bdrv_co_flush_to_os = qcow2_co_flush_to_os,
     .bdrv_co_flush_to_disk = qcow2_co_flush_to_disk,
 
     .bdrv_get_info = qcow2_get_info,

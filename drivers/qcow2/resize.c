@@ -18,6 +18,7 @@
 #include "drivers/qcow2/map.h"
 #include "drivers/qcow2/meta/meta.h"
 #include "drivers/qcow2/remap.h"
+#include "drivers/qcow2/resize.h"
 
 #define SECTOR_BYTES 512
 
@@ -363,27 +364,37 @@ static bool coroutine_fn cut_data_file(BlockDriverState *bs, uint64_t size, GErr
            bdrv_co_truncate(bs->data_file, (int64_t)size, false, BDRV_PREALLOC_OFF, 0, errp);
 }
 
-/* The header tells @size already. @mapped_end: what the L1 table covers. */
-static bool coroutine_fn free_past_end(BlockDriverState *bs, uint64_t size, uint64_t mapped_end, GError **errp)
+int coroutine_fn qcow2_forget_from(BlockDriverState *bs, uint64_t guest_offset)
 {
-    const Qcow2Geometry *g = &qcow2_state(bs)->geometry;
+    const Qcow2State *s = qcow2_state(bs);
+    const Qcow2Geometry *g = &s->geometry;
     uint64_t cluster_mask = g->cluster_size - 1, table_bytes = UINT64_C(1) << (g->cluster_bits + g->l2_bits);
-    int ret = forget_clusters(bs, (size + cluster_mask) & ~cluster_mask, mapped_end);
+    uint64_t mapped_end = (uint64_t)s->header.l1_size << (g->cluster_bits + g->l2_bits);
+    int ret = forget_clusters(bs, (guest_offset + cluster_mask) & ~cluster_mask, mapped_end);
 
     if (ret >= 0) {
         ret = qcow2_meta_commit(bs);
     }
     if (ret >= 0) {
         bdrv_debug_event(bs, BDRV_EVENT_L1_SHRINK_FREE_L2_CLUSTERS);
-        qcow2_meta_drop_tables(bs, (size + table_bytes - 1) / table_bytes * table_bytes);
+        qcow2_meta_drop_tables(bs, (guest_offset + table_bytes - 1) / table_bytes * table_bytes);
         ret = qcow2_meta_settle(bs);
     }
+    if (ret >= 0) {
+        cut_file(bs);
+    }
+    return ret;
+}
+
+/* The header tells @size already. */
+static bool coroutine_fn free_past_end(BlockDriverState *bs, uint64_t size, GError **errp)
+{
+    int ret = qcow2_forget_from(bs, size);
     if (ret < 0) {
         g_set_error(errp, BDRV_ERROR, -ret, "the disk has %" PRIu64
                     " bytes now, but what lay past that could not be freed: %s", size, g_strerror(-ret));
         return false;
     }
-    cut_file(bs);
     return cut_data_file(bs, size, errp);
 }
 
@@ -402,7 +413,7 @@ bool coroutine_fn qcow2_truncate(BlockDriverState *bs, int64_t length, bool exac
         return true;
     }
     if (new_size < old_size) {
-        return switch_size(bs, new_size, errp) && free_past_end(bs, new_size, mapped_end, errp);
+        return switch_size(bs, new_size, errp) && free_past_end(bs, new_size, errp);
     }
     int64_t backing = bs->backing ? bdrv_co_getlength(bs->backing) : 0;
     if (!fail((int)MIN(backing, 0), "get the length of the backing file", errp) ||

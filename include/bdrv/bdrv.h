@@ -291,13 +291,20 @@ BDRV_API bool blocking_fn blk_check(BlockBackend *blk, BdrvCheckResult *result, 
  * @filename: as stored, at most 1023 bytes; NULL or "": none
  * @format: its driver, NULL: not recorded
  *
- * Only the image changes: the nodes that are open stay (reopen nothing, close and open it to see the new chain), and what
- * the image reads as is up to the caller. What blk_layer() told before is no longer valid.
+ * Only the image changes: the nodes that are open stay (close and open it to see the new chain), and what the image
+ * reads as is up to the caller. What blk_layer() told before is no longer valid.
  * Fails with ENOTSUP, EACCES (read-only), EINVAL (too long, or the image can have none), or an I/O error: then it
  * names the old file.
  */
 BDRV_API bool blocking_fn blk_change_backing_file(BlockBackend *blk, const char *filename, const char *format,
                                                   GError **errp);
+/**
+ * blk_make_empty() - drop all data of the image: its backing file shows everywhere, or zeroes; snapshots stay
+ *
+ * Fails with ENOTSUP (the format cannot; a raw external data file), EACCES (read-only), or an I/O error: then some of
+ * it may be gone. After a power loss meanwhile, too.
+ */
+BDRV_API bool blocking_fn blk_make_empty(BlockBackend *blk, GError **errp);
 /** blk_get_info() - cluster size and the like */
 BDRV_API int blocking_fn blk_get_info(BlockBackend *blk, BdrvInfo *info);
 /** blk_get_specific_info() - the root driver's "format-specific" tree, NULL if none; caller frees */

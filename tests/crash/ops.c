@@ -122,6 +122,15 @@ static void expect_cut(CrashRun *run, const CrashStep *step, uint32_t operation)
     model_write(&run->model, operation, first, MODEL_SECTORS - first, 0);
 }
 
+static void expect_empty(CrashRun *run, const CrashStep *step, uint32_t operation)
+{
+    int64_t length = run->rig.child->bs->length;
+    for (unsigned i = 0; i < MODEL_SECTORS && i * 512 < length; i++) {
+        bool shows = run->image->backing && i * 512 < CRASH_BACKING_BYTES;
+        model_write(&run->model, operation, i, 1, shows ? CRASH_BACKING : 0);
+    }
+}
+
 static void expect_create(CrashRun *run, const CrashStep *step, uint32_t operation)
 {
     model_write(&run->model, operation, MODEL_SIZE, 1, SIZE_NO_IMAGE);
@@ -298,6 +307,15 @@ static int coroutine_fn run_backing(CrashRun *run, const CrashStep *step)
     return ret;
 }
 
+static int coroutine_fn run_empty(CrashRun *run, const CrashStep *step)
+{
+    BlockDriverState *bs = run->rig.child->bs;
+    bs->drv->bdrv_drain_begin(bs);
+    int ret = bs->drv->bdrv_make_empty(bs);
+    bs->drv->bdrv_drain_end(bs);
+    return ret;
+}
+
 static int coroutine_fn open_again(CrashRun *run)
 {
     run->is_open = crash_image_open(run->image, run->disk, true, &run->rig);
@@ -376,6 +394,7 @@ const CrashOp crash_ops[] = {
       .untidy = true },
     { "snapshot-delete", 1, for_snapshot, NULL, run_snapshot_delete, .durable = DURABLE_ALL, .alone = true, .untidy = true },
     { "backing", 2, anywhere, NULL, run_backing, .durable = DURABLE_ALL, .alone = true },
+    { "empty", 1, anywhere, expect_empty, run_empty, .durable = DURABLE_ITSELF, .alone = true },
     { "reopen", 1, anywhere, NULL, run_reopen, .durable = DURABLE_ALL, .alone = true, .closes = true },
     { "drop", 1, anywhere, NULL, run_drop, .durable = DURABLE_NEVER, .alone = true, .closes = true },
     { "check", 3, anywhere, NULL, run_check, .alone = true },

@@ -110,6 +110,8 @@ const Op ops[] = {
       .steps = { { STEP_RESIZE, .bytes = DISK_GROWN, .how = "full" }, FLUSH } },
     { "shrink and grow again", .where = OP_EVERYWHERE, .before = { WRITE(AT_NOTHING + 60 * KIB, 40 * KIB, 3) },
       .steps = { { STEP_RESIZE, .bytes = DISK_SHRUNK }, FLUSH, { STEP_RESIZE, .bytes = DISK_BYTES }, FLUSH } },
+    { "make empty", .qcow2 = true, .where = OP_EVERYWHERE, .before = { WRITE(AT_NOTHING, 8 * KIB, 3) },
+      .steps = { { STEP_EMPTY }, FLUSH, WRITE(AT_NOTHING, 9000, 4), FLUSH } },
     { "change the backing file", .qcow2 = true, .wants = is_backed, .where = OP_EVERYWHERE,
       .before = { WRITE(AT_NOTHING, 8 * KIB, 3) },
       .steps = { { STEP_BACKING, .how = ANOTHER_NAME },
@@ -262,6 +264,16 @@ static int resize(Stand *stand, const Step *step)
     if (ok || blk_length(stand->blk) == step->bytes) {
         model_resize(stand->model, step->bytes);
     }
+    return ok ? 0 : -bdrv_error_code(error);
+}
+
+/* What shows is what a new image shows, as far as the disk goes. */
+static int make_empty(Stand *stand)
+{
+    g_autoptr(GError) error = NULL;
+    bool ok = blk_make_empty(stand->blk, &error);
+    g_autofree uint8_t *content = stand_new_content(stand);
+    model_change(stand->model, 0, model_size(stand->model), content, ok);
     return ok ? 0 : -bdrv_error_code(error);
 }
 
@@ -432,6 +444,8 @@ static int take_step(Stand *stand, const Step *step)
         return flush(stand);
     case STEP_RESIZE:
         return resize(stand, step);
+    case STEP_EMPTY:
+        return make_empty(stand);
     case STEP_BACKING:
         return change_backing(stand, step);
     case STEP_SNAPSHOT:

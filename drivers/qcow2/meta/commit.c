@@ -472,6 +472,68 @@ int coroutine_fn qcow2_meta_commit(BlockDriverState *bs)
     return ret;
 }
 
+/* ---- counts alone ---- */
+
+/* Frozen like those of a commit, but they belong to none: limbo is not concerned. */
+static int freeze_counts(Commit *commit)
+{
+    Qcow2Meta *meta = commit->meta;
+    unsigned have = 0;
+
+    for (;;) {
+        lock_all(meta);
+        Counts n = count_dirty_locked(meta);
+        bool none = !n.rc || counts_may_wait_locked(meta, n);
+        if (none || (commit->memory && n.rc <= have)) {
+            commit->at = meta->arena;
+            commit->rc_count = none ? 0 : freeze_cache_locked(commit, &meta->rc, &commit->a, commit->slices, false);
+            unlock_all(meta);
+            return 0;
+        }
+        unlock_all(meta);
+        have = MIN(n.rc + 2, meta->rc.count);
+        int ret = reserve(commit, (Counts){ .rc = have });
+        if (ret < 0) {
+            return ret;
+        }
+    }
+}
+
+/* commit_lock held. */
+static int coroutine_fn write_counts(Commit *commit)
+{
+    Qcow2Meta *meta = commit->meta;
+    int ret = freeze_counts(commit);
+
+    if (ret >= 0 && commit->rc_count) {
+        bdrv_debug_event(meta->bs, BDRV_EVENT_REFBLOCK_UPDATE_PART);
+        ret = write_pieces(commit, &commit->a);
+        lock_all(meta);
+        thaw_slices_locked(&meta->rc, commit->slices, commit->rc_count, ret < 0);
+        unlock_all(meta);
+    }
+    return ret;
+}
+
+int coroutine_fn qcow2_meta_write_counts(BlockDriverState *bs)
+{
+    Qcow2Meta *meta = qcow2_meta(bs);
+    Commit commit = { .meta = meta };
+
+    pthread_mutex_lock(&meta->rc.lock);
+    bool dirty = meta->rc.dirty_count;
+    pthread_mutex_unlock(&meta->rc.lock);
+    if (!meta->writable || !dirty) {
+        return 0;
+    }
+    co_mutex_lock(&meta->commit_lock);
+    int ret = check_state(meta);
+    ret = ret < 0 ? ret : write_counts(&commit);
+    co_mutex_unlock(&meta->commit_lock);
+    g_free(commit.memory);
+    return ret;
+}
+
 /* How long to wait before looking again whether requests that were inside have left. */
 #define SETTLE_POLL_NS (100 * 1000)
 

@@ -52,6 +52,10 @@ void qcow2_meta_set_writable(BlockDriverState *bs, bool writable);
 /** qcow2_meta_commit() - make all that was published durable; what a guest flush does. 0 or -errno */
 int coroutine_fn qcow2_meta_commit(BlockDriverState *bs);
 
+/** qcow2_meta_write_counts() - write refcounts that are dirty, without a barrier; 0 or -errno
+ * A later commit makes them durable. With lazy refcounts they wait. */
+int coroutine_fn qcow2_meta_write_counts(BlockDriverState *bs);
+
 /**
  * qcow2_meta_settle() - commit until all that is in limbo now is free (structural operations, close, ENOSPC)
  * Lazy refcounts are written, too.
@@ -156,8 +160,17 @@ const char *qcow2_corrupt_message(BlockDriverState *bs);
  */
 void qcow2_meta_drop_tables(BlockDriverState *bs, uint64_t guest_offset);
 
-/** qcow2_meta_used_end() - first byte of the file after the last cluster that is counted; settled, drained; or -errno */
+/** qcow2_meta_used_end() - first byte after the last cluster that is counted; settled, drained; or -errno */
 int64_t coroutine_fn qcow2_meta_used_end(BlockDriverState *bs);
+
+/**
+ * qcow2_meta_empty() - empty L1 table and refcount structures from cluster @first on; drained, settled
+ * @used: all clusters from there on are free; what lies before @used must not reach over it
+ * @end: set to the first cluster behind them
+ *
+ * For images without snapshots and all else that uses clusters. 0, or -errno with everything as it was.
+ */
+int coroutine_fn qcow2_meta_empty(BlockDriverState *bs, uint64_t first, uint64_t used, uint64_t *end);
 
 /** qcow2_meta_grow_l1() - L1 for at least @entries entries: new table, flush, header switch; drained */
 int coroutine_fn qcow2_meta_grow_l1(BlockDriverState *bs, uint64_t entries);

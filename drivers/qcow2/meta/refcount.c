@@ -67,13 +67,8 @@ int64_t coroutine_fn qcow2_meta_used_end(BlockDriverState *bs)
 {
     Qcow2Meta *meta = qcow2_meta(bs);
     const Qcow2Geometry *g = &meta->s->geometry;
-    int64_t length = bdrv_co_getlength(bs->file);
-    uint64_t counted = meta->reftable.count << g->refblock_bits, count = 0;
+    uint64_t cluster = meta->reftable.count << g->refblock_bits, count = 0;
 
-    if (length < 0) {
-        return length;
-    }
-    uint64_t cluster = MIN(counted, ((uint64_t)length + g->cluster_size - 1) >> g->cluster_bits);
     while (cluster > 0 && count == 0) {
         uint64_t block = (cluster - 1) >> g->refblock_bits;
         if (!qcow2_table_get(&meta->reftable, block)) {
