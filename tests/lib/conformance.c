@@ -254,6 +254,36 @@ static void check(Runner *r)
     }
 }
 
+/* Formats without, read-only for the moment, or counts of one bit: not here. */
+static bool is_no_snapshot(const GError *error)
+{
+    return g_error_matches(error, BDRV_ERROR, ENOTSUP) || g_error_matches(error, BDRV_ERROR, EACCES) ||
+           (g_error_matches(error, BDRV_ERROR, EINVAL) && strstr(error->message, "refcount_bits="));
+}
+
+static void snapshot(Runner *r)
+{
+    BdrvSnapshotInfo info = { .name = (char *)"beside" };
+    g_autoptr(GError) error = NULL;
+
+    if (!blk_snapshot_create(r->blk, &info, &error)) {
+        if (!is_no_snapshot(error)) {
+            conformance_fail(r, "making a snapshot: %s", error->message);
+        }
+        return;
+    }
+    /* It must not stay: a reopening may have made the image read-only meanwhile. */
+    while (!blk_snapshot_delete(r->blk, info.id, NULL, &error)) {
+        if (!g_error_matches(error, BDRV_ERROR, EACCES)) {
+            conformance_fail(r, "deleting a snapshot: %s", error->message);
+        }
+        g_clear_error(&error);
+        blk_drain_begin(r->blk); /* let the others get on */
+        blk_drain_end(r->blk);
+    }
+    g_free(info.id);
+}
+
 /* By the thread of the run, beside the requests. Returns whether it was done: the image may be read-only just now. */
 static bool resize_beside(Runner *r, int64_t length)
 {
@@ -297,6 +327,8 @@ static void run_requests(Runner *r, const HistoryRound *round)
     bool late = r->resizing && !resize_beside(r, beside->offset);
     if (beside && beside->kind == HISTORY_CHECK) {
         check(r);
+    } else if (beside && beside->kind == HISTORY_SNAPSHOT) {
+        snapshot(r);
     }
     if (r->sim) {
         step_until_done(r);

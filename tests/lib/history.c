@@ -15,7 +15,7 @@ static const char *const names[HISTORY_KINDS] = {
     [HISTORY_DISCARD] = "discard", [HISTORY_FLUSH] = "flush",   [HISTORY_STATUS] = "status",
     [HISTORY_COPY] = "copy",       [HISTORY_DRAIN] = "drain",   [HISTORY_REOPEN] = "reopen",
     [HISTORY_HANDLE] = "handle",   [HISTORY_GROW] = "grow",     [HISTORY_SHRINK] = "shrink",
-    [HISTORY_CHECK] = "check",     [HISTORY_CLOSE] = "close",
+    [HISTORY_CHECK] = "check",     [HISTORY_SNAPSHOT] = "snapshot", [HISTORY_CLOSE] = "close",
     [HISTORY_RESIZE] = "resize",   [HISTORY_COMPARE] = "compare", [HISTORY_REOPEN_ALONE] = "reopen-alone",
 };
 

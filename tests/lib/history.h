@@ -31,6 +31,7 @@ typedef enum HistoryKind {
     HISTORY_GROW,   /* to the length @offset, while the requests run */
     HISTORY_SHRINK, /* likewise; requests past the new end fail if they come too late */
     HISTORY_CHECK,  /* find no corruption */
+    HISTORY_SNAPSHOT, /* make one and delete it again: requests before, between and behind */
     /* alone */
     HISTORY_CLOSE,        /* and open again */
     HISTORY_REOPEN_ALONE, /* with the same flags */
@@ -73,7 +74,7 @@ static inline bool history_is_alone(HistoryKind kind)
 /** history_is_beside() - done by the thread of the run beside the requests of the round */
 static inline bool history_is_beside(HistoryKind kind)
 {
-    return kind >= HISTORY_GROW && kind <= HISTORY_CHECK;
+    return kind >= HISTORY_GROW && kind <= HISTORY_SNAPSHOT;
 }
 /** history_resizes() - to the length @offset */
 static inline bool history_resizes(HistoryKind kind)

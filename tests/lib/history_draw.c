@@ -170,7 +170,9 @@ static void draw_beside(Draw *d)
     static const HistoryKind kinds[] = { HISTORY_GROW, HISTORY_SHRINK, HISTORY_CHECK };
     HistoryOp op = { .kind = kinds[below(d, G_N_ELEMENTS(kinds))] };
 
-    if (op.kind != HISTORY_CHECK) {
+    if (op.kind == HISTORY_CHECK) {
+        op.kind = d->ops->len % 2 ? HISTORY_SNAPSHOT : HISTORY_CHECK; /* no draw: seeds keep their meaning */
+    } else {
         op.offset = conformance_can_resize(d->stack) ? pick_length(d, op.kind) : 0;
         if (!op.offset) {
             return;
