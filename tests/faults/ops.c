@@ -263,6 +263,10 @@ static int resize(Stand *stand, const Step *step)
     /* Shrinking can fail at giving the space back, with the new size told and written. */
     if (ok || blk_length(stand->blk) == step->bytes) {
         model_resize(stand->model, step->bytes);
+    } else if (step->bytes < model_size(stand->model)) { /* or at telling it, with the file cut */
+        int64_t cut = model_size(stand->model) - step->bytes;
+        g_autofree uint8_t *zeroes = g_malloc0((gsize)cut);
+        model_change(stand->model, step->bytes, cut, zeroes, false);
     }
     return ok ? 0 : -bdrv_error_code(error);
 }

@@ -328,6 +328,10 @@ void stand_end(Stand *stand)
     remove_file(stand->path);
     remove_file(stand->below_path);
     unsigned fds = count_fds();
+    for (unsigned i = 0; fds != stand->fds && i < 200; i++) { /* a thread that ends may close its own late */
+        g_usleep(10000);
+        fds = count_fds();
+    }
     if (fds != stand->fds) {
         stand_fail("%u file descriptors are open, before it were %u", fds, stand->fds);
     }
