@@ -104,6 +104,22 @@ int64_t coroutine_fn bdrv_co_get_allocated_file_size(BdrvChild *child)
     return sum;
 }
 
+BlockDriverState *bdrv_skip_filters(BlockDriverState *bs)
+{
+    while (filtered(bs)) {
+        bs = bs->file->bs;
+    }
+    return bs;
+}
+
+bool bdrv_supports(const BlockDriverState *bs, bool callback, const char *what, GError **errp)
+{
+    if (!callback) {
+        g_set_error(errp, BDRV_ERROR, ENOTSUP, "Block driver '%s' does not support %s", bs->drv->format_name, what);
+    }
+    return callback;
+}
+
 int bdrv_get_info(BlockDriverState *bs, BdrvInfo *info)
 {
     BdrvInfo found = { 0 };

@@ -6,6 +6,11 @@
 
 #include "block/graph/graph.h"
 
+/** bdrv_skip_filters() - the first node from @bs down that is no filter */
+BlockDriverState *bdrv_skip_filters(BlockDriverState *bs);
+/** bdrv_supports() - @callback: whether the driver has one; else ENOTSUP, naming @what */
+bool bdrv_supports(const BlockDriverState *bs, bool callback, const char *what, GError **errp);
+
 /** bdrv_co_get_info() etc. - ask a node's driver, passing filters */
 int bdrv_get_info(BlockDriverState *bs, BdrvInfo *info);
 BdrvOptions *bdrv_get_specific_info(BlockDriverState *bs);

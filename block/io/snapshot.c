@@ -6,22 +6,6 @@
 
 #include "block/io/request.h"
 
-static BlockDriverState *keeper(BlockDriverState *bs)
-{
-    while (!bs->drv->bdrv_snapshot_list && bs->drv->is_filter && bs->file) {
-        bs = bs->file->bs;
-    }
-    return bs;
-}
-
-static bool supports(BlockDriverState *bs, bool callback, const char *what, GError **errp)
-{
-    if (!callback) {
-        g_set_error(errp, BDRV_ERROR, ENOTSUP, "Block driver '%s' does not support %s", bs->drv->format_name, what);
-    }
-    return callback;
-}
-
 /* Filters show the length of what is below them. */
 static bool coroutine_fn refresh_lengths(BlockDriverState *bs, BlockDriverState *last, GError **errp)
 {
@@ -37,14 +21,14 @@ static bool coroutine_fn refresh_lengths(BlockDriverState *bs, BlockDriverState 
 
 int coroutine_fn bdrv_co_snapshot_list(BlockDriverState *bs, BdrvSnapshotInfo **list)
 {
-    bs = keeper(bs);
+    bs = bdrv_skip_filters(bs);
     return bs->drv->bdrv_snapshot_list ? bs->drv->bdrv_snapshot_list(bs, list) : -ENOTSUP;
 }
 
 bool coroutine_fn bdrv_co_snapshot_create(BlockDriverState *bs, BdrvSnapshotInfo *info, GError **errp)
 {
-    bs = keeper(bs);
-    bool ok = supports(bs, bs->drv->bdrv_snapshot_create, "internal snapshots", errp) &&
+    bs = bdrv_skip_filters(bs);
+    bool ok = bdrv_supports(bs, bs->drv->bdrv_snapshot_create, "internal snapshots", errp) &&
               bs->drv->bdrv_snapshot_create(bs, info, errp);
     bdrv_note_write(bs);
     return ok;
@@ -52,8 +36,8 @@ bool coroutine_fn bdrv_co_snapshot_create(BlockDriverState *bs, BdrvSnapshotInfo
 
 bool coroutine_fn bdrv_co_snapshot_goto(BlockDriverState *bs, const char *id, GError **errp)
 {
-    BlockDriverState *of = keeper(bs);
-    bool ok = supports(of, of->drv->bdrv_snapshot_goto, "internal snapshots", errp) &&
+    BlockDriverState *of = bdrv_skip_filters(bs);
+    bool ok = bdrv_supports(of, of->drv->bdrv_snapshot_goto, "internal snapshots", errp) &&
               of->drv->bdrv_snapshot_goto(of, id, errp);
     bdrv_note_write(of);
     return refresh_lengths(bs, of, ok ? errp : NULL) && ok;
@@ -61,8 +45,8 @@ bool coroutine_fn bdrv_co_snapshot_goto(BlockDriverState *bs, const char *id, GE
 
 bool coroutine_fn bdrv_co_snapshot_delete(BlockDriverState *bs, const char *id, const char *name, GError **errp)
 {
-    bs = keeper(bs);
-    bool ok = supports(bs, bs->drv->bdrv_snapshot_delete, "internal snapshots", errp) &&
+    bs = bdrv_skip_filters(bs);
+    bool ok = bdrv_supports(bs, bs->drv->bdrv_snapshot_delete, "internal snapshots", errp) &&
               bs->drv->bdrv_snapshot_delete(bs, id, name, errp);
     bdrv_note_write(bs);
     return ok;
@@ -70,14 +54,14 @@ bool coroutine_fn bdrv_co_snapshot_delete(BlockDriverState *bs, const char *id, 
 
 bool coroutine_fn bdrv_co_snapshot_load_tmp(BlockDriverState *bs, const char *id, const char *name, GError **errp)
 {
-    BlockDriverState *of = keeper(bs);
-    return supports(of, of->drv->bdrv_snapshot_load_tmp, "temporarily loading internal snapshots", errp) &&
+    BlockDriverState *of = bdrv_skip_filters(bs);
+    return bdrv_supports(of, of->drv->bdrv_snapshot_load_tmp, "temporarily loading internal snapshots", errp) &&
            of->drv->bdrv_snapshot_load_tmp(of, id, name, errp) && refresh_lengths(bs, of, errp);
 }
 
 int coroutine_fn bdrv_co_save_vmstate(BlockDriverState *bs, int64_t offset, const BdrvIov *iov)
 {
-    bs = keeper(bs);
+    bs = bdrv_skip_filters(bs);
     if (!bs->drv->bdrv_save_vmstate) {
         return -ENOTSUP;
     }
@@ -88,6 +72,6 @@ int coroutine_fn bdrv_co_save_vmstate(BlockDriverState *bs, int64_t offset, cons
 
 int coroutine_fn bdrv_co_load_vmstate(BlockDriverState *bs, int64_t offset, const BdrvIov *iov)
 {
-    bs = keeper(bs);
+    bs = bdrv_skip_filters(bs);
     return bs->drv->bdrv_load_vmstate ? bs->drv->bdrv_load_vmstate(bs, offset, (int64_t)iov->bytes, iov) : -ENOTSUP;
 }
