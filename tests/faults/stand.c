@@ -272,6 +272,20 @@ static unsigned count_fds(void)
     return count;
 }
 
+static void tell_fds(void)
+{
+    GDir *dir = g_dir_open("/proc/self/fd", 0, NULL);
+    const char *name;
+    while (dir && (name = g_dir_read_name(dir))) {
+        g_autofree char *path = g_build_filename("/proc/self/fd", name, NULL);
+        g_autofree char *target = g_file_read_link(path, NULL);
+        g_test_message("descriptor %s: %s", name, target ? target : "that of this list");
+    }
+    if (dir) {
+        g_dir_close(dir);
+    }
+}
+
 static BdrvSimDisk *copy_of(const Base *base, const char *name)
 {
     BdrvSimDisk *disk = bdrv_simcut_disk(base->cut, NULL, name);
@@ -333,6 +347,7 @@ void stand_end(Stand *stand)
         fds = count_fds();
     }
     if (fds != stand->fds) {
+        tell_fds();
         stand_fail("%u file descriptors are open, before it were %u", fds, stand->fds);
     }
 }
