@@ -2,6 +2,7 @@
 #include "files.h"
 
 #include <glib/gstdio.h>
+#include <string.h>
 
 #include "tests/lib/test-node.h"
 
@@ -66,9 +67,12 @@ void conformance_file_setup(const ConformanceStack *stack, BdrvGraph *graph, con
 }
 
 /* Without the real tool: a failure where CI is set, else nothing is checked. */
-static void check_with_qemu(const char *disk)
+static void check_with_qemu(const char *disk, const char *data)
 {
-    const char *argv[] = { "qemu-img", "check", "-f", "qcow2", disk, NULL };
+    g_autofree char *options = g_strdup_printf("driver=qcow2,file.filename=%s,data-file.filename=%s", disk, data);
+    const char *plain[] = { "qemu-img", "check", "-f", "qcow2", disk, NULL };
+    const char *with_data[] = { "qemu-img", "check", "--image-opts", options, NULL }; /* it looks for the name elsewhere */
+    const char **argv = g_file_test(data, G_FILE_TEST_EXISTS) ? with_data : plain;
     g_autofree char *program = g_find_program_in_path(argv[0]), *out = NULL, *err = NULL;
     GError *error = NULL;
     int status;
@@ -86,19 +90,49 @@ static void check_with_qemu(const char *disk)
 
 void conformance_file_teardown(const ConformanceStack *stack, const char *id, const char *dir)
 {
-    g_autofree char *disk = file_in(dir, "disk"), *base = file_in(dir, "base");
+    g_autofree char *disk = file_in(dir, "disk"), *base = file_in(dir, "base"), *data = file_in(dir, "data");
     const ConformanceFile *setup = stack->data;
 
     if (setup && g_str_equal(setup->format, "qcow2")) {
-        check_with_qemu(disk);
+        check_with_qemu(disk, data);
     }
     g_unlink(disk);
+    g_unlink(data);
     g_unlink(base);
 }
 
 static void report(void *opaque, bool is_corruption, const char *text)
 {
     g_printerr("check: %s\n", text);
+}
+
+static uint8_t *read_all(BdrvGraph *graph, BdrvOptions *options, int64_t *length)
+{
+    GError *error = NULL;
+    BlockBackend *blk = blk_open(graph, NULL, options, 0, &error);
+    uint8_t *content;
+
+    g_assert_no_error(error);
+    *length = blk_length(blk);
+    content = g_malloc((gsize)*length);
+    g_assert_cmpint(blk_pread(blk, 0, *length, content, 0), ==, 0);
+    blk_close(blk, &error);
+    g_assert_no_error(error);
+    return content;
+}
+
+void conformance_check_raw_data(const ConformanceStack *stack, BdrvGraph *graph, const char *id, const char *dir)
+{
+    g_autofree char *text = conformance_expand(stack->options, id, dir);
+    g_autofree char *where = conformance_expand(strstr(stack->options, "simdisk") ? "driver=simdisk,disk=%ID%-data"
+                                                                                  : "driver=file,filename=%DIR%/data",
+                                                id, dir);
+    int64_t length, raw_length;
+    g_autofree uint8_t *guest = read_all(graph, bdrv_options_parse(text, NULL, NULL), &length);
+    g_autofree uint8_t *raw = read_all(graph, bdrv_options_parse(where, NULL, NULL), &raw_length);
+
+    g_assert_cmpmem(guest, (size_t)length, raw, (size_t)raw_length);
+    conformance_check_image(stack, graph, id, dir);
 }
 
 void conformance_check_image(const ConformanceStack *stack, BdrvGraph *graph, const char *id, const char *dir)

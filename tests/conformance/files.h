@@ -21,4 +21,7 @@ void conformance_file_teardown(const ConformanceStack *stack, const char *id, co
 void conformance_check_image(const ConformanceStack *stack, BdrvGraph *graph, const char *id,
                              const char *dir);
 
+/** conformance_check_raw_data() - the same, and the data file ("data", on simdisks "ID-data") holds what the guest reads */
+void conformance_check_raw_data(const ConformanceStack *stack, BdrvGraph *graph, const char *id, const char *dir);
+
 #endif

@@ -118,6 +118,11 @@ static const ConformanceFile qcow2_subclusters_over_raw = { .format = "qcow2", .
 static const ConformanceFile luks = { .format = "luks", .options = "key-secret=" CONFORMANCE_SECRET ",iter-time=1" };
 static const ConformanceFile qcow2_v2_over_raw = { .format = "qcow2", .options = "compat=0.10", .backing = "raw" };
 
+static const ConformanceFile qcow2_data = { .format = "qcow2", .options = "data_file=data,cluster_size=4k" };
+static const ConformanceFile qcow2_raw_data = { .format = "qcow2", .options = "data_file=data,data_file_raw=on" };
+static const ConformanceFile qcow2_data_over_raw = { .format = "qcow2", .options = "data_file=data,extended_l2=on",
+                                                     .backing = "raw" };
+
 static const SimSetup blocks = {
     .limits = { .request_alignment = 4096, .mem_alignment = 512, .max_transfer = 65536 }
 };
@@ -138,7 +143,7 @@ static const SimSetup longer = { .limits = { .request_alignment = 512 }, .extra 
 
 typedef struct RaceSetup {
     const char *create; /* options */
-    bool backing;
+    bool backing, data_file;
 } RaceSetup;
 
 #define RACE_DELAY_NS 20000
@@ -173,6 +178,12 @@ static void race_setup(const ConformanceStack *stack, BdrvGraph *graph, const ch
 
         g_assert_no_error(error);
         bdrv_options_set_int(options, "size", stack->length);
+        if (how->data_file) {
+            g_autofree char *name = g_strdup_printf("%s-data", id);
+
+            make_slow(add_disk(name, 0));
+            bdrv_options_set_string(options, "data_file", name);
+        }
         bdrv_create_image(graph, "qcow2", filename, options, &error);
         g_assert_no_error(error);
     }
@@ -197,6 +208,10 @@ static void race_teardown(const ConformanceStack *stack, const char *id, const c
     if (how && how->backing) {
         forget_disk(backing);
     }
+    if (how && how->data_file) {
+        g_autofree char *data = g_strdup_printf("%s-data", id);
+        forget_disk(data);
+    }
 }
 
 #define SMALL "driver=qcow2,discard=unmap,l2-cache-size=1k,refcount-cache-size=1k,l2-cache-entry-size=512,"
@@ -208,6 +223,8 @@ static const RaceSetup v2 = { .create = "cluster_size=512,compat=0.10" };
 static const RaceSetup wide = { .create = "cluster_size=512,refcount_bits=64" };
 static const RaceSetup overlay = { .create = "cluster_size=512,refcount_bits=1", .backing = true };
 static const RaceSetup subclusters = { .create = "extended_l2=on,cluster_size=16k", .backing = true };
+static const RaceSetup data_file = { .create = "cluster_size=512", .data_file = true };
+static const RaceSetup raw_data_file = { .create = "cluster_size=512,data_file_raw=on", .data_file = true };
 static const RaceSetup normal = { .create = "cluster_size=4096" };
 
 #define RACE_QCOW2 .unit = 512, .crowded = true, .setup = race_setup, .teardown = race_teardown, \
@@ -225,6 +242,11 @@ const ConformanceStack race_stacks[] = {
       .length = 128 * 1024, .room = 128 * 1024, .data = &subclusters, RACE_QCOW2 },
     { .name = "kept space", .options = SMALL "discard-no-unref=on," ON_DISK, .length = 24 * 1024, .data = &plain,
       RACE_QCOW2 },
+    { .name = "data file", .options = SMALL ON_DISK, .length = 24 * 1024, .room = 24 * 1024, .data = &data_file,
+      RACE_QCOW2 },
+    { .name = "raw data file", .options = SMALL ON_DISK, .length = 24 * 1024, .room = 24 * 1024,
+      .data = &raw_data_file, .unit = 512, .crowded = true, .setup = race_setup, .teardown = race_teardown,
+      .inspect = conformance_check_raw_data },
     { .name = "default caches", .options = "driver=qcow2," ON_DISK, .length = 256 * 1024, .data = &normal,
       RACE_QCOW2 },
     { .name = "raw", .options = "driver=raw," ON_DISK, .length = 64 * 1024, .crowded = true, .resize = true,
@@ -249,11 +271,12 @@ static const SimSetup pair = {
 static const SimSetup logged = { .slow = true, .second = "-log", .second_length = 0 };
 
 /* A stack of its own image; @image: how it is made. */
-#define QCOW2_ON_A_FILE(title, image)                                       \
+#define QCOW2_ON_A_FILE(title, image) QCOW2_INSPECTED(title, image, conformance_check_image)
+#define QCOW2_INSPECTED(title, image, how)                                  \
     {                                                                       \
         .name = title, .length = MIB, .torn_reads = true,                   \
         .setup = conformance_file_setup, .teardown = conformance_file_teardown, \
-        .inspect = conformance_check_image,                                 \
+        .inspect = how,                                                     \
         .options = "driver=qcow2,file.driver=file,file.filename=%DIR%/disk", .data = image, \
     }
 
@@ -387,6 +410,9 @@ const ConformanceStack conformance_stacks[] = {
     QCOW2_ON_A_FILE("qcow2 over raw", &qcow2_over_raw),
     QCOW2_ON_A_FILE("qcow2 over qcow2", &qcow2_over_qcow2),
     QCOW2_ON_A_FILE("qcow2 v2 over raw", &qcow2_v2_over_raw),
+    QCOW2_ON_A_FILE("qcow2, data file", &qcow2_data),
+    QCOW2_INSPECTED("qcow2, raw data file", &qcow2_raw_data, conformance_check_raw_data),
+    QCOW2_ON_A_FILE("qcow2, subclusters in a data file, over raw", &qcow2_data_over_raw),
     { .name = "qcow2, subclusters",
       .length = MIB,
       .torn_reads = true,

@@ -13,15 +13,25 @@ typedef struct Runner {
     const CrashHistory *history;
     CrashTrace *trace;
     CrashRun run;
-    BdrvSimDisk *disk;
+    BdrvSimDisk *disk, *data_disk; /* data_disk: of the data file; NULL: none */
     unsigned step, together; /* where we are */
     unsigned running;        /* coroutines of a group that are not done */
 } Runner;
 
+/* The disk of which a call fails; *@nth: which. */
+static BdrvSimDisk *failing_disk(const Runner *runner, unsigned *nth)
+{
+    bool of_data = runner->data_disk && runner->history->fail_nth % 2 == 0;
+    *nth = runner->data_disk ? (runner->history->fail_nth + 1) / 2 : runner->history->fail_nth;
+    return of_data ? runner->data_disk : runner->disk;
+}
+
 static bool has_failed(const Runner *runner)
 {
     FailKind kind = runner->history->fail;
-    return kind != FAIL_NONE && bdrv_simdisk_count(runner->disk, fail_calls[kind]) >= runner->history->fail_nth;
+    unsigned nth;
+    BdrvSimDisk *disk = failing_disk(runner, &nth);
+    return kind != FAIL_NONE && bdrv_simdisk_count(disk, fail_calls[kind]) >= nth;
 }
 
 static void note_moment(Runner *runner)
@@ -30,6 +40,7 @@ static void note_moment(Runner *runner)
     bool one = runner->step < runner->history->count && runner->together == 1;
     *moment = (Moment){
         .cut = bdrv_simdisk_cut(runner->disk),
+        .data_cut = runner->data_disk ? bdrv_simdisk_cut(runner->data_disk) : NULL,
         .sets = model_sets(&runner->run.model),
         .step = runner->step,
         .op = one ? runner->history->steps[runner->step].op : NULL,
@@ -50,22 +61,27 @@ static void moment_free(gpointer data)
 {
     Moment *moment = data;
     bdrv_simcut_unref(moment->cut);
+    if (moment->data_cut) {
+        bdrv_simcut_unref(moment->data_cut);
+    }
     model_sets_unref(moment->sets);
     g_free(moment);
 }
 
-static void set_failure(BdrvSimDisk *disk, const CrashHistory *history)
+static void set_failure(const Runner *runner)
 {
-    switch (history->fail) {
+    unsigned nth;
+    BdrvSimDisk *disk = failing_disk(runner, &nth);
+    switch (runner->history->fail) {
     case FAIL_CALL:
-        bdrv_simdisk_fail(disk, fail_calls[FAIL_CALL], history->fail_nth, 1, EIO);
+        bdrv_simdisk_fail(disk, fail_calls[FAIL_CALL], nth, 1, EIO);
         break;
     case FAIL_SHORT:
-        bdrv_simdisk_fail_partly(disk, fail_calls[FAIL_SHORT], history->fail_nth, 1, ENOSPC, BDRV_SIM_SECTOR);
+        bdrv_simdisk_fail_partly(disk, fail_calls[FAIL_SHORT], nth, 1, ENOSPC, BDRV_SIM_SECTOR);
         break;
     case FAIL_FLUSH:
         bdrv_simdisk_set_flush_failure(disk, BDRV_SIM_FLUSH_FORGETS);
-        bdrv_simdisk_fail(disk, fail_calls[FAIL_FLUSH], history->fail_nth, -1, EIO);
+        bdrv_simdisk_fail(disk, fail_calls[FAIL_FLUSH], nth, -1, EIO);
         break;
     default:
         break;
@@ -115,10 +131,18 @@ static void coroutine_fn do_group(Runner *runner)
     }
 }
 
+static void set_hooks(Runner *runner, BdrvSimHook *hook)
+{
+    bdrv_simdisk_set_hook(runner->disk, hook, runner);
+    if (runner->data_disk) {
+        bdrv_simdisk_set_hook(runner->data_disk, hook, runner);
+    }
+}
+
 static void coroutine_fn run_history(void *opaque)
 {
     Runner *runner = opaque;
-    bdrv_simdisk_set_hook(runner->disk, on_request, runner);
+    set_hooks(runner, on_request);
     if (runner->run.image->start == START_READY) {
         runner->run.is_open = crash_image_open(runner->run.image, "run", runner->history->fail, &runner->run.rig);
     }
@@ -136,11 +160,23 @@ static void coroutine_fn run_history(void *opaque)
         runner->run.finding = "closing failed";
     }
     note_moment(runner);
-    bdrv_simdisk_set_hook(runner->disk, NULL, NULL);
+    set_hooks(runner, NULL);
 }
 
-void history_run(const CrashImage *image, const BdrvSimCut *base, const uint8_t cells[MODEL_CELLS],
-                 const CrashHistory *history, CrashTrace *trace)
+static void set_up_disk(BdrvSimDisk *disk, const CrashHistory *history)
+{
+    bdrv_simdisk_set_seed(disk, history->seed);
+    bdrv_simdisk_set_delay(disk, 0, history->delays ? MAX_DELAY_NS : 0);
+}
+
+static unsigned count_calls(const Runner *runner, unsigned kinds)
+{
+    unsigned calls = (unsigned)bdrv_simdisk_count(runner->disk, kinds);
+    return runner->data_disk ? 2 * MAX(calls, (unsigned)bdrv_simdisk_count(runner->data_disk, kinds)) : calls;
+}
+
+void history_run(const CrashImage *image, const BdrvSimCut *base, const BdrvSimCut *data_base,
+                 const uint8_t cells[MODEL_CELLS], const CrashHistory *history, CrashTrace *trace)
 {
     Runner *runner = g_new0(Runner, 1); /* the model is large */
     *trace = (CrashTrace){ .moments = g_ptr_array_new_with_free_func(moment_free) };
@@ -150,18 +186,24 @@ void history_run(const CrashImage *image, const BdrvSimCut *base, const uint8_t 
     runner->run.disk = "run";
     runner->run.distrust = history->fail == FAIL_FLUSH;
     runner->disk = bdrv_simcut_disk(base, NULL, "run");
+    runner->data_disk = data_base ? bdrv_simcut_disk(data_base, NULL, "run-data") : NULL;
     model_reset(&runner->run.model, cells);
     crash_run_begin(&runner->run);
-    bdrv_simdisk_set_seed(runner->disk, history->seed);
-    bdrv_simdisk_set_delay(runner->disk, 0, history->delays ? MAX_DELAY_NS : 0);
-    set_failure(runner->disk, history);
+    set_up_disk(runner->disk, history);
+    if (runner->data_disk) {
+        set_up_disk(runner->data_disk, history);
+    }
+    set_failure(runner);
     test_run_seeded(history->seed, run_history, runner);
     for (unsigned kind = 0; kind < FAIL_KINDS; kind++) {
-        trace->calls[kind] = (unsigned)bdrv_simdisk_count(runner->disk, fail_calls[kind]);
+        trace->calls[kind] = count_calls(runner, fail_calls[kind]);
     }
     trace->finding = runner->run.finding;
     crash_run_clear(&runner->run);
     bdrv_simdisk_unref(runner->disk);
+    if (runner->data_disk) {
+        bdrv_simdisk_unref(runner->data_disk);
+    }
     g_free(runner);
 }
 

@@ -7,7 +7,7 @@
 
 #include "tests/crash/ops.h"
 
-/* The call below that fails. */
+/* The call below that fails. Of an image with a data file odd numbers are calls of the image, even ones of the data. */
 typedef enum FailKind {
     FAIL_NONE,
     FAIL_CALL,  /* the n-th call, with EIO */
@@ -28,6 +28,7 @@ typedef struct CrashHistory {
 /* The disk at one moment. */
 typedef struct Moment {
     BdrvSimCut *cut;
+    BdrvSimCut *data_cut; /* of the data file; NULL: none */
     ModelSets *sets;
     unsigned step;     /* index of the operation that runs; count: the closing */
     const CrashOp *op; /* NULL: the closing, or several */
@@ -41,9 +42,10 @@ typedef struct CrashTrace {
     const char *finding;        /* NULL, or what went wrong in the run itself */
 } CrashTrace;
 
-/** history_run() - on a disk made from @base, in a deterministic run */
-void history_run(const CrashImage *image, const BdrvSimCut *base, const uint8_t cells[MODEL_CELLS],
-                 const CrashHistory *history, CrashTrace *trace);
+/** history_run() - on a disk made from @base, in a deterministic run
+ * @data_base: the same for the data file; NULL: none */
+void history_run(const CrashImage *image, const BdrvSimCut *base, const BdrvSimCut *data_base,
+                 const uint8_t cells[MODEL_CELLS], const CrashHistory *history, CrashTrace *trace);
 void trace_clear(CrashTrace *trace);
 
 /** history_text() - "write:2,flush:0"; steps that start together are joined by '+' */

@@ -34,6 +34,18 @@ const CrashImage crash_images[] = {
     { "extended_l2 compressed", .cluster_size = 16384, .refcount_bits = 16, .extended_l2 = true, .compressed = true },
     { "extended_l2 preallocated", .cluster_size = 16384, .refcount_bits = 16, .extended_l2 = true, .backing = true,
       .preallocation = "metadata" },
+    { "data file", .cluster_size = 512, .refcount_bits = 16, .data_file = true },
+    { "data file, 4k clusters, odd size, backing", .cluster_size = 4096, .refcount_bits = 16, .missing = 1536,
+      .backing = true, .data_file = true, .options = "lazy-refcounts=on" },
+    { "data file, discard-no-unref", .cluster_size = 512, .refcount_bits = 16, .data_file = true,
+      .options = "discard-no-unref=on,l2-cache-size=1k,refcount-cache-size=1k" },
+    { "data file, extended_l2 backing", .cluster_size = 16384, .refcount_bits = 16, .extended_l2 = true,
+      .backing = true, .data_file = true },
+    { "raw data file", .cluster_size = 512, .refcount_bits = 1, .data_file = true, .data_file_raw = true },
+    { "raw data file, 4k clusters, odd size", .cluster_size = 4096, .refcount_bits = 16, .missing = 1536,
+      .data_file = true, .data_file_raw = true },
+    { "raw data file, extended_l2", .cluster_size = 16384, .refcount_bits = 16, .extended_l2 = true, .data_file = true,
+      .data_file_raw = true },
     { "full refcount block", .cluster_size = 512, .refcount_bits = 64, .used = 32 * 1024 - 512 * 4 },
     { "full refcount table", .cluster_size = 512, .refcount_bits = 64, .backing = true, .used = 2048 * 1024 - 512 * 4 },
     { "empty file", .cluster_size = 512, .refcount_bits = 16, .start = START_EMPTY_FILE },
@@ -83,11 +95,21 @@ uint8_t crash_value(const uint8_t sector[512], int64_t n)
     return differs ? CRASH_GARBAGE : sector[0];
 }
 
+char *crash_data_disk(const char *disk)
+{
+    return g_strconcat(disk, "-data", NULL);
+}
+
+static BdrvChild *coroutine_fn open_disk(const char *disk)
+{
+    g_autofree char *where = g_strdup_printf("disk=%s", disk);
+    return test_must_open("simdisk", where, NULL);
+}
+
 bool coroutine_fn crash_image_open(const CrashImage *image, const char *disk, bool quiet, Rig *rig)
 {
     GError *error = NULL;
-    g_autofree char *where = g_strdup_printf("disk=%s", disk);
-    BdrvChild *file = test_must_open("simdisk", where, NULL);
+    BdrvChild *file = open_disk(disk);
     BdrvChild *child = test_open("qcow2", image->options ? image->options : "", file, BDRV_O_RDWR | BDRV_O_UNMAP, &error);
     if (!child) {
         if (!quiet) {
@@ -99,8 +121,12 @@ bool coroutine_fn crash_image_open(const CrashImage *image, const char *disk, bo
     }
     *rig = (Rig){ .child = child };
     if (image->backing) {
-        rig->backing = test_must_open("simdisk", "disk=backing", NULL);
+        rig->backing = open_disk("backing");
         test_set_backing(child, rig->backing);
+    }
+    if (image->data_file) {
+        g_autofree char *data = crash_data_disk(disk);
+        test_set_data_file(child, open_disk(data));
     }
     return true;
 }
@@ -189,10 +215,16 @@ static BdrvSimDisk *coroutine_fn make_ready(const CrashImage *image, uint8_t cel
         .compat = image->compat,
         .preallocation = image->preallocation,
         .extended_l2 = image->extended_l2,
+        .data_file = image->data_file ? "base-data" : NULL,
+        .data_file_raw = image->data_file_raw,
     };
     BdrvSimDisk *disk = rig_create(&how);
+    g_autoptr(BdrvSimDisk) data = image->data_file ? bdrv_simdisk_find("base-data") : NULL;
     Rig rig;
     bdrv_simdisk_set_volatile(disk, false);
+    if (data) {
+        bdrv_simdisk_set_volatile(data, false);
+    }
     g_assert_true(crash_image_open(image, "base", false, &rig));
     write_base(image, &rig, cells);
     g_assert_cmpint(rig_close(&rig), ==, 0);
@@ -205,6 +237,9 @@ static BdrvSimDisk *coroutine_fn make_ready(const CrashImage *image, uint8_t cel
     }
     if (!image->used) {
         rig_assert_clean("base");
+    }
+    if (data) {
+        bdrv_simdisk_set_volatile(data, true);
     }
     bdrv_simdisk_set_volatile(disk, true);
     return disk;

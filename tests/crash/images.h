@@ -38,6 +38,8 @@ typedef struct CrashImage {
     bool snapshot;             /* an internal snapshot shares all clusters */
     bool compressed;           /* some clusters are */
     bool extended_l2;          /* subclusters of a 32nd of a cluster */
+    bool data_file;            /* the guest's data is on a disk of its own, "DISK-data" */
+    bool data_file_raw;        /* and that is the guest's disk byte for byte */
     int64_t used; /* clusters up to this host offset are taken (leaked): where tables must grow next */
     CrashStart start;
 } CrashImage;
@@ -59,10 +61,13 @@ void crash_fill(uint8_t *buf, int64_t offset, int64_t bytes, uint8_t value);
 uint8_t crash_value(const uint8_t sector[512], int64_t n);
 
 /** crash_image_make() - on a new simdisk "base", backing file on "backing"; what the model starts from goes to
- * @cells. The caller unrefs both disks. */
+ * @cells. The caller unrefs both disks. That of a data file is there until it is forgotten. */
 BdrvSimDisk *coroutine_fn crash_image_make(const CrashImage *image, uint8_t cells[MODEL_CELLS], BdrvSimDisk **backing);
 
-/** crash_image_open() - the image on @disk with its backing file; false if it cannot be opened, which is printed unless
+/** crash_data_disk() - the name of the disk with the data of the image on @disk; caller frees */
+char *crash_data_disk(const char *disk);
+
+/** crash_image_open() - the image on @disk with its backing file and its data file; false if it cannot be opened, which is printed unless
  * @quiet */
 bool coroutine_fn crash_image_open(const CrashImage *image, const char *disk, bool quiet, Rig *rig);
 

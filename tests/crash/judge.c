@@ -201,12 +201,33 @@ static uint8_t size_value(const CrashImage *image, uint64_t size)
     return SIZE_UNKNOWN;
 }
 
+/* What a state is made of. */
+typedef struct Bytes {
+    const uint8_t *image, *data; /* data: of the data file, NULL: none */
+    int64_t length, data_length;
+} Bytes;
+
+/* A raw data file is the guest's disk. */
+static const char *judge_raw_data(Judge *judge, const Bytes *bytes, const CrashReading *reading)
+{
+    for (int64_t i = 0; i < MODEL_SECTORS && i * 512 < (int64_t)judge->oracle.size; i++) {
+        uint8_t value = crash_value(bytes->data + i * 512, i);
+        if (value != reading->values[i]) {
+            return wrong(judge, "sector %" G_GINT64_FORMAT " is 0x%02x in the raw data file, 0x%02x for the guest", i, value,
+                         reading->values[i]);
+        }
+    }
+    return NULL;
+}
+
 /* Metadata, and what it reads as, from the bytes. */
-static const char *judge_bytes(Judge *judge, const uint8_t *bytes, int64_t length, CrashReading *reading)
+static const char *judge_bytes(Judge *judge, const Bytes *bytes, CrashReading *reading)
 {
     Oracle *o = &judge->oracle;
     memset(reading, 0, sizeof(*reading));
-    oracle_judge(o, bytes, length);
+    o->data = bytes->data;
+    o->data_length = bytes->data_length;
+    oracle_judge(o, bytes->image, bytes->length);
     if (!o->is_image) {
         reading->size = SIZE_NO_IMAGE;
         return NULL;
@@ -219,7 +240,7 @@ static const char *judge_bytes(Judge *judge, const uint8_t *bytes, int64_t lengt
     for (int64_t i = 0; i < MODEL_SECTORS && i * 512 < (int64_t)o->size; i++) {
         reading->values[i] = oracle_value(o, judge->image, i);
     }
-    return NULL;
+    return judge->image->data_file_raw ? judge_raw_data(judge, bytes, reading) : NULL;
 }
 
 static const char *coroutine_fn check_agrees(Judge *judge, const char *disk)
@@ -269,12 +290,23 @@ static const char *coroutine_fn driver_reads(Judge *judge, const Rig *rig, const
     return NULL;
 }
 
+static uint8_t *peek_all(BdrvSimDisk *disk, int64_t *length)
+{
+    *length = bdrv_simdisk_length(disk);
+    uint8_t *bytes = g_malloc0((gsize)*length + 512);
+    bdrv_simdisk_peek(disk, 0, bytes, (size_t)*length);
+    return bytes;
+}
+
 static const char *judge_disk(Judge *judge, BdrvSimDisk *disk, CrashReading *reading)
 {
-    int64_t length = bdrv_simdisk_length(disk);
-    g_autofree uint8_t *bytes = g_malloc0((gsize)length + 512);
-    bdrv_simdisk_peek(disk, 0, bytes, (size_t)length);
-    return judge_bytes(judge, bytes, length, reading);
+    g_autoptr(BdrvSimDisk) data_disk = judge->image->data_file ? bdrv_simdisk_find("state-data") : NULL;
+    Bytes bytes = { 0 };
+    g_autofree uint8_t *image = peek_all(disk, &bytes.length);
+    g_autofree uint8_t *data = data_disk ? peek_all(data_disk, &bytes.data_length) : NULL;
+    bytes.image = image;
+    bytes.data = data;
+    return judge_bytes(judge, &bytes, reading);
 }
 
 /* Open it writable, read, close: still clean, still the same. */
@@ -348,21 +380,23 @@ static bool have_qemu_img(void)
 static const char *qemu_img_agrees(Judge *judge, BdrvSimDisk *disk)
 {
     g_autofree char *path = g_strdup_printf("%s/crash-%d.qcow2", g_get_tmp_dir(), (int)getpid());
-    g_autofree char *out = NULL, *err = NULL;
+    g_autofree char *data_path = crash_data_disk(path), *out = NULL, *err = NULL;
+    g_autoptr(BdrvSimDisk) data = judge->image->data_file ? bdrv_simdisk_find("state-data") : NULL;
     /* The backing file that it names is none that can be opened. */
-    g_autofree char *node = g_strdup_printf("json:{\"driver\": \"qcow2\", \"backing\": null, \"file\": {\"driver\": \"file\", "
-                                            "\"filename\": \"%s\"}}", path);
+    g_autofree char *options = g_strdup_printf("driver=qcow2,file.filename=%s,backing=%s%s", path,
+                                               data ? ",data-file.filename=" : "", data ? data_path : "");
     /* A dirty image is only as good as what its first writable open makes of it. */
-    const char *plain[] = { "qemu-img", "check", node, NULL };
-    const char *repair[] = { "qemu-img", "check", "-r", "all", node, NULL };
+    const char *plain[] = { "qemu-img", "check", "--image-opts", options, NULL };
+    const char *repair[] = { "qemu-img", "check", "-r", "all", "--image-opts", options, NULL };
     const char **argv = judge->oracle.dirty || judge->oracle.untidy[0] ? repair : plain;
     int status = -1;
     judge->counts.qemu_checked++;
-    if (bdrv_simdisk_export(disk, path) < 0 ||
+    if (bdrv_simdisk_export(disk, path) < 0 || (data && bdrv_simdisk_export(data, data_path) < 0) ||
         !g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, &out, &err, &status, NULL)) {
         return "qemu-img could not be asked";
     }
     remove(path);
+    remove(data_path);
     int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
     return code == 0 || code == 3 ? NULL : wrong(judge, "qemu-img check: exit code %d: %.200s%.100s", code, out, err);
 }
@@ -385,20 +419,38 @@ static const char *cross_check(Judge *judge, BdrvSimDisk *disk, const uint8_t *b
     return NULL;
 }
 
-static const char *coroutine_fn judge_new(Judge *judge, Content *content, const BdrvSimChoice *choices,
+static const BdrvSimChoice *data_choices(const Content contents[2], const BdrvSimChoice *choices)
+{
+    return choices + bdrv_simcut_count(contents[0].cut);
+}
+
+static BdrvSimDisk *make_disk(const Content *content, const BdrvSimChoice *choices, const char *name)
+{
+    BdrvSimDisk *disk = bdrv_simcut_disk(content->cut, choices, name);
+    bdrv_simdisk_set_volatile(disk, false);
+    return disk;
+}
+
+static const char *coroutine_fn judge_new(Judge *judge, Content contents[2], const BdrvSimChoice *choices,
                                           CrashReading *reading)
 {
-    int64_t length;
-    const uint8_t *bytes = content_bytes(content, choices, &length);
-    const char *fault = judge_bytes(judge, bytes, length, reading);
+    const BdrvSimChoice *of_data = data_choices(contents, choices);
+    bool has_data = contents[1].cut != NULL;
+    Bytes bytes = { 0 };
+    bytes.image = content_bytes(&contents[0], choices, &bytes.length);
+    bytes.data = has_data ? content_bytes(&contents[1], of_data, &bytes.data_length) : NULL;
+    const char *fault = judge_bytes(judge, &bytes, reading);
     if (fault || reading->size == SIZE_NO_IMAGE) {
         return fault;
     }
     judge->counts.leaks += judge->oracle.leaks > 0;
-    g_autoptr(BdrvSimDisk) disk = bdrv_simcut_disk(content->cut, choices, "state");
-    bdrv_simdisk_set_volatile(disk, false);
+    g_autoptr(BdrvSimDisk) disk = make_disk(&contents[0], choices, "state");
+    g_autoptr(BdrvSimDisk) data = has_data ? make_disk(&contents[1], of_data, "state-data") : NULL;
     if (every(judge, CROSS_CHECK_EVERY)) {
-        fault = cross_check(judge, disk, bytes, length);
+        fault = cross_check(judge, disk, bytes.image, bytes.length);
+    }
+    if (!fault && data && every(judge, CROSS_CHECK_EVERY)) {
+        fault = cross_check(judge, data, bytes.data, bytes.data_length);
     }
     if (!fault) {
         fault = check_agrees(judge, "state");
@@ -440,18 +492,27 @@ static const char *compare(Judge *judge, const CrashReading *reading, const Mode
     return NULL;
 }
 
-const char *coroutine_fn judge_state(Judge *judge, Content *content, const BdrvSimChoice *choices, const ModelSets *sets,
-                                     const CrashOp *op, bool may_be_untidy)
+static uint64_t hash_of(Content contents[2], const BdrvSimChoice *choices)
 {
-    uint64_t hash = content_hash(content, choices);
-    hash = hash ? hash : 1;
+    uint64_t hash = content_hash(&contents[0], choices);
+    if (contents[1].cut) {
+        uint64_t data = content_hash(&contents[1], data_choices(contents, choices));
+        hash ^= data * UINT64_C(0x9e3779b97f4a7c15) + (data >> 29);
+    }
+    return hash ? hash : 1;
+}
+
+const char *coroutine_fn judge_state(Judge *judge, Content contents[2], const BdrvSimChoice *choices,
+                                     const ModelSets *sets, const CrashOp *op, bool may_be_untidy)
+{
+    uint64_t hash = hash_of(contents, choices);
     judge->hash = hash;
     const CrashReading *known = recall(judge, hash);
     judge->counts.states++;
     if (!known) {
         CrashReading reading;
         judge->counts.distinct++;
-        const char *fault = judge_new(judge, content, choices, &reading);
+        const char *fault = judge_new(judge, contents, choices, &reading);
         if (fault) {
             return fault;
         }

@@ -41,13 +41,15 @@ char *judge_save(const Judge *judge);
 bool judge_load(Judge *judge, const char *text);
 
 /**
- * judge_state() - judge one state of the cut that @content holds
+ * judge_state() - judge one state of the cuts that @contents hold
+ * @contents: of the image and of its data file; that has no cut if there is none
+ * @choices: of the first one's requests, then of the second one's
  * @sets: what may be read
  * @op: what is running; NULL: nothing
  * @may_be_untidy: version 2: COPIED may not be set where it could be
  * Returns: NULL, or what is wrong, valid until the next call.
  */
-const char *coroutine_fn judge_state(Judge *judge, Content *content, const BdrvSimChoice *choices, const ModelSets *sets,
-                                     const CrashOp *op, bool may_be_untidy);
+const char *coroutine_fn judge_state(Judge *judge, Content contents[2], const BdrvSimChoice *choices,
+                                     const ModelSets *sets, const CrashOp *op, bool may_be_untidy);
 
 #endif

@@ -55,7 +55,7 @@ static bool for_compressed(const CrashImage *image, unsigned variant, CrashStep 
     bool ok = at_cluster(image, variant, step) && !(image->compat && image->backing);
     step->bytes = MAX(step->bytes, image->cluster_size); /* whole clusters only */
     step->flags = BDRV_REQ_COMPRESSED;
-    return ok && !(image->options && strstr(image->options, "discard-no-unref"));
+    return ok && !image->data_file && !(image->options && strstr(image->options, "discard-no-unref"));
 }
 
 static bool for_fua(const CrashImage *image, unsigned variant, CrashStep *step)
@@ -77,7 +77,8 @@ static bool whole_l2_range(const CrashImage *image, unsigned variant, CrashStep 
 static bool for_truncate(const CrashImage *image, unsigned variant, CrashStep *step)
 {
     step->size = variant ? SIZE_LARGE : SIZE_GROWN;
-    return true;
+    /* Megabytes of data files would be looked at. */
+    return !(variant && image->data_file && (image->cluster_size > 512 || image->data_file_raw));
 }
 
 static bool for_shrink(const CrashImage *image, unsigned variant, CrashStep *step)
@@ -89,13 +90,19 @@ static bool for_shrink(const CrashImage *image, unsigned variant, CrashStep *ste
 /* A count of one bit has no room for a second reference. */
 static bool for_snapshot(const CrashImage *image, unsigned variant, CrashStep *step)
 {
-    return image->refcount_bits > 1;
+    return image->refcount_bits > 1 && !image->data_file;
 }
 
 static bool for_create(const CrashImage *image, unsigned variant, CrashStep *step)
 {
     step->size = SIZE_BASE;
     return image->start != START_READY;
+}
+
+/* A raw data file shows all that there is. */
+static bool not_raw(const CrashImage *image, unsigned variant, CrashStep *step)
+{
+    return !image->data_file_raw;
 }
 
 static bool anywhere(const CrashImage *image, unsigned variant, CrashStep *step)
@@ -393,8 +400,8 @@ const CrashOp crash_ops[] = {
     { "snapshot-apply", 1, for_snapshot, expect_snapshot, run_snapshot_apply, .durable = DURABLE_ITSELF, .alone = true,
       .untidy = true },
     { "snapshot-delete", 1, for_snapshot, NULL, run_snapshot_delete, .durable = DURABLE_ALL, .alone = true, .untidy = true },
-    { "backing", 2, anywhere, NULL, run_backing, .durable = DURABLE_ALL, .alone = true },
-    { "empty", 1, anywhere, expect_empty, run_empty, .durable = DURABLE_ITSELF, .alone = true },
+    { "backing", 2, not_raw, NULL, run_backing, .durable = DURABLE_ALL, .alone = true },
+    { "empty", 1, not_raw, expect_empty, run_empty, .durable = DURABLE_ITSELF, .alone = true },
     { "reopen", 1, anywhere, NULL, run_reopen, .durable = DURABLE_ALL, .alone = true, .closes = true },
     { "drop", 1, anywhere, NULL, run_drop, .durable = DURABLE_NEVER, .alone = true, .closes = true },
     { "check", 3, anywhere, NULL, run_check, .alone = true },

@@ -9,6 +9,7 @@
 #define COMPRESSED (UINT64_C(1) << 62)
 #define ZERO UINT64_C(1)
 #define EXTENDED_L2 UINT64_C(16) /* of the incompatible features */
+#define DATA_FILE UINT64_C(4)
 #define SNAPSHOT_FIXED 40 /* bytes of a snapshot table entry before its variable part */
 
 enum { ROLE_NONE, ROLE_HEADER, ROLE_REFCOUNT_TABLE, ROLE_REFCOUNT_BLOCK, ROLE_L1, ROLE_L2, ROLE_DATA,
@@ -52,6 +53,11 @@ typedef struct L2Entry {
 static bool is_extended(const Oracle *o)
 {
     return o->incompatible & EXTENDED_L2;
+}
+
+static bool has_data_file(const Oracle *o)
+{
+    return o->incompatible & DATA_FILE;
 }
 
 static uint32_t l2_entries(const Oracle *o)
@@ -180,12 +186,18 @@ static uint64_t compressed_place(const Oracle *o, uint64_t entry, uint64_t *byte
     return offset;
 }
 
+/* Whether it has a place in a file; in a data file that may be offset 0. */
+static bool is_placed(const Oracle *o, L2Entry e)
+{
+    return (e.word & OFFSET_BITS) || (has_data_file(o) && (e.word & COPIED));
+}
+
 static void walk_bitmap(Oracle *o, L2Entry e, int64_t place)
 {
     if (e.word & COMPRESSED ? e.allocated || e.zero : e.allocated & e.zero) {
         fault(o, "guest cluster %" G_GINT64_FORMAT " has a senseless bitmap: allocated %08x, zero %08x", place, e.allocated,
               e.zero);
-    } else if (e.allocated && !(e.word & OFFSET_BITS)) {
+    } else if (e.allocated && !is_placed(o, e)) {
         fault(o, "guest cluster %" G_GINT64_FORMAT " has subclusters (%08x) and is nowhere", place, e.allocated);
     }
 }
@@ -194,6 +206,10 @@ static void walk_l2_entry(Oracle *o, L2Entry e, int64_t place, int tree)
 {
     uint64_t bytes, entry = e.word;
     walk_bitmap(o, e, place);
+    if (has_data_file(o) && (entry & COMPRESSED)) {
+        fault(o, "guest cluster %" G_GINT64_FORMAT " is compressed, and there is a data file", place);
+        return;
+    }
     if (entry & COMPRESSED) {
         uint64_t offset = compressed_place(o, entry, &bytes);
         if (entry & COPIED) {
@@ -204,6 +220,11 @@ static void walk_l2_entry(Oracle *o, L2Entry e, int64_t place, int tree)
     }
     if ((entry & ~(OFFSET_BITS | COPIED | ZERO)) || ((entry & ZERO) && (o->version < 3 || is_extended(o)))) {
         fault(o, "guest cluster %" G_GINT64_FORMAT " has reserved bits: 0x%" G_GINT64_MODIFIER "x", place, entry);
+    } else if (has_data_file(o) && is_placed(o, e)) {
+        if (entry >> 63 == 0 || (entry & OFFSET_BITS) != (uint64_t)place << o->cluster_bits) {
+            fault(o, "guest cluster %" G_GINT64_FORMAT " is not in its place in the data file: 0x%" G_GINT64_MODIFIER "x",
+                  place, entry);
+        }
     } else if (entry & OFFSET_BITS) {
         refer(o, entry & OFFSET_BITS, (uint64_t)cluster_size(o), ROLE_DATA, place, tree);
     } else if (entry & COPIED) {
@@ -290,7 +311,7 @@ static void compare_flags(Oracle *o)
             continue;
         }
         compare_flag(o, l1_entry, "L1 entry", i);
-        for (uint32_t j = 0; j < l2_entries(o) && !o->fault[0]; j++) {
+        for (uint32_t j = 0; j < l2_entries(o) && !o->fault[0] && !has_data_file(o); j++) {
             uint64_t entry = l2_entry(o, table, j).word;
             if (!(entry & COMPRESSED) && (entry & OFFSET_BITS)) {
                 compare_flag(o, entry, "guest cluster", (int64_t)i * l2_entries(o) + j);
@@ -334,6 +355,9 @@ void oracle_judge(Oracle *o, const uint8_t *bytes, int64_t length)
     uint64_t covered = (uint64_t)o->l1_size * l2_entries(o) << o->cluster_bits;
     if (!o->fault[0] && covered < o->size) {
         fault(o, "%u L1 entries do not reach to the size %" G_GUINT64_FORMAT, o->l1_size, o->size);
+    }
+    if (!o->fault[0] && has_data_file(o) && (uint64_t)o->data_length < o->size) {
+        fault(o, "the data file has %" G_GINT64_FORMAT " bytes, the disk %" G_GUINT64_FORMAT, o->data_length, o->size);
     }
 }
 
@@ -383,10 +407,14 @@ OracleKind oracle_sector(Oracle *o, int64_t n, const uint8_t **data)
     if (is_extended(o) ? e.zero >> subcluster & 1 : entry & ZERO) {
         return ORACLE_ZERO;
     }
-    if (is_extended(o) ? !(e.allocated >> subcluster & 1) : !(entry & OFFSET_BITS)) {
+    if (is_extended(o) ? !(e.allocated >> subcluster & 1) : !is_placed(o, e)) {
         return ORACLE_BACKING;
     }
     int64_t at = (int64_t)(entry & OFFSET_BITS) + in_cluster;
-    *data = at < o->length ? o->bytes + at : zeroes;
+    if (has_data_file(o)) {
+        *data = at < o->data_length ? o->data + at : zeroes;
+    } else {
+        *data = at < o->length ? o->bytes + at : zeroes;
+    }
     return ORACLE_DATA;
 }

@@ -22,6 +22,8 @@ typedef struct OracleCluster {
 typedef struct Oracle {
     const uint8_t *bytes; /* of the image; the caller's */
     int64_t length;
+    const uint8_t *data; /* of the data file, set by the caller, zeroes to the end of its last sector; NULL: none */
+    int64_t data_length;
     OracleCluster *clusters;
     int64_t cluster_capacity;
 
@@ -52,7 +54,8 @@ void oracle_clear(Oracle *oracle);
  * Faults: a structure or cluster outside of the file or not aligned; fewer counted than real references; two
  * owners of one cluster; COPIED set with more than one reference. Untidy: COPIED clear, or set with a count
  * that is too high, where the check of a closed image would complain. While the dirty bit is set, and only
- * then, clusters may be counted too low, and COPIED is held against the references alone.
+ * then, clusters may be counted too low, and COPIED is held against the references alone. A data file holds each
+ * cluster, which is always COPIED and never counted, at its place in the guest, and is no shorter than the disk.
  */
 void oracle_judge(Oracle *oracle, const uint8_t *bytes, int64_t length);
 

@@ -24,11 +24,9 @@ typedef struct Visit {
 
 static const char *const fate_names[] = { "lost", "kept", "torn inside", "torn outside", "data only", "size only" };
 
-static void describe_state(Visit *visit, const BdrvSimChoice *choices)
+static void describe_choices(Visit *visit, const BdrvSimCut *cut, const BdrvSimChoice *choices)
 {
-    const BdrvSimCut *cut = visit->search->content.cut;
     static const char *const kinds[] = { "read", "write", "zero", "discard", "truncate", "flush", "copy" };
-    visit->choices = g_string_new(NULL);
     for (unsigned i = 0; i < bdrv_simcut_count(cut); i++) {
         BdrvSimRequest r = bdrv_simcut_nth(cut, i);
         g_string_append_printf(visit->choices,
@@ -43,12 +41,26 @@ static void describe_state(Visit *visit, const BdrvSimChoice *choices)
     }
 }
 
-static void export_state(const Search *search, const BdrvSimChoice *choices, GString *text)
+static void export_disk(const BdrvSimCut *cut, const BdrvSimChoice *choices, const char *what, GString *text)
 {
-    g_autofree char *path = g_strdup_printf("%s/crash-state-%d.qcow2", g_get_tmp_dir(), (int)getpid());
-    g_autoptr(BdrvSimDisk) disk = bdrv_simcut_disk(search->content.cut, choices, "exported");
+    g_autofree char *path = g_strdup_printf("%s/crash-state-%d.%s", g_get_tmp_dir(), (int)getpid(), what);
+    g_autoptr(BdrvSimDisk) disk = bdrv_simcut_disk(cut, choices, "exported");
     if (disk && bdrv_simdisk_export(disk, path) == 0) {
-        g_string_append_printf(text, "  the image is in %s\n", path);
+        g_string_append_printf(text, "  the %s is in %s\n", what, path);
+    }
+}
+
+static void describe_state(Visit *visit, const BdrvSimChoice *choices)
+{
+    const Search *search = visit->search;
+    const BdrvSimCut *cut = search->contents[0].cut, *data_cut = search->contents[1].cut;
+    visit->choices = g_string_new(NULL);
+    describe_choices(visit, cut, choices);
+    export_disk(cut, choices, "qcow2", visit->choices);
+    if (data_cut) {
+        g_string_append(visit->choices, "  data file:\n");
+        describe_choices(visit, data_cut, choices + bdrv_simcut_count(cut));
+        export_disk(data_cut, choices + bdrv_simcut_count(cut), "data", visit->choices);
     }
 }
 
@@ -64,10 +76,9 @@ static bool coroutine_fn visit_state(void *opaque, const BdrvSimChoice *choices)
     }
     attempt_at(visit->moment, visit->state);
     visit->fault =
-        judge_state(&search->judge, &search->content, choices, moment->sets, moment->op, moment->may_be_untidy);
+        judge_state(&search->judge, search->contents, choices, moment->sets, moment->op, moment->may_be_untidy);
     if (visit->fault && !search->options->quiet) {
         describe_state(visit, choices);
-        export_state(search, choices, visit->choices);
     }
     return !visit->fault;
 }
@@ -92,8 +103,11 @@ static void coroutine_fn visit_moments(void *opaque)
         }
         search->cuts++;
         visit->state = -1;
-        content_load(&search->content, moment->cut);
-        states_each(moment->cut, search->options->all_up_to, visit_state, visit);
+        content_load(&search->contents[0], moment->cut);
+        if (moment->data_cut) {
+            content_load(&search->contents[1], moment->data_cut);
+        }
+        states_each_pair(moment->cut, moment->data_cut, search->options->all_up_to, visit_state, visit);
         if (visit->fault) {
             return;
         }
@@ -162,7 +176,7 @@ bool search_history(Search *search, const CrashHistory *history, unsigned first_
     Visit visit = { .search = search, .history = history, .trace = &trace, .first_step = first_step };
     search->histories++;
     attempt_begin(search->image, history);
-    history_run(search->image, search->base, search->cells, history, &trace);
+    history_run(search->image, search->base, search->data_base, search->cells, history, &trace);
     if (trace.finding) {
         note_finding(&visit, trace.finding);
     } else {
@@ -178,7 +192,8 @@ bool search_history(Search *search, const CrashHistory *history, unsigned first_
     for (unsigned i = 0; calls && i < FAIL_KINDS; i++) {
         calls[i] = trace.calls[i];
     }
-    content_forget(&search->content);
+    content_forget(&search->contents[0]);
+    content_forget(&search->contents[1]);
     trace_clear(&trace);
     return !search->finding;
 }
@@ -367,7 +382,10 @@ void search_init(Search *search, const CrashImage *image, const SearchOptions *o
     search->backing_disk = base.backing;
     search->first_steps = crash_steps(image, true);
     search->steps = crash_steps(image, false);
-    content_init(&search->content);
+    content_init(&search->contents[0]);
+    content_init(&search->contents[1]);
+    g_autoptr(BdrvSimDisk) data_disk = image->data_file ? bdrv_simdisk_find("base-data") : NULL;
+    search->data_base = data_disk ? bdrv_simdisk_cut(data_disk) : NULL;
     judge_init(&search->judge, image);
     search->judge.qemu_every = options->qemu_every;
 }
@@ -389,7 +407,12 @@ void search_clear(Search *search)
     bdrv_simdisk_unref(search->backing_disk);
     g_array_unref(search->first_steps);
     g_array_unref(search->steps);
-    content_clear(&search->content);
+    content_clear(&search->contents[0]);
+    content_clear(&search->contents[1]);
+    if (search->data_base) {
+        bdrv_simcut_unref(search->data_base);
+        bdrv_simdisk_forget("base-data");
+    }
     judge_clear(&search->judge);
     search_forget(search);
 }

@@ -50,8 +50,8 @@ typedef struct Search {
     void *progress_opaque;
 
     Judge judge;
-    Content content;
-    BdrvSimCut *base;
+    Content contents[2]; /* of the image and of its data file */
+    BdrvSimCut *base, *data_base; /* data_base: of the data file; NULL: none */
     BdrvSimDisk *base_disk, *backing_disk;
     uint8_t cells[MODEL_CELLS];
     GArray *first_steps, *steps; /* CrashStep */

@@ -14,7 +14,7 @@ typedef enum Sizes {
 } Sizes;
 
 typedef struct Walk {
-    const BdrvSimCut *cut;
+    const BdrvSimCut *first, *second; /* second: NULL, or its entries follow those of the first */
     unsigned open;  /* entries that are not durable */
     unsigned *at;   /* their indexes */
     bool *extends;  /* past the durable end */
@@ -24,6 +24,12 @@ typedef struct Walk {
     void *opaque;
     bool stopped;
 } Walk;
+
+static BdrvSimRequest nth(const Walk *walk, unsigned n)
+{
+    unsigned of_first = bdrv_simcut_count(walk->first);
+    return n < of_first ? bdrv_simcut_nth(walk->first, n) : bdrv_simcut_nth(walk->second, n - of_first);
+}
 
 static void set(Walk *walk, unsigned open_index, bool kept)
 {
@@ -102,7 +108,7 @@ static void some_subsets(Walk *walk)
  * it are kept. */
 static void tear(Walk *walk, unsigned torn)
 {
-    BdrvSimRequest request = bdrv_simcut_nth(walk->cut, walk->at[torn]);
+    BdrvSimRequest request = nth(walk, walk->at[torn]);
     unsigned sectors = (unsigned)((request.bytes + BDRV_SIM_SECTOR - 1) / BDRV_SIM_SECTOR);
     if (sectors < 2 || request.kind == BDRV_SIM_TRUNCATE) {
         return;
@@ -124,13 +130,14 @@ static void tear(Walk *walk, unsigned torn)
 
 static void prepare(Walk *walk)
 {
-    unsigned count = bdrv_simcut_count(walk->cut);
-    int64_t end = bdrv_simcut_length(walk->cut);
+    unsigned of_first = bdrv_simcut_count(walk->first);
+    unsigned count = of_first + (walk->second ? bdrv_simcut_count(walk->second) : 0);
     walk->at = g_new(unsigned, count + 1);
     walk->extends = g_new0(bool, count + 1);
     walk->choices = g_new0(BdrvSimChoice, count + 1);
     for (unsigned i = 0; i < count; i++) {
-        BdrvSimRequest request = bdrv_simcut_nth(walk->cut, i);
+        BdrvSimRequest request = nth(walk, i);
+        int64_t end = bdrv_simcut_length(i < of_first ? walk->first : walk->second);
         walk->choices[i].fate = BDRV_SIM_KEPT;
         if (request.durable) {
             continue;
@@ -145,7 +152,13 @@ static void prepare(Walk *walk)
 void states_each(const BdrvSimCut *cut, unsigned all_up_to, bool (*visit_state)(void *, const BdrvSimChoice *),
                  void *opaque)
 {
-    Walk walk = { .cut = cut, .visit = visit_state, .opaque = opaque };
+    states_each_pair(cut, NULL, all_up_to, visit_state, opaque);
+}
+
+void states_each_pair(const BdrvSimCut *first, const BdrvSimCut *second, unsigned all_up_to,
+                      bool (*visit_state)(void *, const BdrvSimChoice *), void *opaque)
+{
+    Walk walk = { .first = first, .second = second, .visit = visit_state, .opaque = opaque };
     prepare(&walk);
     if (walk.open <= MIN(all_up_to, 20)) {
         for (uint64_t mask = 0; mask < UINT64_C(1) << walk.open && !walk.stopped; mask++) {

@@ -13,4 +13,9 @@
 void states_each(const BdrvSimCut *cut, unsigned all_up_to, bool (*visit)(void *opaque, const BdrvSimChoice *choices),
                  void *opaque);
 
+/** states_each_pair() - the same for two disks that lose their power together
+ * @second: NULL: there is none. Its choices follow those of @first. */
+void states_each_pair(const BdrvSimCut *first, const BdrvSimCut *second, unsigned all_up_to,
+                      bool (*visit)(void *opaque, const BdrvSimChoice *choices), void *opaque);
+
 #endif

@@ -186,6 +186,38 @@ static void copied_and_shared(void)
     assert_fault("L1 entry 0 is COPIED, its cluster * is referred to 2 times");
 }
 
+/* The image is made one whose four clusters are in a data file. */
+static void a_data_file(void)
+{
+    g_autofree uint8_t *data = g_malloc0(CRASH_SIZE);
+    const uint8_t *sector;
+    put64(72, 4);
+    for (uint64_t i = 0; i < 4; i++) {
+        put64(l2_at + i * 8, UINT64_C(1) << 63 | i * 512);
+    }
+    memset(data + 512, 5, 512);
+    assert_fault("the data file has 0 bytes, the disk 65536");
+    oracle.data = data;
+    oracle.data_length = CRASH_SIZE;
+    g_assert_cmpstr(judged(), ==, "");
+    g_assert_cmpint(oracle.leaks, ==, 4);
+    g_assert_cmpint(oracle_sector(&oracle, 0, &sector), ==, ORACLE_DATA);
+    g_assert_cmpint(sector[0], ==, 0);
+    g_assert_cmpint(oracle_sector(&oracle, 1, &sector), ==, ORACLE_DATA);
+    g_assert_cmpint(sector[0], ==, 5);
+    put64(l2_at + 8, UINT64_C(1) << 63 | 1024);
+    assert_fault("guest cluster 1 is not in its place in the data file: *");
+    put64(l2_at + 8, 512);
+    assert_fault("guest cluster 1 is not in its place in the data file: *");
+    put64(l2_at + 8, UINT64_C(1) << 62);
+    assert_fault("guest cluster 1 is compressed, and there is a data file");
+    put64(l2_at, 0);
+    put64(l2_at + 8, 1);
+    g_assert_cmpstr(judged(), ==, "");
+    g_assert_cmpint(oracle_sector(&oracle, 0, &sector), ==, ORACLE_BACKING);
+    g_assert_cmpint(oracle_sector(&oracle, 1, &sector), ==, ORACLE_ZERO);
+}
+
 static void past_the_end(void)
 {
     put64(l2_at, (uint64_t)image_length | UINT64_C(1) << 63);
@@ -320,6 +352,7 @@ static const Case with_image_cases[] = {
     { "/crash/oracle/COPIED with a count of two is untidy", copied_without_its_own_cluster },
     { "/crash/oracle/COPIED with two references is a fault", copied_and_shared },
     { "/crash/oracle/data past the end of the file is a fault", past_the_end },
+    { "/crash/oracle/clusters in a data file are at their guest offsets and not counted", a_data_file },
 };
 
 static const Case coroutine_cases[] = {

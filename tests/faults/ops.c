@@ -25,7 +25,13 @@ static bool is_compressed(const FaultImage *image)
 /* A count of one bit has no room for a second reference. */
 static bool can_share(const FaultImage *image)
 {
-    return !g_str_has_suffix(image->create, "refcount_bits=1");
+    return !image->data_file && !g_str_has_suffix(image->create, "refcount_bits=1");
+}
+
+/* A raw data file is the disk: there is nothing to show instead. */
+static bool is_not_raw_data(const FaultImage *image)
+{
+    return !strstr(image->create, "data_file_raw");
 }
 
 static bool is_full(const FaultImage *image)
@@ -36,7 +42,7 @@ static bool is_full(const FaultImage *image)
 /* Whether a cluster that was written gives up its space, so that the step can be taken again. */
 static bool takes_compressed(const FaultImage *image)
 {
-    return !strstr(image->options, "discard-no-unref") && !(image->backing && strstr(image->create, "compat=0.10"));
+    return !image->data_file && !strstr(image->options, "discard-no-unref") && !(image->backing && strstr(image->create, "compat=0.10"));
 }
 
 #define WRITE(offset_, bytes_, value_) { STEP_WRITE, offset_, bytes_, .value = value_ }
@@ -110,7 +116,7 @@ const Op ops[] = {
       .steps = { { STEP_RESIZE, .bytes = DISK_GROWN, .how = "full" }, FLUSH } },
     { "shrink and grow again", .where = OP_EVERYWHERE, .before = { WRITE(AT_NOTHING + 60 * KIB, 40 * KIB, 3) },
       .steps = { { STEP_RESIZE, .bytes = DISK_SHRUNK }, FLUSH, { STEP_RESIZE, .bytes = DISK_BYTES }, FLUSH } },
-    { "make empty", .qcow2 = true, .where = OP_EVERYWHERE, .before = { WRITE(AT_NOTHING, 8 * KIB, 3) },
+    { "make empty", .qcow2 = true, .wants = is_not_raw_data, .where = OP_EVERYWHERE, .before = { WRITE(AT_NOTHING, 8 * KIB, 3) },
       .steps = { { STEP_EMPTY }, FLUSH, WRITE(AT_NOTHING, 9000, 4), FLUSH } },
     { "change the backing file", .qcow2 = true, .wants = is_backed, .where = OP_EVERYWHERE,
       .before = { WRITE(AT_NOTHING, 8 * KIB, 3) },

@@ -20,6 +20,9 @@ const Fault sim_faults[] = {
     { LEVEL_SHORT, "ENOSPC", .disk = CHANGES, .error = ENOSPC, .count = 1 },
     { LEVEL_SHORT, "ENOSPC for good", .disk = CHANGES, .error = ENOSPC, .count = -1 },
     { LEVEL_SHORT, "EIO below", .disk = BDRV_SIM_ANY, .below = true, .error = EIO, .count = 1 },
+    { LEVEL_FULL, "short below", .disk = BDRV_SIM_ANY, .below = true, .error = EIO, .count = 1, .part = 512 },
+    { LEVEL_FULL, "ENOSPC below", .disk = CHANGES, .below = true, .error = ENOSPC, .count = 1 },
+    { LEVEL_FULL, "no flush below", .disk = BDRV_SIM_FLUSH, .below = true, .error = EIO, .count = -1 },
     { LEVEL_LIGHT, "no memory", .hooks = HOOK_ALLOC, .error = ENOMEM, .count = 1 },
     { LEVEL_FULL, "no memory twice", .hooks = HOOK_ALLOC, .error = ENOMEM, .count = 2 },
     { LEVEL_SHORT, "no coroutine", .hooks = HOOK_COROUTINE, .error = ENOMEM, .count = 1 },
@@ -55,7 +58,7 @@ const Fault *search_faults(const FaultPlace *place, unsigned *count)
 
 bool search_applies(const Fault *fault, const FaultImage *image, const Op *op)
 {
-    return !fault->below || image->backing;
+    return !fault->below || image->backing || image->data_file;
 }
 
 /* ---- arming ---- */
@@ -67,9 +70,14 @@ typedef struct Armed {
     unsigned nth;
 } Armed;
 
+static BdrvSimDisk *disk_of(const Stand *stand, const Fault *fault)
+{
+    return !fault->below ? stand->disk : stand->data ? stand->data : stand->below;
+}
+
 static Armed arm(Stand *stand, const Fault *fault, unsigned nth)
 {
-    Armed armed = { fault, fault->below ? stand->below : stand->disk, 0, nth };
+    Armed armed = { fault, disk_of(stand, fault), 0, nth };
     if (fault->hooks) {
         hooks_end_idle_workers(fault->hooks & HOOK_THREAD);
         hooks_arm(fault->hooks, nth, fault->count, fault->error);

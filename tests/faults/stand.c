@@ -30,6 +30,13 @@ const FaultImage fault_images[] = {
     { LEVEL_SHORT, "subclusters", "qcow2", "cluster_size=16k,extended_l2=on", SMALL_CACHES, 16384, .backing = true },
     { LEVEL_FULL, "subclusters, snapshot", "qcow2", "cluster_size=16k,extended_l2=on", "", 16384, .snapshot = true },
     { LEVEL_FULL, "subclusters, compressed", "qcow2", "cluster_size=16k,extended_l2=on", "", 16384, .compressed = true },
+    { LEVEL_SHORT, "data file", "qcow2", "cluster_size=512,data_file=d-data", SMALL_CACHES, 512, .data_file = true },
+    { LEVEL_FULL, "data file, backing 4k", "qcow2", "cluster_size=4096,data_file=d-data", "", 4096, .data_file = true,
+      .backing = true },
+    { LEVEL_FULL, "raw data file", "qcow2", "cluster_size=4096,data_file=d-data,data_file_raw=on", "", 4096,
+      .data_file = true },
+    { LEVEL_FULL, "data file, subclusters", "qcow2", "cluster_size=16k,extended_l2=on,data_file=d-data", "", 16384,
+      .data_file = true },
     { LEVEL_FULL, "discard-no-unref", "qcow2", "cluster_size=4096", "discard-no-unref=on", 4096 },
     { LEVEL_SHORT, "full block", "qcow2", "cluster_size=512,refcount_bits=64", "", 512, .full_block = true },
     { LEVEL_FULL, "full table", "qcow2", "cluster_size=512,refcount_bits=64", "", 512, .full_table = true },
@@ -85,7 +92,7 @@ static int take_error(GError **error)
 /* ---- the images, each made once ---- */
 
 typedef struct Base {
-    BdrvSimCut *cut;
+    BdrvSimCut *cut, *data_cut; /* data_cut: of the data file; NULL: none */
     uint8_t content[DISK_BYTES]; /* as the guest reads it */
     int64_t leaks;               /* on purpose */
 } Base;
@@ -239,6 +246,10 @@ static Base *make_base(const FaultImage *image)
     stand.below = make_backing();
     stand.disk = bdrv_simdisk_new("d", 0);
     bdrv_simdisk_set_volatile(stand.disk, false);
+    if (image->data_file) {
+        stand.data = bdrv_simdisk_new("d-data", 0);
+        bdrv_simdisk_set_volatile(stand.data, false);
+    }
     must(stand_create(&stand, "off"), "making an image");
     if (!stand_open(&stand, true, &error)) {
         must(error, "opening a new image");
@@ -250,7 +261,9 @@ static Base *make_base(const FaultImage *image)
     stand_check(&stand);
     base->leaks = stand.leaks;
     base->cut = bdrv_simdisk_cut(stand.disk);
+    base->data_cut = stand.data ? bdrv_simdisk_cut(stand.data) : NULL;
     end_context(&stand);
+    g_clear_pointer(&stand.data, bdrv_simdisk_unref);
     bdrv_simdisk_unref(stand.disk);
     bdrv_simdisk_unref(stand.below);
     return base;
@@ -270,6 +283,7 @@ void stand_forget(void)
     for (unsigned i = 0; i < G_N_ELEMENTS(bases); i++) {
         if (bases[i]) {
             bdrv_simcut_unref(bases[i]->cut);
+            g_clear_pointer(&bases[i]->data_cut, bdrv_simcut_unref);
         }
         g_clear_pointer(&bases[i], g_free);
     }
@@ -305,9 +319,9 @@ static void tell_fds(void)
     }
 }
 
-static BdrvSimDisk *copy_of(const Base *base, const char *name)
+static BdrvSimDisk *copy_of(const BdrvSimCut *cut, const char *name)
 {
-    BdrvSimDisk *disk = bdrv_simcut_disk(base->cut, NULL, name);
+    BdrvSimDisk *disk = bdrv_simcut_disk(cut, NULL, name);
     if (!disk) {
         stand_fail("the disk '%s' of an earlier run is still there: a node leaks", name);
     }
@@ -325,12 +339,16 @@ void stand_begin(Stand *stand, const FaultImage *image, const FaultPlace *place,
     begin_context(stand);
     if (place->sim) {
         stand->below = make_backing();
-        stand->disk = copy_of(base, "d");
+        stand->disk = copy_of(base->cut, "d");
         bdrv_simdisk_set_limits(stand->disk, &(BdrvLimits){ .request_alignment = 512 }); /* it tears from there on */
+        if (image->data_file) {
+            stand->data = copy_of(base->data_cut, "d-data");
+            bdrv_simdisk_set_limits(stand->data, &(BdrvLimits){ .request_alignment = 512 });
+        }
     } else {
         const char *dir = g_getenv("BDRV_TEST_DIR");
         g_autofree char *name = g_strdup_printf("faults-%d", (int)getpid());
-        BdrvSimDisk *copy = copy_of(base, "copy");
+        BdrvSimDisk *copy = copy_of(base->cut, "copy");
         stand->path = g_build_filename(dir ? dir : "/var/tmp", name, NULL);
         must(bdrv_simdisk_export(copy, stand->path), "copying an image");
         bdrv_simdisk_unref(copy);
@@ -356,6 +374,7 @@ void stand_end(Stand *stand)
     end_context(stand);
     model_free(stand->model);
     g_free(stand->kept);
+    g_clear_pointer(&stand->data, bdrv_simdisk_unref);
     bdrv_simdisk_unref(stand->disk);
     bdrv_simdisk_unref(stand->below);
     remove_file(stand->path);
@@ -389,6 +408,11 @@ static BdrvOptions *open_options(const Stand *stand, const char *disk)
     g_assert_no_error(error);
     if (disk) {
         bdrv_options_set_string(options, "file.disk", disk);
+    }
+    if (disk && stand->image->data_file) {
+        g_autofree char *data = g_strconcat(disk, "-data", NULL);
+        bdrv_options_set_string(options, "data-file.driver", "simdisk");
+        bdrv_options_set_string(options, "data-file.disk", data);
     }
     return options;
 }
@@ -537,9 +561,17 @@ void stand_check(Stand *stand)
     check_disk(stand, NULL);
 }
 
-static void check_left(Stand *stand, BdrvSimCut *cut, const BdrvSimChoice *choices)
+/* What a power loss takes along: the disks' cuts, and what becomes of their requests; NULL: all is lost. */
+typedef struct Loss {
+    BdrvSimCut *cut, *data_cut; /* data_cut: NULL without a data file */
+    BdrvSimChoice *choices, *data_choices;
+} Loss;
+
+static void check_left(Stand *stand, const Loss *loss)
 {
-    g_autoptr(BdrvSimDisk) left = bdrv_simcut_disk(cut, choices, "left");
+    g_autoptr(BdrvSimDisk) left = bdrv_simcut_disk(loss->cut, loss->choices, "left");
+    g_autoptr(BdrvSimDisk) left_data =
+        loss->data_cut ? bdrv_simcut_disk(loss->data_cut, loss->data_choices, "left-data") : NULL;
     g_autofree uint8_t *content = g_malloc0(DISK_GROWN);
     int64_t leaks = stand->leaks;
     int ret;
@@ -563,8 +595,14 @@ void stand_check_loss(Stand *stand)
         return;
     }
     g_autoptr(BdrvSimCut) cut = bdrv_simdisk_cut(stand->disk);
+    g_autoptr(BdrvSimCut) data_cut = stand->data ? bdrv_simdisk_cut(stand->data) : NULL;
     g_autofree BdrvSimChoice *choices = g_new0(BdrvSimChoice, bdrv_simcut_count(cut) + 1);
-    check_left(stand, cut, NULL);
+    g_autofree BdrvSimChoice *data_choices =
+        g_new0(BdrvSimChoice, data_cut ? bdrv_simcut_count(data_cut) + 1 : 1);
+    check_left(stand, &(Loss){ cut, data_cut, NULL, NULL });
     bdrv_simcut_random(cut, stand->cuts++, choices);
-    check_left(stand, cut, choices);
+    if (data_cut) {
+        bdrv_simcut_random(data_cut, stand->cuts++, data_choices);
+    }
+    check_left(stand, &(Loss){ cut, data_cut, choices, data_choices });
 }

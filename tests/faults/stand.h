@@ -42,6 +42,7 @@ typedef struct FaultImage {
     bool compressed; /* the ones are */
     bool snapshot;
     bool on_files; /* shall also be tried on real ones */
+    bool data_file;  /* on the simdisk "d-data", which the create options name; faults "below" are there */
     bool full_block, full_table; /* the next allocation needs a refcount block, a larger refcount table */
 } FaultImage;
 
@@ -67,6 +68,7 @@ typedef struct Stand {
     AioContext *ctx;
     BdrvGraph *graph;
     BdrvSimDisk *disk, *below; /* the file's and the backing file's, if they are simdisks */
+    BdrvSimDisk *data;         /* the data file's; NULL: none */
     char *path, *below_path;   /* else of the files */
     BlockBackend *blk;         /* NULL: not open */
     Model *model;

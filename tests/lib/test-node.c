@@ -104,6 +104,7 @@ static void free_node(BlockDriverState *bs)
     g_free(bs->node_name);
     g_free(bs->backing_filename);
     g_free(bs->backing_format);
+    g_free(bs->data_filename);
     g_free(node);
 }
 
@@ -176,6 +177,12 @@ void test_set_backing(BdrvChild *child, BdrvChild *backing)
 {
     child->bs->backing = attach(child->bs, backing, "backing");
     backing->role = BDRV_CHILD_COW;
+}
+
+void test_set_data_file(BdrvChild *child, BdrvChild *data_file)
+{
+    child->bs->data_file = attach(child->bs, data_file, "data-file");
+    data_file->role = BDRV_CHILD_DATA;
 }
 
 void coroutine_fn test_close(BdrvChild *child)

@@ -40,6 +40,8 @@ BdrvChild *coroutine_fn test_open(const char *driver, const char *options, BdrvC
 BdrvChild *coroutine_fn test_must_open(const char *driver, const char *options, BdrvChild *file);
 /** test_set_backing() - hang @backing (taken) under @child's node */
 void test_set_backing(BdrvChild *child, BdrvChild *backing);
+/** test_set_data_file() - the same for an external data file */
+void test_set_data_file(BdrvChild *child, BdrvChild *data_file);
 /** test_close() - closes what is under it too */
 void coroutine_fn test_close(BdrvChild *child);
 

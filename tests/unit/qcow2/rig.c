@@ -26,6 +26,10 @@ static BdrvOptions *create_options(const RigImage *image)
     if (image->extended_l2) {
         bdrv_options_set_bool(options, "extended_l2", true);
     }
+    if (image->data_file) {
+        bdrv_options_set_string(options, "data_file", image->data_file);
+        bdrv_options_set_bool(options, "data_file_raw", image->data_file_raw);
+    }
     const BdrvOptionSpec *specs[] = { bdrv_find_format("qcow2")->create_options,
                                       (const BdrvOptionSpec[]){ { "size", BDRV_OPTION_SIZE }, { NULL } }, NULL };
     GError *error = NULL;
@@ -44,7 +48,8 @@ bool coroutine_fn rig_format(const RigImage *image, GError **errp)
 {
     BdrvChild *file = open_disk(image->disk);
     g_autoptr(BdrvOptions) options = create_options(image);
-    bool ok = bdrv_find_format("qcow2")->bdrv_create(image->disk, file, options, errp);
+    g_autofree char *filename = g_strconcat("simdisk:", image->disk, NULL);
+    bool ok = bdrv_find_format("qcow2")->bdrv_create(filename, file, options, errp);
     test_close(file);
     return ok;
 }

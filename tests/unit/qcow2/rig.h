@@ -21,6 +21,8 @@ typedef struct RigImage {
     const char *compat;
     const char *preallocation;
     bool extended_l2;
+    const char *data_file; /* name of another simdisk, which is made too and lives until it is forgotten */
+    bool data_file_raw;
 } RigImage;
 
 /* An open node. */
