@@ -132,7 +132,7 @@ static int count_l2_entry(Qcow2Check *c, uint32_t index, Qcow2RawEntry raw, uint
     uint64_t offset = raw.entry & QCOW2_OFFSET_MASK;
     uint32_t cluster_size = c->s->geometry.cluster_size;
     check_reserved(c, raw);
-    bool placed = offset || (c->s->geometry.data_file && (raw.entry & QCOW2_COPIED));
+    bool placed = qcow2_raw_is_placed(raw, &c->s->geometry);
     check_bitmap(c, raw, placed);
     if (!placed) {
         return 0;

@@ -155,7 +155,7 @@ static Qcow2RawEntry without_space(const Qcow2Geometry *g, Qcow2RawEntry raw)
 static int tree_data_file_entry(Qcow2Repair *r, Qcow2RawEntry raw, uint64_t guest_offset, Qcow2RawEntry *wanted)
 {
     const Qcow2Geometry *g = geometry(r);
-    bool placed = raw.entry & (QCOW2_OFFSET_MASK | QCOW2_COPIED);
+    bool placed = qcow2_raw_is_placed(raw, g);
     bool in_place = (raw.entry & QCOW2_OFFSET_MASK) == guest_offset;
     wanted->entry = placed ? guest_offset | (in_place ? raw.entry & QCOW2_COPIED : QCOW2_COPIED) : 0;
     wanted->entry |= g->extended_l2 ? 0 : raw.entry & QCOW2_L2_ZERO;

@@ -40,10 +40,11 @@ static Qcow2L2Entry decode_compressed(Qcow2RawEntry raw, const Qcow2Geometry *g)
     return out;
 }
 
-/* A flag alone is a place at offset 0 in a data file. */
-static bool is_placed(Qcow2RawEntry raw, const Qcow2Geometry *g)
+/* A flag alone is a place at offset 0 in a data file; but zeroes there have none, says QEMU. */
+bool qcow2_raw_is_placed(Qcow2RawEntry raw, const Qcow2Geometry *g)
 {
-    return (raw.entry & QCOW2_OFFSET_MASK) || (g->data_file && (raw.entry & QCOW2_COPIED));
+    bool zero = !g->extended_l2 && (raw.entry & QCOW2_L2_ZERO);
+    return (raw.entry & QCOW2_OFFSET_MASK) || (g->data_file && (raw.entry & QCOW2_COPIED) && !zero);
 }
 
 /* What the entry says of the whole cluster without extended L2 entries. */
@@ -86,9 +87,9 @@ Qcow2L2Entry qcow2_l2_entry_decode(Qcow2RawEntry raw, const Qcow2Geometry *g)
     }
     Qcow2L2Entry out = {
         .kind = QCOW2_CLUSTER_UNALLOCATED,
-        .copied = (raw.entry & QCOW2_COPIED) || (g->data_file && is_placed(raw, g)),
+        .copied = (raw.entry & QCOW2_COPIED) || (g->data_file && qcow2_raw_is_placed(raw, g)),
         .reserved = raw.entry & QCOW2_L2_RESERVED,
-        .placed = is_placed(raw, g),
+        .placed = qcow2_raw_is_placed(raw, g),
         .host_offset = raw.entry & QCOW2_OFFSET_MASK,
     };
     if (g->extended_l2) {

@@ -272,6 +272,9 @@ static inline bool qcow2_raw_equal(Qcow2RawEntry a, Qcow2RawEntry b)
     return a.entry == b.entry && a.bitmap == b.bitmap;
 }
 
+/** qcow2_raw_is_placed() - whether an entry, not of compressed data, has a place on the host, maybe for zeroes only */
+bool qcow2_raw_is_placed(Qcow2RawEntry raw, const Qcow2Geometry *geometry);
+
 /** qcow2_raw_data() - an entry for a cluster of data: all subclusters are allocated */
 Qcow2RawEntry qcow2_raw_data(uint64_t host_offset, bool copied, const Qcow2Geometry *geometry);
 

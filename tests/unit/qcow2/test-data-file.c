@@ -113,6 +113,26 @@ static void data_lies_at_its_guest_offset(void)
     forget();
 }
 
+/* As QEMU has it: there COPIED and the zero flag are no place. */
+static void zeroes_at_offset_0_have_no_place(void)
+{
+    make("data_file_raw=off");
+    BlockBackend *blk = stand_must_open("o", NULL, BDRV_O_RDWR);
+    BlockExtent extent;
+    fill(blk, 0, 2 * CLUSTER, 9);
+    g_assert_cmpint(blk_pwrite_zeroes(blk, 0, 2 * CLUSTER, 0), ==, 0);
+    g_assert_cmpint(blk_block_status(blk, 0, 2 * CLUSTER, &extent), ==, 0);
+    g_assert_cmpint(extent.kind, ==, EXTENT_ZERO);
+    g_assert_cmpint(extent.host_offset, ==, -1);
+    g_assert_cmpint(blk_block_status(blk, CLUSTER, CLUSTER, &extent), ==, 0);
+    g_assert_cmpint(extent.host_offset, ==, CLUSTER);
+    fill(blk, 10, 10, 8);
+    stand_close(blk);
+    g_assert_cmpuint(stand_get("d", 8, 4), ==, 0x00000808);
+    assert_clean();
+    forget();
+}
+
 static void an_option_names_another_data_file(void)
 {
     make("data_file_raw=off");
@@ -359,6 +379,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
 #define ADD(name) g_test_add_func("/qcow2/data-file/" #name, name)
     ADD(data_lies_at_its_guest_offset);
+    ADD(zeroes_at_offset_0_have_no_place);
     ADD(an_option_names_another_data_file);
     ADD(an_image_without_one_takes_none);
     ADD(the_gate_is_asked);
