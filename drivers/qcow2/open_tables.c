@@ -48,17 +48,10 @@ static Table refcount_table(const Qcow2State *s)
                     (uint64_t)s->header.refcount_table_clusters << s->geometry.cluster_bits };
 }
 
-/* L1 entries that a disk of @size bytes needs. */
-static uint64_t l1_entries_needed(const Qcow2State *s, uint64_t size)
-{
-    unsigned shift = s->geometry.cluster_bits + s->geometry.l2_bits;
-    return (size >> shift) + ((size & ((UINT64_C(1) << shift) - 1)) != 0);
-}
-
 bool qcow2_check_l1_table(const Qcow2State *s, int64_t file_length, GError **errp)
 {
     const Qcow2Header *h = &s->header;
-    uint64_t need = l1_entries_needed(s, h->size);
+    uint64_t need = qcow2_l1_entries_of(&s->geometry, h->size);
     if ((uint64_t)h->l1_size * 8 > QCOW2_MAX_L1_BYTES) {
         g_set_error(errp, BDRV_ERROR, EFBIG, "the L1 table has %" PRIu32 " entries; at most %u are supported",
                     h->l1_size, QCOW2_MAX_L1_BYTES / 8);

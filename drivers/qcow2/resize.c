@@ -67,8 +67,7 @@ static bool check_request(const Qcow2State *s, int64_t length, bool exact, BdrvP
 /* L1 entries for @length bytes; false if the table would be too large. */
 static bool l1_entries(const Qcow2State *s, uint64_t length, uint64_t *entries, GError **errp)
 {
-    unsigned shift = s->geometry.cluster_bits + s->geometry.l2_bits;
-    *entries = (length >> shift) + ((length & ((UINT64_C(1) << shift) - 1)) != 0);
+    *entries = qcow2_l1_entries_of(&s->geometry, length);
     if (*entries > QCOW2_MAX_L1_BYTES / 8) {
         g_set_error(errp, BDRV_ERROR, EFBIG,
                     "a disk of %" PRIu64 " bytes needs %" PRIu64

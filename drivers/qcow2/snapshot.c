@@ -51,12 +51,6 @@ static bool failed(int ret, const char *what, GError **errp)
     return ret < 0;
 }
 
-static uint64_t l1_entries_of(const Qcow2State *s, uint64_t disk_size)
-{
-    unsigned shift = s->geometry.cluster_bits + s->geometry.l2_bits;
-    return (disk_size >> shift) + ((disk_size & ((UINT64_C(1) << shift) - 1)) != 0);
-}
-
 /* ---- the steps that changes have in common ---- */
 
 static bool check_possible(const Qcow2State *s, GError **errp)
@@ -213,8 +207,7 @@ static void coroutine_fn undo(Change *c, const Qcow2Tree *tree)
 static void adopt_table(Change *c)
 {
     Qcow2SnapshotTable old = c->s->snapshots;
-    uint32_t cluster_size = c->s->geometry.cluster_size;
-    uint64_t clusters = (old.bytes + cluster_size - 1) / cluster_size;
+    uint64_t clusters = qcow2_clusters_of(&c->s->geometry, old.bytes);
 
     c->s->snapshots = c->next;
     c->next = (Qcow2SnapshotTable){ 0 };
@@ -271,7 +264,7 @@ static bool coroutine_fn share_active(Change *c, GError **errp)
 /* VM state belongs to the snapshot alone: the active disk forgets what lies past its end. */
 static bool coroutine_fn give_vmstate_away(Change *c, GError **errp)
 {
-    uint64_t first = l1_entries_of(c->s, c->s->header.size);
+    uint64_t first = qcow2_l1_entries_of(&c->s->geometry, c->s->header.size);
     if (!qcow2_tree_active(c->bs, &c->tree, errp)) {
         return false;
     }
@@ -342,8 +335,7 @@ static bool coroutine_fn set_flags(Change *c, GError **errp)
 /* The tree of the snapshot is nobody's any more, nor its L1 table. Counts that could not be lowered are those in the file. */
 static bool coroutine_fn free_snapshot(Change *c, const Qcow2Snapshot *snapshot, GError **errp)
 {
-    uint32_t cluster_size = c->s->geometry.cluster_size;
-    uint64_t clusters = ((uint64_t)snapshot->l1_size * 8 + cluster_size - 1) / cluster_size;
+    uint64_t clusters = qcow2_clusters_of(&c->s->geometry, (uint64_t)snapshot->l1_size * 8);
     bool lowered = lower_counts(c, &c->tree, errp);
     if (!lowered) {
         qcow2_bulk_renew(&c->bulk);
@@ -403,7 +395,7 @@ static bool find_either(const Qcow2State *s, const char *id, int *index, GError 
 static bool check_size(const Qcow2State *s, int index, bool apply, uint64_t *l1_entries, GError **errp)
 {
     const Qcow2Snapshot *snapshot = &s->snapshots.snapshots[index];
-    *l1_entries = l1_entries_of(s, snapshot->disk_size);
+    *l1_entries = qcow2_l1_entries_of(&s->geometry, snapshot->disk_size);
     if (snapshot->disk_size > INT64_MAX || *l1_entries > QCOW2_MAX_L1_BYTES / 8) {
         g_set_error(errp, BDRV_ERROR, EFBIG,
                     "snapshot '%s' has a disk of %" PRIu64 " bytes, for which an L1 table of %" PRIu64
@@ -469,8 +461,7 @@ static bool coroutine_fn switch_disk(Change *c, const Qcow2Tree *l1, uint64_t di
 
 static bool coroutine_fn free_old_disk(Change *c, const NewDisk *old, GError **errp)
 {
-    uint32_t cluster_size = c->s->geometry.cluster_size;
-    uint64_t clusters = ((uint64_t)old->l1_size * 8 + cluster_size - 1) / cluster_size;
+    uint64_t clusters = qcow2_clusters_of(&c->s->geometry, (uint64_t)old->l1_size * 8);
     bool ok = lower_counts(c, &c->active, errp);
     qcow2_bulk_renew(&c->bulk);
     if (ok && clusters) {

@@ -14,8 +14,7 @@ uint64_t qcow2_vm_state_offset(const BlockDriverState *bs)
 {
     const Qcow2State *s = qcow2_state(bs);
     unsigned shift = s->geometry.cluster_bits + s->geometry.l2_bits;
-    uint64_t disk = (uint64_t)atomic_load(&bs->length);
-    return ((disk + (UINT64_C(1) << shift) - 1) >> shift) << shift;
+    return qcow2_l1_entries_of(&s->geometry, (uint64_t)atomic_load(&bs->length)) << shift;
 }
 
 /* Where [offset, +bytes) of the VM state is; -EFBIG if no L1 table reaches there, -ENOTSUP if it has no place. */
@@ -42,8 +41,7 @@ static int place(const BlockDriverState *bs, int64_t offset, int64_t bytes, uint
 static int coroutine_fn reach(BlockDriverState *bs, uint64_t end)
 {
     const Qcow2State *s = qcow2_state(bs);
-    unsigned shift = s->geometry.cluster_bits + s->geometry.l2_bits;
-    uint64_t need = (end + (UINT64_C(1) << shift) - 1) >> shift, have = qcow2_meta_l1_entries(bs);
+    uint64_t need = qcow2_l1_entries_of(&s->geometry, end), have = qcow2_meta_l1_entries(bs);
     return need <= have ? 0 : qcow2_meta_grow_l1(bs, MIN(MAX(need, have + have / 2), QCOW2_MAX_L1_BYTES / 8));
 }
 

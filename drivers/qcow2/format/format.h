@@ -167,6 +167,19 @@ size_t qcow2_header_encode(const Qcow2Header *header, uint8_t *buf, size_t size)
 /** qcow2_geometry_init() - derive from a header whose cluster_bits and refcount_order are in range */
 void qcow2_geometry_init(Qcow2Geometry *geometry, const Qcow2Header *header);
 
+/** qcow2_clusters_of() - clusters that @bytes take, the last one perhaps in part; any @bytes */
+static inline uint64_t qcow2_clusters_of(const Qcow2Geometry *geometry, uint64_t bytes)
+{
+    return (bytes >> geometry->cluster_bits) + ((bytes & (geometry->cluster_size - 1)) != 0);
+}
+
+/** qcow2_l1_entries_of() - L1 entries that a disk of @bytes needs; any @bytes */
+static inline uint64_t qcow2_l1_entries_of(const Qcow2Geometry *geometry, uint64_t bytes)
+{
+    unsigned shift = geometry->cluster_bits + geometry->l2_bits;
+    return (bytes >> shift) + ((bytes & ((UINT64_C(1) << shift) - 1)) != 0);
+}
+
 /* ---- extensions.c ---- */
 
 /**

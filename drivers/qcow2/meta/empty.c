@@ -17,11 +17,6 @@ typedef struct Layout {
     uint64_t l1_entries;
 } Layout;
 
-static uint64_t clusters_of(const Qcow2Geometry *g, uint64_t bytes)
-{
-    return (bytes + g->cluster_size - 1) >> g->cluster_bits;
-}
-
 static uint64_t end_of(const Layout *l)
 {
     return l->first + l->table_clusters + l->blocks + l->l1_clusters;
@@ -31,16 +26,15 @@ static uint64_t end_of(const Layout *l)
 static bool lay_out(const Qcow2State *s, uint64_t first, Layout *l)
 {
     const Qcow2Geometry *g = &s->geometry;
-    unsigned shift = g->cluster_bits + g->l2_bits;
-    uint64_t entries = (s->header.size >> shift) + ((s->header.size & ((UINT64_C(1) << shift) - 1)) != 0);
+    uint64_t entries = qcow2_l1_entries_of(g, s->header.size);
     *l = (Layout){ .first = first, .table_clusters = 1, .l1_entries = MAX(entries, 1) };
-    l->l1_clusters = clusters_of(g, l->l1_entries * sizeof(uint64_t));
+    l->l1_clusters = qcow2_clusters_of(g, l->l1_entries * sizeof(uint64_t));
     for (uint64_t end = 0; end != end_of(l);) {
         end = end_of(l);
         l->block_first = first >> g->refblock_bits;
         l->block_end = ((end - 1) >> g->refblock_bits) + 1;
         l->blocks = l->block_end - l->block_first + (l->block_first > 0);
-        l->table_clusters = clusters_of(g, l->block_end * sizeof(uint64_t));
+        l->table_clusters = qcow2_clusters_of(g, l->block_end * sizeof(uint64_t));
     }
     return l->table_clusters << g->cluster_bits <= QCOW2_MAX_REFTABLE_BYTES;
 }
@@ -135,13 +129,6 @@ static int coroutine_fn write_and_switch(const Emptying *e)
     return ret < 0 ? ret : qcow2_switch_header(e->meta, edit_tables, e);
 }
 
-static void swap_tables(Qcow2Table *a, Qcow2Table *b)
-{
-    Qcow2Table old = *a;
-    *a = *b;
-    *b = old;
-}
-
 /* rc.lock held. [first, end) holds no tables. */
 static void unmap_locked(Qcow2Meta *meta, uint64_t first, uint64_t end)
 {
@@ -157,7 +144,7 @@ static void install(Emptying *e)
     Qcow2Meta *meta = e->meta;
 
     pthread_mutex_lock(&meta->rc.lock);
-    swap_tables(&meta->reftable, &e->reftable);
+    qcow2_table_swap(&meta->reftable, &e->reftable);
     qcow2_cache_forget_all_locked(&meta->rc);
     unmap_locked(meta, 1, e->layout.first);
     unmap_locked(meta, end_of(&e->layout), meta->high_water);
@@ -165,7 +152,7 @@ static void install(Emptying *e)
     meta->frees++;
     pthread_mutex_unlock(&meta->rc.lock);
     pthread_mutex_lock(&meta->l2.lock);
-    swap_tables(&meta->l1, &e->l1);
+    qcow2_table_swap(&meta->l1, &e->l1);
     qcow2_cache_forget_all_locked(&meta->l2);
     pthread_mutex_unlock(&meta->l2.lock);
 }

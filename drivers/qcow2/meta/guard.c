@@ -106,7 +106,7 @@ int coroutine_fn qcow2_meta_new_table(BlockDriverState *bs, const void *table, u
 {
     Qcow2Meta *meta = qcow2_meta(bs);
     uint32_t cluster_size = meta->s->geometry.cluster_size;
-    uint64_t clusters = (bytes + cluster_size - 1) / cluster_size, at;
+    uint64_t clusters = qcow2_clusters_of(&meta->s->geometry, bytes), at;
     int ret = qcow2_alloc_contiguous(bs, clusters, &at);
 
     if (ret < 0) {
@@ -126,8 +126,7 @@ int coroutine_fn qcow2_meta_new_table(BlockDriverState *bs, const void *table, u
 
 void coroutine_fn qcow2_meta_release_table(BlockDriverState *bs, uint64_t host_offset, uint64_t bytes)
 {
-    uint32_t cluster_size = qcow2_state(bs)->geometry.cluster_size;
-    qcow2_release_clusters(bs, host_offset, (bytes + cluster_size - 1) / cluster_size);
+    qcow2_release_clusters(bs, host_offset, qcow2_clusters_of(&qcow2_state(bs)->geometry, bytes));
 }
 
 /* header_lock held. */

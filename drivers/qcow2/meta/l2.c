@@ -297,9 +297,7 @@ static int coroutine_fn switch_l1(Qcow2Meta *meta, Qcow2Table *table)
 static void exchange_l1(Qcow2Meta *meta, Qcow2Table *table)
 {
     pthread_mutex_lock(&meta->l2.lock);
-    Qcow2Table old = meta->l1;
-    meta->l1 = *table;
-    *table = old;
+    qcow2_table_swap(&meta->l1, table);
     pthread_mutex_unlock(&meta->l2.lock);
 }
 
@@ -313,9 +311,8 @@ static int coroutine_fn move_l1(Qcow2Meta *meta, uint64_t count, uint64_t host_o
     co_mutex_lock(&meta->commit_lock);
     int ret = switch_l1(meta, &table);
     if (ret >= 0) {
-        uint32_t cluster_size = meta->s->geometry.cluster_size;
         exchange_l1(meta, &table);
-        *old_clusters = (table.count * sizeof(uint64_t) + cluster_size - 1) / cluster_size;
+        *old_clusters = qcow2_clusters_of(&meta->s->geometry, table.count * sizeof(uint64_t));
     }
     co_mutex_unlock(&meta->commit_lock);
     qcow2_table_destroy(&table);
@@ -334,7 +331,7 @@ int coroutine_fn qcow2_meta_grow_l1(BlockDriverState *bs, uint64_t entries)
     if (entries > QCOW2_MAX_L1_BYTES / sizeof(uint64_t)) {
         return -EFBIG;
     }
-    uint64_t clusters = (entries * sizeof(uint64_t) + cluster_size - 1) / cluster_size;
+    uint64_t clusters = qcow2_clusters_of(&meta->s->geometry, entries * sizeof(uint64_t));
     bdrv_debug_event(bs, BDRV_EVENT_L1_GROW_ALLOC_TABLE);
     int ret = qcow2_alloc_contiguous(bs, clusters, &host_offset);
     if (ret < 0) {

@@ -123,6 +123,7 @@ static inline Qcow2Meta *qcow2_meta(const BlockDriverState *bs)
 /* ---- table.c ---- */
 bool qcow2_table_init(Qcow2Table *table, uint64_t count, uint64_t host_offset);
 void qcow2_table_destroy(Qcow2Table *table);
+void qcow2_table_swap(Qcow2Table *a, Qcow2Table *b);
 static inline uint64_t qcow2_table_get(const Qcow2Table *table, uint64_t index)
 {
     return atomic_load_explicit(&table->entries[index], memory_order_acquire);

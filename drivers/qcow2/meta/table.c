@@ -32,6 +32,13 @@ void qcow2_table_destroy(Qcow2Table *table)
     *table = (Qcow2Table){ 0 };
 }
 
+void qcow2_table_swap(Qcow2Table *a, Qcow2Table *b)
+{
+    Qcow2Table old = *a;
+    *a = *b;
+    *b = old;
+}
+
 void qcow2_table_dirty_sector(Qcow2Table *table, uint64_t sector)
 {
     if (!table->dirty[sector]) {
