@@ -310,7 +310,7 @@ bool coroutine_fn qcow2_snapshot_create(BlockDriverState *bs, BdrvSnapshotInfo *
 
 static bool find(const Qcow2State *s, const char *id, const char *name, int *index, GError **errp)
 {
-    *index = qcow2_snapshot_find(s, id, name);
+    *index = qcow2_snapshot_find(&s->snapshots, id, name);
     if (*index < 0) {
         g_set_error(errp, BDRV_ERROR, ENOENT, "there is no snapshot with %s '%s'%s%s%s", id ? "id" : "name",
                     id ? id : name ? name : "", id && name ? " and name '" : "", id && name ? name : "",
@@ -381,9 +381,9 @@ bool coroutine_fn qcow2_snapshot_delete(BlockDriverState *bs, const char *id, co
 /* The one that an id or a name stands for. */
 static bool find_either(const Qcow2State *s, const char *id, int *index, GError **errp)
 {
-    *index = qcow2_snapshot_find(s, id, NULL);
+    *index = qcow2_snapshot_find(&s->snapshots, id, NULL);
     if (*index < 0) {
-        *index = qcow2_snapshot_find(s, NULL, id);
+        *index = qcow2_snapshot_find(&s->snapshots, NULL, id);
     }
     if (*index < 0) {
         g_set_error(errp, BDRV_ERROR, ENOENT, "there is no snapshot with id or name '%s'", id);
@@ -472,10 +472,9 @@ static bool coroutine_fn free_old_disk(Change *c, const NewDisk *old, GError **e
 
 static bool coroutine_fn load_both(Change *c, int index, Qcow2Tree *l1, GError **errp)
 {
-    const Qcow2Snapshot *snapshot = &c->s->snapshots.snapshots[index];
     uint64_t need;
     if (!check_size(c->s, index, true, &need, errp) || !load_tree(c, index, need, errp) ||
-        !qcow2_tree_load(c->bs, snapshot->l1_table_offset, snapshot->l1_size, need, l1, errp)) {
+        !qcow2_tree_copy(&c->tree, l1, errp)) {
         return false;
     }
     leave_out_common(&c->tree, &c->active);

@@ -7,7 +7,7 @@
 #include "drivers/qcow2/qcow2.h"
 
 /** qcow2_snapshot_find() - index of the first one with this id and this name (NULL: any), or -1 */
-int qcow2_snapshot_find(const Qcow2State *s, const char *id, const char *name);
+int qcow2_snapshot_find(const Qcow2SnapshotTable *table, const char *id, const char *name);
 
 /** qcow2_snapshot_new_id() - the number after the largest there is; caller frees */
 char *qcow2_snapshot_new_id(const Qcow2SnapshotTable *table);

@@ -166,25 +166,15 @@ bool coroutine_fn qcow2_load_snapshots(BlockDriverState *bs, int64_t file_length
 
 /* ---- entries ---- */
 
-int qcow2_snapshot_find(const Qcow2State *s, const char *id, const char *name)
+int qcow2_snapshot_find(const Qcow2SnapshotTable *table, const char *id, const char *name)
 {
-    for (unsigned i = 0; i < s->snapshots.count; i++) {
-        const Qcow2Snapshot *snapshot = &s->snapshots.snapshots[i];
+    for (unsigned i = 0; i < table->count; i++) {
+        const Qcow2Snapshot *snapshot = &table->snapshots[i];
         if ((!id || g_str_equal(snapshot->id, id)) && (!name || g_str_equal(snapshot->name, name))) {
             return (int)i;
         }
     }
     return -1;
-}
-
-static bool has_id(const Qcow2SnapshotTable *table, const char *id)
-{
-    for (unsigned i = 0; i < table->count; i++) {
-        if (g_str_equal(table->snapshots[i].id, id)) {
-            return true;
-        }
-    }
-    return false;
 }
 
 char *qcow2_snapshot_new_id(const Qcow2SnapshotTable *table)
@@ -197,7 +187,7 @@ char *qcow2_snapshot_new_id(const Qcow2SnapshotTable *table)
     do { /* the largest number there is has no successor */
         g_free(id);
         id = g_strdup_printf("%" PRIu64, ++max);
-    } while (has_id(table, id));
+    } while (qcow2_snapshot_find(table, id, NULL) >= 0);
     return id;
 }
 

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <string.h>
 
 #include "block/util/bytes.h"
 #include "drivers/qcow2/meta/meta.h"
@@ -43,6 +44,15 @@ bool coroutine_fn qcow2_tree_load(BlockDriverState *bs, uint64_t host_offset, ui
     for (uint64_t i = 0; i < count; i++) {
         tree->l1[i] = GUINT64_FROM_BE(tree->l1[i]);
     }
+    return true;
+}
+
+bool qcow2_tree_copy(const Qcow2Tree *tree, Qcow2Tree *copy, GError **errp)
+{
+    if (!make_tree(copy, tree->count, errp)) {
+        return false;
+    }
+    memcpy(copy->l1, tree->l1, tree->count * sizeof(uint64_t));
     return true;
 }
 

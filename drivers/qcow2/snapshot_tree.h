@@ -22,6 +22,8 @@ bool qcow2_tree_active(BlockDriverState *bs, Qcow2Tree *tree, GError **errp);
 /** qcow2_tree_load() - of an L1 table in the file, at least @min_count entries; those that it lacks are 0 */
 bool coroutine_fn qcow2_tree_load(BlockDriverState *bs, uint64_t host_offset, uint64_t count, uint64_t min_count,
                                   Qcow2Tree *tree, GError **errp);
+/** qcow2_tree_copy() - @copy: a new one, with the same entries */
+bool qcow2_tree_copy(const Qcow2Tree *tree, Qcow2Tree *copy, GError **errp);
 void qcow2_tree_clear(Qcow2Tree *tree);
 
 /** qcow2_tree_look() - whether all of it can be read, is sound and counted, and @raise: could be counted once more
