@@ -270,34 +270,31 @@ static bool coroutine_fn backing_size(const char *filename, BdrvGraph *graph, co
     return fail(ret, "close the backing file", 0, 0, errp);
 }
 
-static bool coroutine_fn get_params(const char *filename, BdrvChild *file, const BdrvOptions *options,
-                                    Qcow2CreateParams *params, GError **errp)
+/* @options, with a size: that of the backing file if there is no other. NULL with an error. */
+static BdrvOptions *coroutine_fn complete_options(const char *filename, BdrvChild *file, const BdrvOptions *options,
+                                                  GError **errp)
 {
     const char *backing = bdrv_options_get_string(options, "backing_file", "");
-    if (bdrv_options_has(options, "size") || *backing == '\0' || !bdrv_options_has(options, "backing_fmt")) {
-        return qcow2_create_params(options, params, errp);
-    }
+    g_autoptr(BdrvOptions) complete = bdrv_options_copy(options);
     int64_t size;
-    if (!backing_size(filename, file->bs->graph, options, &size, errp)) {
-        return false;
+
+    if (!bdrv_options_has(options, "size") && *backing && bdrv_options_has(options, "backing_fmt")) {
+        if (!backing_size(filename, file->bs->graph, options, &size, errp)) {
+            return NULL;
+        }
+        bdrv_options_set_int(complete, "size", size);
     }
-    g_autoptr(BdrvOptions) with_size = bdrv_options_copy(options);
-    bdrv_options_set_int(with_size, "size", size);
-    bool ok = qcow2_create_params(with_size, params, errp);
-    if (ok) {
-        /* The strings must outlive the copy. */
-        params->backing_file = backing;
-        params->backing_format = bdrv_options_get_string(options, "backing_fmt", NULL);
-    }
-    return ok;
+    return g_steal_pointer(&complete);
 }
 
 bool coroutine_fn qcow2_create(const char *filename, BdrvChild *file, const BdrvOptions *options,
                                GError **errp)
 {
+    g_autoptr(BdrvOptions) complete = complete_options(filename, file, options, errp); /* the parameters point there */
     Creating c = { .filename = filename, .file = file };
     /* clang-format off */
-    return get_params(filename, file, options, &c.params, errp) &&
+    return complete &&
+           qcow2_create_params(complete, &c.params, errp) &&
            qcow2_layout(&c.params, &c.layout, errp) &&
            check_header_fits(&c, errp) &&
            clear_place(&c, errp) &&

@@ -322,6 +322,18 @@ static void the_data_file_is_no_longer_than_the_disk(void)
     forget();
 }
 
+/* The options are completed by a size then, in a copy that must last. */
+static void an_image_as_large_as_its_backing_file_has_one_too(void)
+{
+    bdrv_simdisk_forget("data-file");
+    stand_create("b", "size=640k");
+    stand_create("o", "data_file=data-file,backing_file=simdisk:b,backing_fmt=qcow2");
+    g_assert_cmpint(stand_length("data-file"), ==, 640 * K);
+    stand_forget("b");
+    stand_forget("o");
+    bdrv_simdisk_forget("data-file");
+}
+
 /* What the file had before is not what the guest gets of a cluster that was never written. */
 static void old_content_does_not_show(void)
 {
@@ -392,6 +404,7 @@ int main(int argc, char **argv)
     ADD(a_raw_data_file_is_the_disk);
     ADD(a_raw_bit_that_cannot_be_kept_is_cleared);
     ADD(reopening_for_writing_keeps_it_raw);
+    ADD(an_image_as_large_as_its_backing_file_has_one_too);
     ADD(the_data_file_is_no_longer_than_the_disk);
     ADD(old_content_does_not_show);
     ADD(a_flush_that_fails_publishes_nothing);
