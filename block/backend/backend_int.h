@@ -64,7 +64,16 @@ int blocking_fn blk_run_surely(BlockBackend *blk, BlkBlockingFunc *func, void *o
  * Returns: false with @errp set if it was not. For control functions, which themselves answer 0. */
 bool blk_has_run(int ret, GError **errp);
 
-/** blk_begin_change() - be alone with the image: no request inside, no other change under way; EDEADLK (control.c) */
+/** blk_change() - run @func alone with the image: no request inside, no other change under way (control.c)
+ * @purpose: what for, as in "open it read-write to …": refused if the image is read-only; NULL: nothing is written
+ * Fails with EACCES, with EDEADLK inside a request, or as @func does. */
+typedef bool BlkChangeFunc(BlockBackend *blk, const void *args, GError **errp);
+bool blocking_fn blk_change(BlockBackend *blk, const char *purpose, BlkChangeFunc *func, const void *args,
+                            GError **errp);
+bool coroutine_fn blk_co_change(BlockBackend *blk, const char *purpose, BlkChangeFunc *func, const void *args,
+                                GError **errp);
+
+/** blk_begin_change() - and for what fits in no function; EDEADLK */
 bool coroutine_fn blk_begin_change(BlockBackend *blk, GError **errp);
 void coroutine_fn blk_end_change(BlockBackend *blk);
 

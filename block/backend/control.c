@@ -66,100 +66,79 @@ void coroutine_fn blk_end_change(BlockBackend *blk)
     bdrv_graph_end_change(blk_graph(blk));
 }
 
+typedef struct ChangeCall {
+    const char *purpose;
+    BlkChangeFunc *func;
+    const void *args;
+    GError **errp;
+    bool ok;
+} ChangeCall;
+
+bool coroutine_fn blk_co_change(BlockBackend *blk, const char *purpose, BlkChangeFunc *func, const void *args,
+                                GError **errp)
+{
+    bool ok = false;
+
+    if (!blk_begin_change(blk, errp)) {
+        return false;
+    }
+    if (purpose && blk_is_read_only(blk)) {
+        g_set_error(errp, BDRV_ERROR, EACCES, "'%s' is read-only; open it read-write to %s", blk_filename(blk), purpose);
+    } else {
+        ok = func(blk, args, errp);
+    }
+    blk_end_change(blk);
+    return ok;
+}
+
+static int coroutine_fn run_change(BlockBackend *blk, void *opaque)
+{
+    ChangeCall *call = opaque;
+    call->ok = blk_co_change(blk, call->purpose, call->func, call->args, call->errp);
+    return 0;
+}
+
+bool blk_change(BlockBackend *blk, const char *purpose, BlkChangeFunc *func, const void *args, GError **errp)
+{
+    ChangeCall call = { purpose, func, args, errp, false };
+
+    blk_has_run(blk_run_blocking(blk, run_change, &call), errp);
+    return call.ok;
+}
+
 /* ---- truncate ---- */
 
-typedef struct TruncateCall {
+typedef struct TruncateArgs {
     int64_t length;
     bool exact;
     BdrvPrealloc prealloc;
     BdrvRequestFlags flags;
-    GError **errp;
-    bool ok;
-} TruncateCall;
+} TruncateArgs;
 
-static int coroutine_fn run_truncate(BlockBackend *blk, void *opaque)
+/* The right to resize is held by who opened for it, others take it for the moment. */
+static bool coroutine_fn resize(BlockBackend *blk, const void *opaque, GError **errp)
 {
-    TruncateCall *call = opaque;
-    unsigned used, shared;
+    const TruncateArgs *args = opaque;
+    unsigned used = blk->root->used, shared = blk->root->shared;
 
-    if (!blk_begin_change(blk, call->errp)) {
-        return 0;
+    if (!bdrv_co_root_set_rights(blk->root, used | BDRV_RIGHT_RESIZE, shared, errp)) {
+        return false;
     }
-    used = blk->root->used;
-    shared = blk->root->shared;
-    if (blk_is_read_only(blk)) {
-        g_set_error(call->errp, BDRV_ERROR, EACCES, "'%s' is read-only; open it read-write to resize it",
-                    blk_filename(blk));
-    } else if (bdrv_co_root_set_rights(blk->root, used | BDRV_RIGHT_RESIZE, shared, call->errp)) {
-        /* The right to resize is held by who opened for it, others take it for the moment. */
-        call->ok = bdrv_co_truncate(&blk->root->child, call->length, call->exact, call->prealloc, call->flags,
-                                    call->errp);
-        bdrv_co_root_set_rights(blk->root, used, shared, NULL);
-    }
-    blk_end_change(blk);
-    return 0;
+    bool ok = bdrv_co_truncate(&blk->root->child, args->length, args->exact, args->prealloc, args->flags, errp);
+    bdrv_co_root_set_rights(blk->root, used, shared, NULL);
+    return ok;
 }
 
 bool blk_truncate(BlockBackend *blk, int64_t length, bool exact, BdrvPrealloc prealloc, BdrvRequestFlags flags,
                   GError **errp)
 {
-    TruncateCall call = { length, exact, prealloc, flags, errp, false };
+    TruncateArgs args = { length, exact, prealloc, flags };
 
     if (length < 0) {
         g_set_error(errp, BDRV_ERROR, EINVAL, "length %" PRId64 " is negative", length);
-    } else {
-        blk_has_run(blk_run_blocking(blk, run_truncate, &call), errp);
-    }
-    return call.ok;
-}
-
-/* ---- set_key ---- */
-
-typedef struct SetKeyCall {
-    const uint8_t *key;
-    size_t bytes;
-    GError **errp;
-    bool ok;
-} SetKeyCall;
-
-/* The first node from @bs down that is no filter. */
-static BlockDriverState *skip_filters(BlockDriverState *bs)
-{
-    while (bs->drv->is_filter && !bs->drv->bdrv_set_key && bs->file) {
-        bs = bs->file->bs;
-    }
-    return bs;
-}
-
-bool coroutine_fn blk_co_set_key(BlockBackend *blk, const void *key, size_t bytes, GError **errp)
-{
-    BlockDriverState *bs = skip_filters(blk_bs(blk));
-
-    if (!bs->encrypted || !bs->drv->bdrv_set_key) {
-        g_set_error(errp, BDRV_ERROR, ENOTSUP, "'%s' is not encrypted", blk_filename(blk));
         return false;
     }
-    if (!blk_begin_change(blk, errp)) {
-        return false;
-    }
-    bool ok = bs->drv->bdrv_set_key(bs, key, bytes, errp);
-    blk_end_change(blk);
-    return ok;
-}
-
-static int coroutine_fn run_set_key(BlockBackend *blk, void *opaque)
-{
-    SetKeyCall *call = opaque;
-    call->ok = blk_co_set_key(blk, call->key, call->bytes, call->errp);
-    return 0;
-}
-
-bool blk_set_key(BlockBackend *blk, const void *key, size_t bytes, GError **errp)
-{
-    SetKeyCall call = { key, bytes, errp, false };
-
-    blk_has_run(blk_run_blocking(blk, run_set_key, &call), errp);
-    return call.ok;
+    return blk_change(blk, "resize it", resize, &args, errp);
 }
 
 /* ---- check ---- */

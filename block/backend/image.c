@@ -3,56 +3,48 @@
 #include "block/backend/backend_int.h"
 #include "block/io/io.h"
 
-#include <errno.h>
-
-typedef struct ImageCall ImageCall;
-
-struct ImageCall {
-    bool (*func)(BlockDriverState *bs, const ImageCall *call);
+typedef struct BackingName {
     const char *filename, *format;
-    GError **errp;
-    bool ok;
-};
+} BackingName;
 
-static int coroutine_fn run_call(BlockBackend *blk, void *opaque)
+static bool coroutine_fn change_backing_file(BlockBackend *blk, const void *args, GError **errp)
 {
-    ImageCall *call = opaque;
-
-    if (!blk_begin_change(blk, call->errp)) {
-        return 0;
-    }
-    if (blk_is_read_only(blk)) {
-        g_set_error(call->errp, BDRV_ERROR, EACCES, "'%s' is read-only; open it read-write to change it",
-                    blk_filename(blk));
-    } else {
-        call->ok = call->func(blk_bs(blk), call);
-    }
-    blk_end_change(blk);
-    return 0;
-}
-
-static bool change(BlockBackend *blk, ImageCall *call)
-{
-    blk_has_run(blk_run_blocking(blk, run_call, call), call->errp);
-    return call->ok;
-}
-
-static bool coroutine_fn change_backing_file(BlockDriverState *bs, const ImageCall *call)
-{
-    return bdrv_co_change_backing_file(bs, call->filename, call->format, call->errp);
+    const BackingName *name = args;
+    return bdrv_co_change_backing_file(blk_bs(blk), name->filename, name->format, errp);
 }
 
 bool blk_change_backing_file(BlockBackend *blk, const char *filename, const char *format, GError **errp)
 {
-    return change(blk, &(ImageCall){ change_backing_file, .filename = filename, .format = format, .errp = errp });
+    return blk_change(blk, "change it", change_backing_file, &(BackingName){ filename, format }, errp);
 }
 
-static bool coroutine_fn make_empty(BlockDriverState *bs, const ImageCall *call)
+static bool coroutine_fn make_empty(BlockBackend *blk, const void *args, GError **errp)
 {
-    return bdrv_co_make_empty(bs, call->errp);
+    return bdrv_co_make_empty(blk_bs(blk), errp);
 }
 
 bool blk_make_empty(BlockBackend *blk, GError **errp)
 {
-    return change(blk, &(ImageCall){ make_empty, .errp = errp });
+    return blk_change(blk, "change it", make_empty, NULL, errp);
+}
+
+typedef struct Key {
+    const uint8_t *data;
+    size_t bytes;
+} Key;
+
+static bool coroutine_fn set_key(BlockBackend *blk, const void *args, GError **errp)
+{
+    const Key *key = args;
+    return bdrv_co_set_key(blk_bs(blk), key->data, key->bytes, errp);
+}
+
+bool coroutine_fn blk_co_set_key(BlockBackend *blk, const void *key, size_t bytes, GError **errp)
+{
+    return blk_co_change(blk, NULL, set_key, &(Key){ key, bytes }, errp);
+}
+
+bool blk_set_key(BlockBackend *blk, const void *key, size_t bytes, GError **errp)
+{
+    return blk_change(blk, NULL, set_key, &(Key){ key, bytes }, errp);
 }

@@ -42,87 +42,68 @@ int bdrv_snapshot_find(const BdrvSnapshotInfo *list, int count, const char *id, 
 
 /* ---- changes ---- */
 
-typedef struct SnapshotCall SnapshotCall;
-typedef bool coroutine_fn SnapshotFunc(BlockBackend *blk, const SnapshotCall *call);
+#define PURPOSE "change its snapshots"
 
-struct SnapshotCall {
-    SnapshotFunc *func;
-    bool writes;
-    BdrvSnapshotInfo *info;
+/* Which one. */
+typedef struct Choice {
     const char *id, *name;
-    GError **errp;
-    bool ok;
-};
+} Choice;
 
-static int coroutine_fn run_call(BlockBackend *blk, void *opaque)
+/* The caller's: the driver fills it. */
+typedef struct Creation {
+    BdrvSnapshotInfo *info;
+} Creation;
+
+static bool coroutine_fn create(BlockBackend *blk, const void *args, GError **errp)
 {
-    SnapshotCall *call = opaque;
-
-    if (!blk_begin_change(blk, call->errp)) {
-        return 0;
-    }
-    if (call->writes && blk_is_read_only(blk)) {
-        g_set_error(call->errp, BDRV_ERROR, EACCES, "'%s' is read-only; open it read-write to change its snapshots",
-                    blk_filename(blk));
-    } else {
-        call->ok = call->func(blk, call);
-    }
-    blk_end_change(blk);
-    return 0;
-}
-
-static bool change(BlockBackend *blk, SnapshotCall *call)
-{
-    blk_has_run(blk_run_blocking(blk, run_call, call), call->errp);
-    return call->ok;
-}
-
-static bool coroutine_fn create(BlockBackend *blk, const SnapshotCall *call)
-{
-    return bdrv_co_snapshot_create(blk_bs(blk), call->info, call->errp);
+    const Creation *creation = args;
+    return bdrv_co_snapshot_create(blk_bs(blk), creation->info, errp);
 }
 
 bool blk_snapshot_create(BlockBackend *blk, BdrvSnapshotInfo *info, GError **errp)
 {
-    return change(blk, &(SnapshotCall){ create, true, .info = info, .errp = errp });
+    return blk_change(blk, PURPOSE, create, &(Creation){ info }, errp);
 }
 
 /* The disk may get another size. */
-static bool coroutine_fn apply(BlockBackend *blk, const SnapshotCall *call)
+static bool coroutine_fn apply(BlockBackend *blk, const void *args, GError **errp)
 {
+    const Choice *choice = args;
     unsigned used = blk->root->used, shared = blk->root->shared;
 
-    if (!bdrv_co_root_set_rights(blk->root, used | BDRV_RIGHT_RESIZE, shared, call->errp)) {
+    if (!bdrv_co_root_set_rights(blk->root, used | BDRV_RIGHT_RESIZE, shared, errp)) {
         return false;
     }
-    bool ok = bdrv_co_snapshot_goto(blk_bs(blk), call->id, call->errp);
+    bool ok = bdrv_co_snapshot_goto(blk_bs(blk), choice->id, errp);
     bdrv_co_root_set_rights(blk->root, used, shared, NULL);
     return ok;
 }
 
 bool blk_snapshot_goto(BlockBackend *blk, const char *id_or_name, GError **errp)
 {
-    return change(blk, &(SnapshotCall){ apply, true, .id = id_or_name, .errp = errp });
+    return blk_change(blk, PURPOSE, apply, &(Choice){ .id = id_or_name }, errp);
 }
 
-static bool coroutine_fn delete(BlockBackend *blk, const SnapshotCall *call)
+static bool coroutine_fn delete(BlockBackend *blk, const void *args, GError **errp)
 {
-    return bdrv_co_snapshot_delete(blk_bs(blk), call->id, call->name, call->errp);
+    const Choice *choice = args;
+    return bdrv_co_snapshot_delete(blk_bs(blk), choice->id, choice->name, errp);
 }
 
 bool blk_snapshot_delete(BlockBackend *blk, const char *id, const char *name, GError **errp)
 {
-    return change(blk, &(SnapshotCall){ delete, true, .id = id, .name = name, .errp = errp });
+    return blk_change(blk, PURPOSE, delete, &(Choice){ id, name }, errp);
 }
 
-static bool coroutine_fn load_tmp(BlockBackend *blk, const SnapshotCall *call)
+static bool coroutine_fn load_tmp(BlockBackend *blk, const void *args, GError **errp)
 {
-    return bdrv_co_snapshot_load_tmp(blk_bs(blk), call->id, call->name, call->errp);
+    const Choice *choice = args;
+    return bdrv_co_snapshot_load_tmp(blk_bs(blk), choice->id, choice->name, errp);
 }
 
 bool blk_snapshot_load_tmp(BlockBackend *blk, const char *id, const char *name, GError **errp)
 {
-    return change(blk, &(SnapshotCall){ load_tmp, false, .id = id, .name = name, .errp = errp });
+    return blk_change(blk, NULL, load_tmp, &(Choice){ id, name }, errp);
 }
 
 /* ---- VM state ---- */

@@ -34,3 +34,13 @@ bool coroutine_fn bdrv_co_make_empty(BlockDriverState *bs, GError **errp)
     }
     return ret >= 0;
 }
+
+bool coroutine_fn bdrv_co_set_key(BlockDriverState *bs, const uint8_t *key, size_t bytes, GError **errp)
+{
+    bs = bdrv_skip_filters(bs);
+    if (!bs->encrypted || !bs->drv->bdrv_set_key) {
+        g_set_error(errp, BDRV_ERROR, ENOTSUP, "'%s' is not encrypted", bs->filename);
+        return false;
+    }
+    return bs->drv->bdrv_set_key(bs, key, bytes, errp);
+}
