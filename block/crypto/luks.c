@@ -19,12 +19,7 @@
 
 const BdrvOptionSpec bdrv_luks_create_options[] = {
     { "key-secret", BDRV_OPTION_STRING, "ID of the secret that provides the keyslot passphrase", NULL, NULL },
-    { "cipher-alg", BDRV_OPTION_STRING, "Name of encryption cipher algorithm", NULL, NULL },
-    { "cipher-mode", BDRV_OPTION_STRING, "Name of encryption cipher mode", NULL, NULL },
-    { "ivgen-alg", BDRV_OPTION_STRING, "Name of IV generator algorithm", NULL, NULL },
-    { "ivgen-hash-alg", BDRV_OPTION_STRING, "Name of IV generator hash algorithm", NULL, NULL },
-    { "hash-alg", BDRV_OPTION_STRING, "Name of encryption hash algorithm", NULL, NULL },
-    { "iter-time", BDRV_OPTION_INT, "Time to spend in PBKDF in milliseconds", NULL, NULL },
+    BDRV_LUKS_CIPHER_OPTIONS(""),
     { NULL },
 };
 

@@ -35,7 +35,17 @@ typedef struct BdrvLuksCreate {
     uint32_t iter_time; /* ms that trying a passphrase shall take */
 } BdrvLuksCreate;
 
-/* The options of a new volume, of the luks driver and, under "encrypt.", of qcow2. */
+/* How a new volume is encrypted, by the luks driver and, under "encrypt.", by qcow2. */
+/* clang-format off */
+#define BDRV_LUKS_CIPHER_OPTIONS(prefix_) \
+    { prefix_ "cipher-alg", BDRV_OPTION_STRING, "Name of encryption cipher algorithm", NULL, NULL }, \
+    { prefix_ "cipher-mode", BDRV_OPTION_STRING, "Name of encryption cipher mode", NULL, NULL }, \
+    { prefix_ "ivgen-alg", BDRV_OPTION_STRING, "Name of IV generator algorithm", NULL, NULL }, \
+    { prefix_ "ivgen-hash-alg", BDRV_OPTION_STRING, "Name of IV generator hash algorithm", NULL, NULL }, \
+    { prefix_ "hash-alg", BDRV_OPTION_STRING, "Name of encryption hash algorithm", NULL, NULL }, \
+    { prefix_ "iter-time", BDRV_OPTION_INT, "Time to spend in PBKDF in milliseconds", NULL, NULL }
+/* clang-format on */
+
 extern const BdrvOptionSpec bdrv_luks_create_options[];
 
 /** bdrv_luks_create_parse() - from options of that table; EINVAL, ENOTSUP */

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "block/crypto/luks.h"
 #include "block/open/open.h"
 #include "config.h"
 #include "drivers/qcow2/create.h"
@@ -21,12 +22,7 @@ const BdrvOptionSpec qcow2_create_options[] = {
     { "encrypt.format", BDRV_OPTION_STRING, "Encrypt the image, format choices: 'aes', 'luks'", NULL, NULL },
     { "encrypt.key-secret", BDRV_OPTION_STRING, "ID of secret providing qcow AES key or LUKS passphrase",
       NULL, NULL },
-    { "encrypt.cipher-alg", BDRV_OPTION_STRING, "Name of encryption cipher algorithm", NULL, NULL },
-    { "encrypt.cipher-mode", BDRV_OPTION_STRING, "Name of encryption cipher mode", NULL, NULL },
-    { "encrypt.ivgen-alg", BDRV_OPTION_STRING, "Name of IV generator algorithm", NULL, NULL },
-    { "encrypt.ivgen-hash-alg", BDRV_OPTION_STRING, "Name of IV generator hash algorithm", NULL, NULL },
-    { "encrypt.hash-alg", BDRV_OPTION_STRING, "Name of encryption hash algorithm", NULL, NULL },
-    { "encrypt.iter-time", BDRV_OPTION_INT, "Time to spend in PBKDF in milliseconds", NULL, NULL },
+    BDRV_LUKS_CIPHER_OPTIONS("encrypt."),
     { "cluster_size", BDRV_OPTION_SIZE, "qcow2 cluster size", "65536", NULL },
     { "extended_l2", BDRV_OPTION_BOOL, "Extended L2 tables", "off", NULL },
     { "preallocation", BDRV_OPTION_STRING, "Preallocation mode (allowed values: off, metadata, falloc, full)",
