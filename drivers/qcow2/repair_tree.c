@@ -151,13 +151,18 @@ static Qcow2RawEntry without_space(const Qcow2Geometry *g, Qcow2RawEntry raw)
     return g->extended_l2 ? (Qcow2RawEntry){ 0, sound_bitmap(raw.bitmap, false) } : qcow2_raw_zero(0, false, g);
 }
 
-/* In a data file there is one place where a cluster can be. A flag that is merely missing is put right later. */
+/*
+ * In a data file there is one place where a cluster can be. A flag that is merely missing is put right later; that of
+ * zeroes at offset 0, which have no place, does no harm.
+ */
 static int tree_data_file_entry(Qcow2Repair *r, Qcow2RawEntry raw, uint64_t guest_offset, Qcow2RawEntry *wanted)
 {
     const Qcow2Geometry *g = geometry(r);
     bool placed = qcow2_raw_is_placed(raw, g);
     bool in_place = (raw.entry & QCOW2_OFFSET_MASK) == guest_offset;
-    wanted->entry = placed ? guest_offset | (in_place ? raw.entry & QCOW2_COPIED : QCOW2_COPIED) : 0;
+    wanted->entry = in_place ? raw.entry & (QCOW2_OFFSET_MASK | QCOW2_COPIED)
+                    : placed ? guest_offset | QCOW2_COPIED
+                             : 0;
     wanted->entry |= g->extended_l2 ? 0 : raw.entry & QCOW2_L2_ZERO;
     wanted->bitmap = sound_bitmap(raw.bitmap, placed);
     return 0;
