@@ -204,6 +204,13 @@ int coroutine_fn qcow2_alloc_contiguous(BlockDriverState *bs, uint64_t count, ui
     return 0;
 }
 
+void qcow2_unmap_free_locked(Qcow2Meta *meta, uint64_t first, uint64_t count)
+{
+    qcow2_cluster_set_remove(&meta->metadata, first, count);
+    meta->free_hint = MIN(meta->free_hint, first);
+    meta->frees++;
+}
+
 void coroutine_fn qcow2_release_clusters(BlockDriverState *bs, uint64_t host_offset, uint64_t count)
 {
     Qcow2Meta *meta = qcow2_meta(bs);
@@ -220,10 +227,8 @@ void coroutine_fn qcow2_release_clusters(BlockDriverState *bs, uint64_t host_off
         }
         qcow2_refcount_set(slice->bytes, qcow2_refslice_index(meta, first + i), g->refcount_order, 0);
         qcow2_cache_dirty_locked(&meta->rc, slice);
-        qcow2_cluster_set_remove(&meta->metadata, first + i, 1);
+        qcow2_unmap_free_locked(meta, first + i, 1);
         qcow2_pack_leave_locked(meta, first + i);
-        meta->free_hint = MIN(meta->free_hint, first + i);
-        meta->frees++;
     }
     pthread_mutex_unlock(&meta->rc.lock);
     qcow2_background_stir(meta);

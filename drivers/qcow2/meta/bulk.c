@@ -115,9 +115,7 @@ static void coroutine_fn free_run(Qcow2Bulk *bulk, const Qcow2BulkRun *run, bool
     int64_t begin = (int64_t)(run->first << bits), end = (int64_t)((run->first + run->count) << bits);
 
     pthread_mutex_lock(&meta->rc.lock);
-    qcow2_cluster_set_remove(&meta->metadata, run->first, run->count);
-    meta->free_hint = MIN(meta->free_hint, run->first);
-    meta->frees++;
+    qcow2_unmap_free_locked(meta, run->first, run->count);
     pthread_mutex_unlock(&meta->rc.lock);
     qcow2_compressed_forget(bulk->bs, (uint64_t)begin, (uint64_t)(end - begin));
     end = MIN(end, atomic_load(&bulk->bs->file->bs->length));

@@ -157,6 +157,19 @@ static void install(Emptying *e)
     pthread_mutex_unlock(&meta->l2.lock);
 }
 
+/* [first, +count) is free, but in doubt nothing may lie there: the file may lead to it. */
+static void take_back(Qcow2Meta *meta, uint64_t first, uint64_t count)
+{
+    pthread_mutex_lock(&meta->rc.lock);
+    if (atomic_load(&meta->header_in_doubt)) {
+        meta->doubtful_first = first;
+        meta->doubtful_count = count;
+    } else {
+        qcow2_unmap_free_locked(meta, first, count);
+    }
+    pthread_mutex_unlock(&meta->rc.lock);
+}
+
 static int coroutine_fn empty(Emptying *e)
 {
     Qcow2Meta *meta = e->meta;
@@ -170,10 +183,8 @@ static int coroutine_fn empty(Emptying *e)
     ret = write_and_switch(e);
     if (ret >= 0) {
         install(e);
-    } else if (!atomic_load(&meta->header_in_doubt)) { /* else nothing may lie there: the file may lead to it */
-        pthread_mutex_lock(&meta->rc.lock);
-        qcow2_cluster_set_remove(&meta->metadata, l->first, clusters);
-        pthread_mutex_unlock(&meta->rc.lock);
+    } else {
+        take_back(meta, l->first, clusters);
     }
     co_mutex_unlock(&meta->commit_lock);
     return ret;

@@ -167,9 +167,24 @@ static int coroutine_fn replace_header_locked(Qcow2Meta *meta, Qcow2HeaderEdit *
     return qcow2_replace_sector_locked(meta, &header, sector);
 }
 
+/* Nothing leads there any more. */
+static void release_doubtful(Qcow2Meta *meta)
+{
+    pthread_mutex_lock(&meta->rc.lock);
+    if (meta->doubtful_count) {
+        qcow2_unmap_free_locked(meta, meta->doubtful_first, meta->doubtful_count);
+        meta->doubtful_count = 0;
+    }
+    pthread_mutex_unlock(&meta->rc.lock);
+}
+
 int coroutine_fn qcow2_settle_header_locked(Qcow2Meta *meta)
 {
-    int ret = atomic_load(&meta->header_in_doubt) ? write_sector_locked(meta) : 0;
+    bool in_doubt = atomic_load(&meta->header_in_doubt);
+    int ret = in_doubt ? write_sector_locked(meta) : 0;
+    if (ret >= 0 && in_doubt) {
+        release_doubtful(meta);
+    }
     if (ret >= 0) {
         atomic_store(&meta->header_in_doubt, false);
     }

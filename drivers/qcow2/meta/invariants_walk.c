@@ -149,6 +149,7 @@ static void compare_cluster(Walk *walk, uint64_t cluster, uint64_t refcount, boo
     uint64_t references = GPOINTER_TO_SIZE(g_hash_table_lookup(walk->counts, GSIZE_TO_POINTER(cluster)));
     bool busy = qcow2_cluster_set_has_any(&meta->busy, cluster, 1);
     bool metadata = qcow2_cluster_set_has_any(&meta->metadata, cluster, 1);
+    bool doubtful = cluster - meta->doubtful_first < meta->doubtful_count;
 
     qcow2_must(refcount >= references, "a refcount is below the number of references");
     qcow2_must(!exact || refcount == references, "a cluster is leaked");
@@ -157,7 +158,7 @@ static void compare_cluster(Walk *walk, uint64_t cluster, uint64_t refcount, boo
                "a busy cluster is in nobody's list");
     qcow2_must(!qcow2_cluster_set_has_any(&meta->unpunched, cluster, 1) || busy,
                "a cluster waits to be punched and could be allocated");
-    qcow2_must(!metadata || refcount > 0 || busy, "a free cluster is in the map of metadata");
+    qcow2_must(!metadata || refcount > 0 || busy || doubtful, "a free cluster is in the map of metadata");
     qcow2_must(!metadata || !g_hash_table_contains(walk->data, GSIZE_TO_POINTER(cluster)),
                "guest data is in the map of metadata");
 }

@@ -103,6 +103,7 @@ struct Qcow2Meta {
     CoMutex header_lock;  /* innermost CoMutex: s->header and the sector it is in */
     uint8_t *header_sector; /* QCOW2_SECTOR bytes as in the file; header_lock */
     _Atomic bool header_in_doubt; /* a failed header write may or may not have reached the file */
+    uint64_t doubtful_first, doubtful_count; /* rc.lock: free clusters that it leads to, mapped as metadata until settled */
 
     pthread_mutex_t bg_lock;
     unsigned drained;      /* bg_lock: background work is stopped */
@@ -155,6 +156,8 @@ int coroutine_fn qcow2_take_run_locked(Qcow2Meta *meta, uint64_t cluster, uint64
                                        uint64_t *n);
 /** qcow2_take_first_locked() - the same from the first free cluster on */
 int coroutine_fn qcow2_take_first_locked(Qcow2Meta *meta, uint64_t count, uint64_t *first, uint64_t *n);
+/** qcow2_unmap_free_locked() - clusters whose count is 0 hold no metadata any more and may be allocated; rc.lock held */
+void qcow2_unmap_free_locked(Qcow2Meta *meta, uint64_t first, uint64_t count);
 /** qcow2_after_refcount_change() - to be called without the lock; @crowded: as the cache was under it */
 void qcow2_after_refcount_change(Qcow2Meta *meta, bool crowded);
 
