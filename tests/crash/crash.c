@@ -263,6 +263,25 @@ static void something_is_found(gconstpointer data)
     g_test_fail();
 }
 
+static int run_tests(const Arguments *a)
+{
+    if (a->must_find) {
+        g_test_add_data_func("/crash/the planted bug is found", NULL, something_is_found);
+    } else {
+        add_tests(a);
+    }
+    return g_test_run();
+}
+
+static void free_arguments(Arguments *a)
+{
+    g_free(a->shard);
+    g_free(a->resume);
+    g_free(a->image);
+    g_free(a->ops);
+    g_free(a->fail);
+}
+
 int main(int argc, char **argv)
 {
     Arguments a = { .cut = -1, .state = -1, .minutes = 1 };
@@ -296,13 +315,7 @@ int main(int argc, char **argv)
     if (!a.aborted) {
         attempt_guard();
     }
-    if (a.length > 0 || a.random || a.ops) {
-        return run_campaign(&a);
-    }
-    if (a.must_find) {
-        g_test_add_data_func("/crash/the planted bug is found", NULL, something_is_found);
-    } else {
-        add_tests(&a);
-    }
-    return g_test_run();
+    int status = a.length > 0 || a.random || a.ops ? run_campaign(&a) : run_tests(&a);
+    free_arguments(&a);
+    return status;
 }
