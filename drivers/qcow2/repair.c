@@ -95,13 +95,15 @@ static int coroutine_fn repair_counts(Qcow2Check *c, Qcow2Rewrite *rewrite, Bdrv
 
 /* ---- header ---- */
 
-/* What we do not know about does not survive our writes. */
-static int coroutine_fn clear_autoclear(Qcow2Rewrite *rewrite)
+/*
+ * The header that the analysis began with, whichever the disk has: after a failed flush the file's cache may show one
+ * that is not there (fsync(2), EIO). What we do not know about does not survive our writes.
+ */
+static int coroutine_fn settle_header(Qcow2Rewrite *rewrite)
 {
     Qcow2Header header = qcow2_state(rewrite->bs)->header;
-    uint64_t before = header.autoclear_features;
     header.autoclear_features &= qcow2_kept_autoclear(qcow2_state(rewrite->bs)) | QCOW2_AUTOCLEAR_BITMAPS;
-    return header.autoclear_features == before ? 0 : qcow2_rewrite_header(rewrite, &header);
+    return qcow2_rewrite_header(rewrite, &header);
 }
 
 /* One block after the other: as @table, in the file's byte order, has them. */
@@ -262,7 +264,7 @@ static int coroutine_fn repair_found(Qcow2Check *c, Qcow2Rewrite *rewrite, BdrvC
     }
     int ret = 0;
     if (result->corruptions || result->leaks || result->check_errors) {
-        ret = clear_autoclear(rewrite);
+        ret = settle_header(rewrite);
         if (ret >= 0) {
             ret = fix & BDRV_FIX_ERRORS ? repair_errors(c, rewrite, fix) : repair_leaks(c, rewrite);
         }
