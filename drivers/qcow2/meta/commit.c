@@ -602,7 +602,7 @@ void qcow2_meta_keep_mark(BlockDriverState *bs)
 int coroutine_fn qcow2_meta_clean(BlockDriverState *bs)
 {
     Qcow2Meta *meta = qcow2_meta(bs);
-    int ret = qcow2_commit_dirty(meta) ? qcow2_meta_settle(bs) : 0;
+    int ret = qcow2_commit_dirty(meta) ? qcow2_meta_settle(bs) : qcow2_settle_header(meta);
 
     if (ret >= 0 && atomic_load(&meta->dirty_marked) && !meta->keep_mark && !qcow2_commit_dirty(meta)) {
         /* Nothing is left to write, but the flush behind the last counts may have failed. */
