@@ -225,6 +225,7 @@ static const RaceSetup overlay = { .create = "cluster_size=512,refcount_bits=1",
 static const RaceSetup subclusters = { .create = "extended_l2=on,cluster_size=16k", .backing = true };
 static const RaceSetup data_file = { .create = "cluster_size=512", .data_file = true };
 static const RaceSetup raw_data_file = { .create = "cluster_size=512,data_file_raw=on", .data_file = true };
+static const RaceSetup v2_overlay = { .create = "cluster_size=512,compat=0.10", .backing = true };
 static const RaceSetup normal = { .create = "cluster_size=4096" };
 
 #define RACE_QCOW2 .unit = 512, .crowded = true, .setup = race_setup, .teardown = race_teardown, \
@@ -233,19 +234,25 @@ static const RaceSetup normal = { .create = "cluster_size=4096" };
 const ConformanceStack race_stacks[] = {
     { .name = "plain", .options = SMALL ON_DISK, .length = 24 * 1024, .room = 24 * 1024, .data = &plain, RACE_QCOW2 },
     { .name = "lazy refcounts", .options = SMALL "lazy-refcounts=on," ON_DISK, .length = 24 * 1024, .room = 24 * 1024,
-      .data = &plain, RACE_QCOW2 },
+      .states = true, .data = &plain, RACE_QCOW2 },
     { .name = "version 2", .options = SMALL ON_DISK, .length = 24 * 1024, .data = &v2, RACE_QCOW2 },
-    { .name = "64-bit refcounts", .options = SMALL ON_DISK, .length = 128 * 1024, .data = &wide, RACE_QCOW2 },
+    { .name = "64-bit refcounts", .options = SMALL ON_DISK, .length = 128 * 1024, .states = true, .data = &wide,
+      RACE_QCOW2 },
     { .name = "backing file", .options = SMALL ON_DISK ",backing.driver=simdisk,backing.disk=%ID%-backing",
       .length = 48 * 1024, .data = &overlay, RACE_QCOW2 },
     { .name = "subclusters", .options = SMALL ON_DISK ",backing.driver=simdisk,backing.disk=%ID%-backing",
-      .length = 128 * 1024, .room = 128 * 1024, .data = &subclusters, RACE_QCOW2 },
-    { .name = "kept space", .options = SMALL "discard-no-unref=on," ON_DISK, .length = 24 * 1024, .data = &plain,
-      RACE_QCOW2 },
+      .length = 128 * 1024, .room = 128 * 1024, .states = true, .data = &subclusters, RACE_QCOW2 },
+    { .name = "kept space", .options = SMALL "discard-no-unref=on," ON_DISK, .length = 24 * 1024, .states = true,
+      .data = &plain, RACE_QCOW2 },
+    { .name = "states", .options = SMALL "overlap-check=all," ON_DISK, .length = 24 * 1024, .room = 24 * 1024,
+      .data = &plain, .states = true, RACE_QCOW2 },
+    { .name = "states, version 2", .options = SMALL ON_DISK ",backing.driver=simdisk,backing.disk=%ID%-backing",
+      .length = 24 * 1024, .data = &v2_overlay, .states = true, RACE_QCOW2 },
     { .name = "data file", .options = SMALL ON_DISK, .length = 24 * 1024, .room = 24 * 1024, .data = &data_file,
-      RACE_QCOW2 },
-    { .name = "raw data file", .options = SMALL ON_DISK, .length = 24 * 1024, .room = 24 * 1024,
-      .data = &raw_data_file, .unit = 512, .crowded = true, .setup = race_setup, .teardown = race_teardown,
+      .states = true, .no_snapshots = true, RACE_QCOW2 },
+    { .name = "raw data file", .options = SMALL ON_DISK, .length = 24 * 1024, .room = 24 * 1024, .states = true,
+      .no_snapshots = true, .data = &raw_data_file, .unit = 512, .crowded = true, .setup = race_setup,
+      .teardown = race_teardown,
       .inspect = conformance_check_raw_data },
     { .name = "default caches", .options = "driver=qcow2," ON_DISK, .length = 256 * 1024, .data = &normal,
       RACE_QCOW2 },

@@ -374,6 +374,7 @@ static void close_image(Runner *r)
     if (r->stack->inspect) {
         r->stack->inspect(r->stack, r->graph, r->id, r->dir);
     }
+    conformance_check_saved(r);
 }
 
 static void reopen_in_place(Runner *r)
@@ -402,6 +403,14 @@ static void run_round(Runner *r, const HistoryRound *round)
         break;
     case HISTORY_COMPARE:
         conformance_compare_all(r);
+        break;
+    case HISTORY_SAVE:
+    case HISTORY_GOTO:
+    case HISTORY_EMPTY:
+    case HISTORY_VMSTATE:
+    case HISTORY_REPAIR:
+        conformance_change_state(r, first->kind);
+        test_verify(r->blk, true);
         break;
     default:
         run_requests(r, round);
@@ -493,6 +502,8 @@ static void runner_free(Runner *r)
     g_free(r->id);
     g_free(r->boundaries);
     g_free(r->model);
+    g_free(r->below);
+    conformance_forget_saved(r);
     g_free(r);
 }
 
@@ -506,6 +517,8 @@ ConformanceResult conformance_play(const ConformanceStack *stack, const History 
     if (stack->setup) {
         stack->setup(stack, r->graph, r->id, r->dir, r->model);
     }
+    r->below = g_memdup2(r->model, stack->length + stack->room);
+    r->random = history->schedule;
     open_image(r);
     for (r->round = 0; r->round < history->rounds->len; r->round++) {
         run_round(r, history->rounds->pdata[r->round]);

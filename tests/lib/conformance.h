@@ -43,6 +43,8 @@ struct ConformanceStack {
     bool torn_reads;     /* a read beside a write may mix both anywhere: the page cache promises no sector */
     bool crowded;        /* small requests that free and allocate: much happens in few clusters */
     bool no_discard;     /* leave discards out */
+    bool states;         /* emptying, VM state, repair, and snapshots that stay and are applied, */
+    bool no_snapshots;   /* but for images that can have none */
     bool no_reopen;      /* blk_reopen() does not work */
     bool volatile_names; /* the disk is gone when it is closed: never reopen */
     BdrvOpenFlags flags; /* besides BDRV_O_RDWR */

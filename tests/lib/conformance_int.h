@@ -28,6 +28,13 @@ typedef struct Op {
     bool begun; /* if it is an error: a part may be done all the same */
 } Op;
 
+/* The snapshot that stays. */
+typedef struct ConformanceSaved {
+    char *id;
+    uint8_t *model;
+    int64_t length;
+} ConformanceSaved;
+
 /* A context and its coroutines. */
 typedef struct Worker {
     Runner *runner;
@@ -48,6 +55,9 @@ struct Runner {
     BlockBackend *blk;
     uint8_t *model;
     int64_t length; /* now */
+    uint8_t *below;          /* the model of an empty image: what shows then */
+    ConformanceSaved *saved; /* the snapshot that stays; NULL: none */
+    uint64_t random;         /* of states */
     bool resizing;  /* the length changes in this round */
     bool shrunk;    /* it was less after this round than before: requests may have come too late */
     unsigned unit, round, lanes;
@@ -75,6 +85,14 @@ void conformance_clear_op(Op *op);
 /** conformance_carry_out() - in a coroutine of the op's context; sets began, ended, ret, done */
 void coroutine_fn conformance_carry_out(Op *op);
 #define CONFORMANCE_NODE "conformance-root" /* node-name of what the run is about */
+
+/* conformance_state.c */
+
+/** conformance_change_state() - one of HISTORY_SAVE .. HISTORY_REPAIR; what the format does not have is left out */
+void blocking_fn conformance_change_state(Runner *r, HistoryKind kind);
+/** conformance_check_saved() - with the image closed: its snapshot holds what was saved */
+void blocking_fn conformance_check_saved(Runner *r);
+void conformance_forget_saved(Runner *r);
 
 /* conformance_model.c */
 

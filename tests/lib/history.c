@@ -17,6 +17,8 @@ static const char *const names[HISTORY_KINDS] = {
     [HISTORY_HANDLE] = "handle",   [HISTORY_GROW] = "grow",     [HISTORY_SHRINK] = "shrink",
     [HISTORY_CHECK] = "check",     [HISTORY_SNAPSHOT] = "snapshot", [HISTORY_CLOSE] = "close",
     [HISTORY_RESIZE] = "resize",   [HISTORY_COMPARE] = "compare", [HISTORY_REOPEN_ALONE] = "reopen-alone",
+    [HISTORY_SAVE] = "save",       [HISTORY_GOTO] = "goto",     [HISTORY_EMPTY] = "empty",
+    [HISTORY_VMSTATE] = "vmstate", [HISTORY_REPAIR] = "repair",
 };
 
 static const struct {
@@ -101,7 +103,7 @@ unsigned history_count_ops(const History *history)
 
 bool history_fits(const History *history, const ConformanceStack *stack)
 {
-    int64_t length = stack->length;
+    int64_t length = stack->length, saved = -1;
 
     for (unsigned i = 0; i < history->rounds->len; i++) {
         const HistoryRound *round = history->rounds->pdata[i];
@@ -125,6 +127,10 @@ bool history_fits(const History *history, const ConformanceStack *stack)
                     length > (op->kind == HISTORY_SHRINK ? now : stack->length + stack->room)) {
                     return false;
                 }
+            } else if (op->kind == HISTORY_SAVE) {
+                saved = length;
+            } else if (op->kind == HISTORY_GOTO) {
+                length = saved < 0 ? length : saved;
             } else if (history_has_range(op->kind) &&
                        (op->bytes < 1 || op->offset < 0 || op->offset + op->bytes > now ||
                         (copies && (op->source < 0 || op->source + op->bytes > now)))) {

@@ -37,6 +37,11 @@ typedef enum HistoryKind {
     HISTORY_REOPEN_ALONE, /* with the same flags */
     HISTORY_RESIZE,       /* to the length @offset */
     HISTORY_COMPARE,      /* all of the content and of the block status */
+    HISTORY_SAVE,         /* a snapshot that stays, instead of the one before */
+    HISTORY_GOTO,         /* apply it, if there is one */
+    HISTORY_EMPTY,        /* drop all data: what is below shows */
+    HISTORY_VMSTATE,      /* save some of a VM's state and load it */
+    HISTORY_REPAIR,       /* check with repair: there is nothing to do */
     HISTORY_KINDS,
 } HistoryKind;
 

@@ -14,6 +14,7 @@ typedef struct Draw {
     const ConformanceRun *run;
     uint64_t random;
     int64_t length; /* of the disk, as it will be */
+    int64_t saved;  /* in the snapshot that stays; -1: there is none */
     unsigned unit;
     GArray *ops; /* of the round */
 } Draw;
@@ -205,6 +206,24 @@ static void draw_alone(History *history, HistoryKind kind, int64_t length)
     g_array_append_val(history_add_round(history)->ops, op);
 }
 
+/* What changes all of the disk at once. */
+static void draw_state(Draw *d, History *history)
+{
+    static const HistoryKind kinds[] = {
+        HISTORY_SAVE, HISTORY_SAVE, HISTORY_GOTO, HISTORY_GOTO, HISTORY_EMPTY, HISTORY_VMSTATE, HISTORY_REPAIR,
+    };
+    HistoryKind kind = kinds[below(d, G_N_ELEMENTS(kinds))];
+
+    if (d->stack->no_snapshots && (kind == HISTORY_SAVE || kind == HISTORY_GOTO)) {
+        kind = HISTORY_EMPTY;
+    } else if (kind == HISTORY_SAVE) {
+        d->saved = d->length;
+    } else if (kind == HISTORY_GOTO && d->saved >= 0) {
+        d->length = d->saved;
+    }
+    draw_alone(history, kind, 0);
+}
+
 static void draw_between(Draw *d, History *history)
 {
     const ConformanceRun *run = d->run;
@@ -226,6 +245,9 @@ static void draw_between(Draw *d, History *history)
     if (below(d, 50) == 0) {
         draw_alone(history, HISTORY_COMPARE, 0);
     }
+    if (d->stack->states && below(d, 6) == 0) {
+        draw_state(d, history);
+    }
 }
 
 static char *origin(const ConformanceStack *stack, const ConformanceRun *run, unsigned yield)
@@ -240,7 +262,8 @@ static char *origin(const ConformanceStack *stack, const ConformanceRun *run, un
 History *history_draw(const ConformanceStack *stack, const ConformanceRun *run)
 {
     History *history = history_new(stack->name);
-    Draw d = { .stack = stack, .run = run, .random = run->seed, .length = stack->length, .unit = MAX(stack->unit, 1) };
+    Draw d = { .stack = stack, .run = run, .random = run->seed, .length = stack->length, .saved = -1,
+               .unit = MAX(stack->unit, 1) };
 
     history->contexts = run->contexts;
     history->threads = run->mode == CONFORMANCE_THREADS;

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: MIT */
+/* Between rounds: what changes all of the disk at once, or keeps it as it is. */
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "tests/lib/conformance_int.h"
+#include "tests/lib/test-node.h"
+
+#define VMSTATE_MAX 20000
+
+/* Formats, and images of qcow2, without it. */
+static bool is_unsupported(const GError *error)
+{
+    return g_error_matches(error, BDRV_ERROR, ENOTSUP);
+}
+
+void conformance_forget_saved(Runner *r)
+{
+    if (r->saved) {
+        g_free(r->saved->id);
+        g_free(r->saved->model);
+        g_clear_pointer(&r->saved, g_free);
+    }
+}
+
+static void save(Runner *r)
+{
+    BdrvSnapshotInfo info = { .name = (char *)"saved" };
+    g_autoptr(GError) error = NULL;
+
+    if (!blk_snapshot_create(r->blk, &info, &error)) {
+        if (!is_unsupported(error)) {
+            conformance_fail(r, "saving a snapshot: %s", error->message);
+        }
+        return;
+    }
+    if (r->saved && !blk_snapshot_delete(r->blk, r->saved->id, NULL, &error)) {
+        conformance_fail(r, "deleting the snapshot saved before: %s", error->message);
+    }
+    conformance_forget_saved(r);
+    r->saved = g_new(ConformanceSaved, 1);
+    *r->saved = (ConformanceSaved){ .id = info.id, .model = g_memdup2(r->model, r->length), .length = r->length };
+}
+
+static void go_to(Runner *r)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (!r->saved) {
+        return;
+    }
+    if (!blk_snapshot_goto(r->blk, r->saved->id, &error)) {
+        conformance_fail(r, "applying a snapshot: %s", error->message);
+    }
+    memset(r->model, 0, r->stack->length + r->stack->room);
+    memcpy(r->model, r->saved->model, r->saved->length);
+    r->length = r->saved->length;
+    if (blk_length(r->blk) != r->length) {
+        conformance_fail(r, "with the snapshot the image is %" PRId64 " bytes long, not %" PRId64, blk_length(r->blk),
+                         r->length);
+    }
+    conformance_compare_all(r);
+}
+
+static void make_empty(Runner *r)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (!blk_make_empty(r->blk, &error)) {
+        if (!is_unsupported(error)) {
+            conformance_fail(r, "making it empty: %s", error->message);
+        }
+        return;
+    }
+    memcpy(r->model, r->below, r->length);
+    conformance_compare_all(r);
+}
+
+static void keep_vmstate(Runner *r)
+{
+    uint8_t wrote[VMSTATE_MAX], found[VMSTATE_MAX];
+    int64_t offset = test_random_below(&r->random, VMSTATE_MAX), bytes = 1 + test_random_below(&r->random, VMSTATE_MAX);
+    struct iovec out = { .iov_base = wrote, .iov_len = (size_t)bytes };
+    struct iovec in = { .iov_base = found, .iov_len = (size_t)bytes };
+    BdrvIov from = bdrv_iov_init(&out, 1), to = bdrv_iov_init(&in, 1);
+
+    for (int64_t i = 0; i < bytes; i++) {
+        wrote[i] = (uint8_t)test_random(&r->random);
+    }
+    int ret = blk_save_vmstate(r->blk, offset, &from);
+    if (ret == -ENOTSUP) {
+        return;
+    }
+    ret = ret < 0 ? ret : blk_load_vmstate(r->blk, offset, &to);
+    if (ret < 0 || memcmp(wrote, found, out.iov_len) != 0) {
+        conformance_fail(r, "VM state at %" PRId64 " +%" PRId64 ": %d, or not what was saved", offset, bytes, ret);
+    }
+}
+
+static void repair(Runner *r)
+{
+    BdrvCheckResult result = { 0 };
+    g_autoptr(GError) error = NULL;
+
+    if (!blk_check(r->blk, &result, BDRV_FIX_LEAKS | BDRV_FIX_ERRORS, &error) && !is_unsupported(error)) {
+        conformance_fail(r, "repairing: %s", error->message);
+    }
+    if (result.corruptions || result.corruptions_fixed || result.check_errors) {
+        conformance_fail(r, "a repair finds %" PRId64 " corruptions, mends %" PRId64 ", errors: %" PRId64,
+                         result.corruptions, result.corruptions_fixed, result.check_errors);
+    }
+}
+
+void conformance_change_state(Runner *r, HistoryKind kind)
+{
+    switch (kind) {
+    case HISTORY_SAVE:
+        save(r);
+        break;
+    case HISTORY_GOTO:
+        go_to(r);
+        break;
+    case HISTORY_EMPTY:
+        make_empty(r);
+        break;
+    case HISTORY_VMSTATE:
+        keep_vmstate(r);
+        break;
+    default:
+        repair(r);
+    }
+}
+
+void conformance_check_saved(Runner *r)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (!r->saved) {
+        return;
+    }
+    BdrvOptions *options = bdrv_options_parse(r->options, NULL, NULL);
+    BlockBackend *blk = blk_open(r->graph, NULL, options, r->stack->flags, &error);
+    if (!blk || !blk_snapshot_load_tmp(blk, r->saved->id, NULL, &error)) {
+        conformance_fail(r, "showing the snapshot: %s", error->message);
+    }
+    g_autofree uint8_t *found = g_malloc(r->saved->length);
+    int ret = blk_length(blk) == r->saved->length ? blk_pread(blk, 0, r->saved->length, found, 0) : -EINVAL;
+    if (ret < 0 || memcmp(found, r->saved->model, r->saved->length) != 0) {
+        conformance_fail(r, "the snapshot does not hold what was saved: %d", ret);
+    }
+    blk_close(blk, &error);
+    g_assert_no_error(error);
+}
