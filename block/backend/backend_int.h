@@ -73,6 +73,9 @@ bool blocking_fn blk_change(BlockBackend *blk, const char *purpose, BlkChangeFun
 bool coroutine_fn blk_co_change(BlockBackend *blk, const char *purpose, BlkChangeFunc *func, const void *args,
                                 GError **errp);
 
+/** blk_co_with_resize() - @func with the right to resize: who did not open for it has it for the moment; drained */
+bool coroutine_fn blk_co_with_resize(BlockBackend *blk, BlkChangeFunc *func, const void *args, GError **errp);
+
 /** blk_begin_change() - and for what fits in no function; EDEADLK */
 bool coroutine_fn blk_begin_change(BlockBackend *blk, GError **errp);
 void coroutine_fn blk_end_change(BlockBackend *blk);

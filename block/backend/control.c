@@ -115,18 +115,28 @@ typedef struct TruncateArgs {
     BdrvRequestFlags flags;
 } TruncateArgs;
 
-/* The right to resize is held by who opened for it, others take it for the moment. */
 static bool coroutine_fn resize(BlockBackend *blk, const void *opaque, GError **errp)
 {
     const TruncateArgs *args = opaque;
+
+    return bdrv_co_truncate(&blk->root->child, args->length, args->exact, args->prealloc, args->flags, errp);
+}
+
+bool coroutine_fn blk_co_with_resize(BlockBackend *blk, BlkChangeFunc *func, const void *args, GError **errp)
+{
     unsigned used = blk->root->used, shared = blk->root->shared;
 
     if (!bdrv_co_root_set_rights(blk->root, used | BDRV_RIGHT_RESIZE, shared, errp)) {
         return false;
     }
-    bool ok = bdrv_co_truncate(&blk->root->child, args->length, args->exact, args->prealloc, args->flags, errp);
+    bool ok = func(blk, args, errp);
     bdrv_co_root_set_rights(blk->root, used, shared, NULL);
     return ok;
+}
+
+static bool coroutine_fn resize_with_right(BlockBackend *blk, const void *args, GError **errp)
+{
+    return blk_co_with_resize(blk, resize, args, errp);
 }
 
 bool blk_truncate(BlockBackend *blk, int64_t length, bool exact, BdrvPrealloc prealloc, BdrvRequestFlags flags,
@@ -138,7 +148,7 @@ bool blk_truncate(BlockBackend *blk, int64_t length, bool exact, BdrvPrealloc pr
         g_set_error(errp, BDRV_ERROR, EINVAL, "length %" PRId64 " is negative", length);
         return false;
     }
-    return blk_change(blk, "resize it", resize, &args, errp);
+    return blk_change(blk, "resize it", resize_with_right, &args, errp);
 }
 
 /* ---- check ---- */

@@ -28,6 +28,33 @@ bool blk_make_empty(BlockBackend *blk, GError **errp)
     return blk_change(blk, "change it", make_empty, NULL, errp);
 }
 
+typedef struct AmendCall {
+    const BdrvOptions *options;
+    bool force;
+    BdrvProgressFunc *progress;
+    void *opaque;
+} AmendCall;
+
+static bool coroutine_fn amend(BlockBackend *blk, const void *args, GError **errp)
+{
+    const AmendCall *call = args;
+    return bdrv_co_amend(blk_bs(blk), call->options, call->force, call->progress, call->opaque, errp);
+}
+
+/* The size may be among the options. */
+static bool coroutine_fn amend_resizable(BlockBackend *blk, const void *args, GError **errp)
+{
+    return blk_co_with_resize(blk, amend, args, errp);
+}
+
+bool blk_amend(BlockBackend *blk, const BdrvOptions *options, bool force, BdrvProgressFunc *progress, void *opaque,
+               GError **errp)
+{
+    AmendCall call = { options, force, progress, opaque };
+    BlkChangeFunc *func = bdrv_options_has(options, "size") ? amend_resizable : amend;
+    return blk_change(blk, "amend it", func, &call, errp);
+}
+
 typedef struct Key {
     const uint8_t *data;
     size_t bytes;

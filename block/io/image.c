@@ -35,6 +35,46 @@ bool coroutine_fn bdrv_co_make_empty(BlockDriverState *bs, GError **errp)
     return ret >= 0;
 }
 
+static bool has_spec(const BdrvOptionSpec *specs, const char *key)
+{
+    while (specs && specs->name && !g_str_equal(specs->name, key)) {
+        specs++;
+    }
+    return specs && specs->name;
+}
+
+/* What is decided for good when an image is made is not merely unknown. */
+static bool check_amendable(const BlockDriver *drv, const BdrvOptions *options, GError **errp)
+{
+    for (unsigned i = 0; i < bdrv_options_count(options); i++) {
+        const char *key;
+        bdrv_options_nth(options, i, &key, NULL, NULL);
+        if (!has_spec(drv->amend_options, key) && has_spec(drv->create_options, key)) {
+            g_set_error(errp, BDRV_ERROR, EINVAL,
+                        "Invalid parameter '%s': This option is only supported for image creation; convert the image",
+                        key);
+            return false;
+        }
+    }
+    return true;
+}
+
+bool coroutine_fn bdrv_co_amend(BlockDriverState *bs, const BdrvOptions *options, bool force,
+                                BdrvProgressFunc *progress, void *opaque, GError **errp)
+{
+    bs = bdrv_skip_filters(bs);
+    const BdrvOptionSpec *const specs[] = { bs->drv->amend_options, NULL };
+    g_autoptr(BdrvOptions) checked = bdrv_options_copy(options);
+    if (!bdrv_supports(bs, bs->drv->bdrv_amend && bs->drv->amend_options, "option amendment", errp) ||
+        !check_amendable(bs->drv, options, errp) ||
+        !bdrv_options_validate(checked, specs, "the amendment", errp)) {
+        return false;
+    }
+    bool ok = bs->drv->bdrv_amend(bs, checked, force, progress, opaque, errp);
+    bdrv_note_write(bs);
+    return ok;
+}
+
 bool coroutine_fn bdrv_co_set_key(BlockDriverState *bs, const uint8_t *key, size_t bytes, GError **errp)
 {
     bs = bdrv_skip_filters(bs);

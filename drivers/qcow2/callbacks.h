@@ -28,6 +28,11 @@ bool coroutine_fn qcow2_measure(const BdrvOptions *options, BdrvChild *source, B
 bool coroutine_fn qcow2_change_backing_file(BlockDriverState *bs, const char *filename, const char *format,
                                             GError **errp);
 
+/* amend.c */
+extern const BdrvOptionSpec qcow2_amend_options[];
+bool coroutine_fn qcow2_amend(BlockDriverState *bs, const BdrvOptions *options, bool force,
+                              BdrvProgressFunc *progress, void *opaque, GError **errp);
+
 /* empty.c */
 int coroutine_fn qcow2_make_empty(BlockDriverState *bs);
 

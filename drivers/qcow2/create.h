@@ -36,6 +36,9 @@ typedef struct Qcow2Layout {
 
 extern const BdrvOptionSpec qcow2_create_options[];
 
+/** qcow2_parse_compat() - the version that "0.10", "v2", "1.1" or "v3" is; EINVAL */
+bool qcow2_parse_compat(const char *compat, unsigned *version, GError **errp);
+
 /** qcow2_create_params() - judge create options; @params is set on success. EINVAL, EFBIG, or ENOTSUP for
  * what is not built */
 bool qcow2_create_params(const BdrvOptions *options, Qcow2CreateParams *params, GError **errp);

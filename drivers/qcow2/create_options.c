@@ -61,16 +61,15 @@ static bool refuse_unbuilt(const BdrvOptions *options, GError **errp)
     return true;
 }
 
-static bool parse_version(const BdrvOptions *options, Qcow2CreateParams *p, GError **errp)
+bool qcow2_parse_compat(const char *compat, unsigned *version, GError **errp)
 {
     static const struct {
         const char *name;
         unsigned version;
     } levels[] = { { "0.10", 2 }, { "v2", 2 }, { "1.1", 3 }, { "v3", 3 } };
-    const char *compat = bdrv_options_get_string(options, "compat", "1.1");
     for (unsigned i = 0; i < G_N_ELEMENTS(levels); i++) {
         if (g_str_equal(compat, levels[i].name)) {
-            p->version = levels[i].version;
+            *version = levels[i].version;
             return true;
         }
     }
@@ -268,7 +267,7 @@ static bool parse_size(const BdrvOptions *options, Qcow2CreateParams *p, GError 
 bool qcow2_create_params(const BdrvOptions *options, Qcow2CreateParams *params, GError **errp)
 {
     Qcow2CreateParams p = { 0 };
-    if (!refuse_unbuilt(options, errp) || !parse_version(options, &p, errp) ||
+    if (!refuse_unbuilt(options, errp) || !qcow2_parse_compat(bdrv_options_get_string(options, "compat", "1.1"), &p.version, errp) ||
         !parse_cluster_size(options, &p, errp) || !parse_extended_l2(options, &p, errp) ||
         !parse_refcount_bits(options, &p, errp) || !parse_lazy_refcounts(options, &p, errp) ||
         !parse_compression(options, &p, errp) || !parse_backing(options, &p, errp) ||

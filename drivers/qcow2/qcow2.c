@@ -43,6 +43,7 @@ const BlockDriver bdrv_qcow2 = {
     .children = qcow2_children,
     .open_options = qcow2_open_options,
     .create_options = qcow2_create_options,
+    .amend_options = qcow2_amend_options,
     .strong_options = qcow2_strong_options,
 
     .bdrv_probe = qcow2_probe,
@@ -58,6 +59,7 @@ const BlockDriver bdrv_qcow2 = {
     .bdrv_truncate = qcow2_truncate,
     .bdrv_make_empty = qcow2_make_empty,
     .bdrv_change_backing_file = qcow2_change_backing_file,
+    .bdrv_amend = qcow2_amend,
 
     .bdrv_co_readv = qcow2_co_readv,
     .bdrv_co_writev = qcow2_co_writev,

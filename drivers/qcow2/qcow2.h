@@ -77,6 +77,23 @@ typedef struct Qcow2State {
     Qcow2CompressedCache *compressed;
 } Qcow2State;
 
+/* How far an operation in several parts has come. */
+typedef struct Qcow2Progress {
+    BdrvProgressFunc *report; /* NULL: nobody wants to know */
+    void *opaque;
+    unsigned part, parts; /* the one that is under way, of so many */
+} Qcow2Progress;
+
+/** qcow2_progress() - @done of @total of the part under way */
+static inline void qcow2_progress(const Qcow2Progress *progress, int64_t done, int64_t total)
+{
+    const int64_t scale = 10000;
+    if (progress && progress->report) {
+        int64_t in_part = total > 0 ? (int64_t)((double)done / (double)total * (double)scale) : scale;
+        progress->report(progress->opaque, progress->part * scale + in_part, progress->parts * scale);
+    }
+}
+
 static inline Qcow2State *qcow2_state(const BlockDriverState *bs)
 {
     return bs->opaque;

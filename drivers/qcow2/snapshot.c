@@ -517,6 +517,48 @@ bool coroutine_fn qcow2_snapshot_goto(BlockDriverState *bs, const char *id, GErr
     return ok;
 }
 
+/* ---- a table for version 3 ---- */
+
+/* In memory; true if there was one that did not. What version 2 implies is what it says now. */
+static bool record_sizes(Qcow2SnapshotTable *table)
+{
+    bool changed = false;
+    for (unsigned i = 0; i < table->count; i++) {
+        Qcow2Snapshot *snapshot = &table->snapshots[i];
+        if (snapshot->extra_data_bytes < QCOW2_SNAPSHOT_EXTRA_SIZE) {
+            snapshot->extra_data = g_realloc(snapshot->extra_data, QCOW2_SNAPSHOT_EXTRA_SIZE);
+            snapshot->extra_data_bytes = QCOW2_SNAPSHOT_EXTRA_SIZE;
+            store_be64(snapshot->extra_data, snapshot->vm_state_size);
+            store_be64(snapshot->extra_data + 8, snapshot->disk_size);
+            changed = true;
+        }
+    }
+    return changed;
+}
+
+bool coroutine_fn qcow2_snapshots_record_sizes(BlockDriverState *bs, GError **errp)
+{
+    Change c;
+    if (!record_sizes(&qcow2_state(bs)->snapshots)) {
+        return true;
+    }
+    /* clang-format off */
+    bool ok = begin(&c, bs, errp) &&
+              copy_entries(&c, -1, errp) &&
+              qcow2_store_snapshots(bs, &c.next, errp) &&
+              settle_tables(&c, errp) &&
+              !failed(qcow2_edit_header(bs, edit_snapshots, &c.next), "write the header", errp);
+    /* clang-format on */
+    if (!ok) {
+        undo(&c, &c.tree);
+    } else {
+        adopt_table(&c);
+        ok = !failed(qcow2_meta_settle(bs), "write metadata", errp);
+    }
+    end(&c);
+    return ok;
+}
+
 /* ---- look at a snapshot ---- */
 
 bool coroutine_fn qcow2_snapshot_load_tmp(BlockDriverState *bs, const char *id, const char *name, GError **errp)

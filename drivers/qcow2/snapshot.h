@@ -19,4 +19,8 @@ bool qcow2_snapshot_describe(const Qcow2State *s, const BdrvSnapshotInfo *info, 
  * An empty table takes no space. Durable with the next commit. */
 bool coroutine_fn qcow2_store_snapshots(BlockDriverState *bs, Qcow2SnapshotTable *table, GError **errp);
 
+/** qcow2_snapshots_record_sizes() - every entry says how large its disk is, as version 3 demands; drained
+ * Nothing is written if they do already. */
+bool coroutine_fn qcow2_snapshots_record_sizes(BlockDriverState *bs, GError **errp);
+
 #endif

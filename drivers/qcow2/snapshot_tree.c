@@ -64,8 +64,8 @@ void qcow2_tree_clear(Qcow2Tree *tree)
 
 /* ---- L2 tables ---- */
 
-static bool coroutine_fn read_table(BlockDriverState *bs, uint64_t l1_index, uint64_t l1_entry, uint8_t *buf,
-                                    GError **errp)
+bool coroutine_fn qcow2_tree_read_table(BlockDriverState *bs, uint64_t l1_index, uint64_t l1_entry, uint8_t *buf,
+                                        GError **errp)
 {
     const Qcow2Geometry *g = &qcow2_state(bs)->geometry;
     const char *problem = qcow2_l1_entry_problem(l1_entry, g->cluster_bits);
@@ -212,7 +212,7 @@ static bool coroutine_fn run_pass(Pass *pass, const Qcow2Tree *tree, GError **er
     bool ok = buf != NULL;
     for (uint64_t i = 0; i < tree->count && ok && pass->left; i++) {
         if (tree->l1[i] & QCOW2_OFFSET_MASK) {
-            ok = read_table(bs, i, tree->l1[i], buf, errp) &&
+            ok = qcow2_tree_read_table(bs, i, tree->l1[i], buf, errp) &&
                  meet(pass, (tree->l1[i] & QCOW2_OFFSET_MASK) >> bits, 1, errp) && meet_table(pass, i, buf, errp);
         }
     }
@@ -254,7 +254,7 @@ bool coroutine_fn qcow2_tree_clear_copied(BlockDriverState *bs, Qcow2Tree *tree,
             continue;
         }
         tree->l1[i] &= ~QCOW2_COPIED;
-        ok = read_table(bs, i, tree->l1[i], buf, errp);
+        ok = qcow2_tree_read_table(bs, i, tree->l1[i], buf, errp);
         for (uint32_t k = 0; k < g->l2_entries && ok; k++) {
             uint8_t *at = buf + (size_t)k * g->l2_entry_bytes;
             uint64_t entry = load_be64(at);
@@ -306,7 +306,7 @@ bool coroutine_fn qcow2_tree_set_copied(Qcow2Bulk *bulk, Qcow2Tree *tree, const 
         if (ret >= 0 && count != 1) {
             continue; /* what is below a shared table is shared */
         }
-        ok = ret >= 0 && read_table(bs, i, tree->l1[i], buf, errp);
+        ok = ret >= 0 && qcow2_tree_read_table(bs, i, tree->l1[i], buf, errp);
         ret = ok ? set_in_table(bulk, buf, &changed) : ret;
         if (ret < 0) {
             g_set_error(errp, BDRV_ERROR, -ret, "cannot read refcounts: %s", g_strerror(-ret));

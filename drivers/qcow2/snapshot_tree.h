@@ -26,6 +26,11 @@ bool coroutine_fn qcow2_tree_load(BlockDriverState *bs, uint64_t host_offset, ui
 bool qcow2_tree_copy(const Qcow2Tree *tree, Qcow2Tree *copy, GError **errp);
 void qcow2_tree_clear(Qcow2Tree *tree);
 
+/** qcow2_tree_read_table() - the L2 table that an L1 entry leads to
+ * @l1_index: for messages. @buf: a cluster. EINVAL: the entry is damaged */
+bool coroutine_fn qcow2_tree_read_table(BlockDriverState *bs, uint64_t l1_index, uint64_t l1_entry, uint8_t *buf,
+                                        GError **errp);
+
 /** qcow2_tree_look() - whether all of it can be read, is sound and counted, and @raise: could be counted once more
  * Writes nothing. */
 bool coroutine_fn qcow2_tree_look(Qcow2Bulk *bulk, const Qcow2Tree *tree, bool raise, GError **errp);

@@ -305,6 +305,17 @@ BDRV_API bool blocking_fn blk_change_backing_file(BlockBackend *blk, const char 
  * it may be gone. After a power loss meanwhile, too.
  */
 BDRV_API bool blocking_fn blk_make_empty(BlockBackend *blk, GError **errp);
+/**
+ * blk_amend() - change what create options decided: version, width of refcounts, size, key slots …
+ * @options: those of bdrv_driver_options(…, BDRV_TABLE_AMEND) that are to change
+ * @force: also what may make the data unreadable, as erasing the last key
+ * @progress: called with @opaque every now and then; NULL: never
+ *
+ * Fails with ENOTSUP (the format cannot; what the image has cannot be kept), EACCES (read-only), EINVAL, or an I/O
+ * error: then some of the options may have changed, each of them wholly. After a power loss meanwhile, too.
+ */
+BDRV_API bool blocking_fn blk_amend(BlockBackend *blk, const BdrvOptions *options, bool force,
+                                    BdrvProgressFunc *progress, void *opaque, GError **errp);
 /** blk_get_info() - cluster size and the like */
 BDRV_API int blocking_fn blk_get_info(BlockBackend *blk, BdrvInfo *info);
 /** blk_get_specific_info() - the root driver's "format-specific" tree, NULL if none; caller frees */

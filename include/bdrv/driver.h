@@ -91,7 +91,7 @@ struct BlockDriver {
     const BdrvChildSpec *children;         /* NULL: no children (protocol drivers) */
     const BdrvOptionSpec *open_options;    /* besides those that every node has */
     const BdrvOptionSpec *create_options;  /* besides "size" */
-    const BdrvOptionSpec *amend_options;
+    const BdrvOptionSpec *amend_options;   /* of those, what bdrv_amend takes, and more */
     /*
      * The open_options that decide what the guest sees (raw: offset, size): they make the file name
      * json:{…}, others do not show in it. Ended by NULL. A NULL table: every option does.
@@ -155,9 +155,10 @@ struct BlockDriver {
                           BdrvRequestFlags flags, GError **errp);
     /* Drained. Names as the image is to store them, NULL: none. Sets bs->backing_filename and backing_format. */
     bool (*bdrv_change_backing_file)(BlockDriverState *bs, const char *filename, const char *format, GError **errp);
-    bool (*bdrv_amend)(BlockDriverState *bs, const BdrvOptions *options, bool force,
-                       void (*progress)(void *opaque, int64_t done, int64_t total), void *opaque,
-                       GError **errp); /* drained */
+    /* Drained. @options: validated against amend_options, what is not there stays as it is. @force: also what may make
+     * the data unreadable (the last key). @progress: may be NULL. All that can be judged before is refused first. */
+    bool (*bdrv_amend)(BlockDriverState *bs, const BdrvOptions *options, bool force, BdrvProgressFunc *progress,
+                       void *opaque, GError **errp);
 
     /*
      * I/O; offset and bytes are multiples of limits.request_alignment and inside the node, whose length

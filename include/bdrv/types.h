@@ -100,6 +100,9 @@ typedef struct BdrvInfo {
     int64_t subcluster_size;
 } BdrvInfo;
 
+/* How far a long operation has come, in units of its own. Called by the operation; short, must not call back. */
+typedef void BdrvProgressFunc(void *opaque, int64_t done, int64_t total);
+
 /* How large the file of a new image would be, in bytes. */
 typedef struct BdrvMeasure {
     int64_t required;        /* with the data of the source only, or empty */

@@ -10,6 +10,7 @@
 #include "tools/common/tool.h"
 
 /* A subcommand gets its name as argv[0] and answers the exit code; the message has been printed. */
+int img_amend(int argc, char **argv);
 int img_bench(int argc, char **argv);
 int img_check(int argc, char **argv);
 int img_compare(int argc, char **argv);
@@ -43,6 +44,7 @@ enum {
     IMG_OPTION_BITMAPS,
     IMG_OPTION_SKIP_BROKEN_BITMAPS,
     IMG_OPTION_SIZE,
+    IMG_OPTION_FORCE,
 };
 
 /** img_usage_error() - message and "Try 'NAME --help' for more information"; returns 1 */
@@ -84,6 +86,8 @@ bool img_add_options(BdrvOptions **options, const char *text);
 bool img_wants_help(const char *text);
 /** img_print_options_help() - what -o help prints; @filename may be NULL; exit code */
 int img_print_options_help(const char *format, const char *filename);
+/** img_print_amend_help() - the same for what can be amended */
+int img_print_amend_help(const char *format);
 
 /** img_open() - tool_open() with the message "Could not open 'x': …" on error */
 BlockBackend *img_open(BdrvGraph *graph, const ToolImage *image);

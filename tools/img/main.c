@@ -11,6 +11,7 @@ static const struct {
     int (*run)(int argc, char **argv);
     const char *arguments;
 } subcommands[] = {
+    { "amend", img_amend, "[--image-opts] [-p] [-q] [-f fmt] [-t cache] [--force] -o options filename" },
     { "bench", img_bench,
       "[-c count] [-d depth] [-f fmt] [--flush-interval=flush_interval] [-i aio] [-n] [--no-drain] [-o offset] "
       "[--pattern=pattern] [-q] [-s buffer_size] [-S step_size] [-t cache] [-w] [-U] filename" },
@@ -36,7 +37,7 @@ static const struct {
       "[--image-opts] [-U] [-q] [-l | -a snapshot | -c snapshot | -d snapshot] filename" },
 };
 
-static const char *const not_built[] = { "amend", "bitmap", "commit", "rebase" };
+static const char *const not_built[] = { "bitmap", "commit", "rebase" };
 
 void img_print_help(FILE *out)
 {

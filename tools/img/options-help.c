@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* -o help: the create options of a format, with those of the protocol if the file name tells which. */
+/* -o help: the options of a format to create or amend, with those of the protocol if the file name tells which. */
 #include <string.h>
 
 #include "tools/img/img.h"
@@ -54,6 +54,35 @@ static bool is_local_file(const char *filename)
     return !colon || (slash && slash < colon) || g_str_has_prefix(filename, "file:");
 }
 
+static void print_specs(GPtrArray *specs)
+{
+    g_ptr_array_sort(specs, by_name);
+    for (unsigned i = 0; i < specs->len; i++) {
+        const BdrvOptionSpec *spec = g_ptr_array_index(specs, i);
+        g_autofree char *left = g_strdup_printf("%s=%s", spec->name, type_text(spec->type));
+
+        printf("  %-22s - %s\n", left, spec->help);
+    }
+}
+
+int img_print_amend_help(const char *format)
+{
+    g_autoptr(GPtrArray) specs = g_ptr_array_new();
+
+    if (!bdrv_driver_known(format)) {
+        tool_error("Unknown file format '%s'", format);
+        return 1;
+    }
+    if (!bdrv_driver_options(format, BDRV_TABLE_AMEND)) {
+        tool_error("Format driver '%s' does not support option amendment", format);
+        return 1;
+    }
+    collect(specs, bdrv_driver_options(format, BDRV_TABLE_AMEND));
+    printf("Amend options for '%s':\n", format);
+    print_specs(specs);
+    return 0;
+}
+
 int img_print_options_help(const char *format, const char *filename)
 {
     static const BdrvOptionSpec size[] = { { "size", BDRV_OPTION_SIZE, "Virtual disk size" }, { NULL } };
@@ -72,18 +101,12 @@ int img_print_options_help(const char *format, const char *filename)
         collect(specs, bdrv_driver_options("file", BDRV_TABLE_CREATE));
     }
     collect(specs, size);
-    g_ptr_array_sort(specs, by_name);
     if (filename) {
         printf("Supported options:\n");
     } else {
         printf("Supported %s options:\n", format);
     }
-    for (unsigned i = 0; i < specs->len; i++) {
-        const BdrvOptionSpec *spec = g_ptr_array_index(specs, i);
-        g_autofree char *left = g_strdup_printf("%s=%s", spec->name, type_text(spec->type));
-
-        printf("  %-22s - %s\n", left, spec->help);
-    }
+    print_specs(specs);
     if (!filename) {
         printf("\nThe protocol level may support further options.\n"
                "Specify the target filename to include those options.\n");

@@ -157,19 +157,6 @@ static void install(Emptying *e)
     pthread_mutex_unlock(&meta->l2.lock);
 }
 
-/* [first, +count) is free, but in doubt nothing may lie there: the file may lead to it. */
-static void take_back(Qcow2Meta *meta, uint64_t first, uint64_t count)
-{
-    pthread_mutex_lock(&meta->rc.lock);
-    if (atomic_load(&meta->header_in_doubt)) {
-        meta->doubtful_first = first;
-        meta->doubtful_count = count;
-    } else {
-        qcow2_unmap_free_locked(meta, first, count);
-    }
-    pthread_mutex_unlock(&meta->rc.lock);
-}
-
 static int coroutine_fn empty(Emptying *e)
 {
     Qcow2Meta *meta = e->meta;
@@ -184,7 +171,7 @@ static int coroutine_fn empty(Emptying *e)
     if (ret >= 0) {
         install(e);
     } else {
-        take_back(meta, l->first, clusters);
+        qcow2_take_back(meta, l->first, clusters);
     }
     co_mutex_unlock(&meta->commit_lock);
     return ret;

@@ -167,6 +167,18 @@ static int coroutine_fn replace_header_locked(Qcow2Meta *meta, Qcow2HeaderEdit *
     return qcow2_replace_sector_locked(meta, &header, sector);
 }
 
+void qcow2_take_back(Qcow2Meta *meta, uint64_t first, uint64_t count)
+{
+    pthread_mutex_lock(&meta->rc.lock);
+    if (atomic_load(&meta->header_in_doubt)) {
+        meta->doubtful_first = first;
+        meta->doubtful_count = count;
+    } else {
+        qcow2_unmap_free_locked(meta, first, count);
+    }
+    pthread_mutex_unlock(&meta->rc.lock);
+}
+
 /* Nothing leads there any more. */
 static void release_doubtful(Qcow2Meta *meta)
 {

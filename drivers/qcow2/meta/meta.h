@@ -172,6 +172,14 @@ int64_t coroutine_fn qcow2_meta_used_end(BlockDriverState *bs);
  */
 int coroutine_fn qcow2_meta_empty(BlockDriverState *bs, uint64_t first, uint64_t used, uint64_t *end);
 
+/**
+ * qcow2_meta_set_refcount_order() - refcounts of another width; drained, settled
+ * EINVAL: a count does not fit, or the refcount structures are damaged; EFBIG: the refcount table would be too large;
+ * nothing has been written then. After a power loss the image has the old width or the new one.
+ */
+bool coroutine_fn qcow2_meta_set_refcount_order(BlockDriverState *bs, unsigned order, Qcow2Progress *progress,
+                                                GError **errp);
+
 /** qcow2_meta_grow_l1() - L1 for at least @entries entries: new table, flush, header switch; drained */
 int coroutine_fn qcow2_meta_grow_l1(BlockDriverState *bs, uint64_t entries);
 

@@ -205,6 +205,9 @@ int coroutine_fn qcow2_switch_header(Qcow2Meta *meta, Qcow2HeaderEdit *edit, con
 /** qcow2_replace_sector_locked() - the same with a sector that is put together; header_lock held
  * Either the file has the wanted header, or the old one, or it is in doubt. */
 int coroutine_fn qcow2_replace_sector_locked(Qcow2Meta *meta, const Qcow2Header *header, const uint8_t *sector);
+/** qcow2_take_back() - structures that the header was to lead to were not switched to
+ * [first, +count) is free, but in doubt nothing may lie there: the file may lead to it. Takes the lock. */
+void qcow2_take_back(Qcow2Meta *meta, uint64_t first, uint64_t count);
 /** qcow2_settle_header_locked() - header_lock held: the sector in memory is the old one, make the file agree */
 int coroutine_fn qcow2_settle_header_locked(Qcow2Meta *meta);
 /** qcow2_settle_header() - if the header is in doubt, write the one that counts again; 0 or -errno: still in doubt */
