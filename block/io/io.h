@@ -37,6 +37,18 @@ bool coroutine_fn bdrv_co_snapshot_load_tmp(BlockDriverState *bs, const char *id
 int coroutine_fn bdrv_co_save_vmstate(BlockDriverState *bs, int64_t offset, const BdrvIov *iov);
 int coroutine_fn bdrv_co_load_vmstate(BlockDriverState *bs, int64_t offset, const BdrvIov *iov);
 
+/** bdrv_co_bitmap_*() - of the first node from @bs down that is no filter; drained but for list and read
+ * Contracts: struct BlockDriver. */
+int coroutine_fn bdrv_co_bitmap_list(BlockDriverState *bs, BdrvBitmapInfo **list, GError **errp);
+bool coroutine_fn bdrv_co_bitmap_add(BlockDriverState *bs, const char *name, int64_t granularity, bool enabled,
+                                     GError **errp);
+bool coroutine_fn bdrv_co_bitmap_remove(BlockDriverState *bs, const char *name, GError **errp);
+bool coroutine_fn bdrv_co_bitmap_clear(BlockDriverState *bs, const char *name, GError **errp);
+bool coroutine_fn bdrv_co_bitmap_enable(BlockDriverState *bs, const char *name, bool enable, GError **errp);
+bool coroutine_fn bdrv_co_bitmap_merge(BlockDriverState *bs, const char *name, const BdrvDirtyBits *source,
+                                       GError **errp);
+BdrvDirtyBits *coroutine_fn bdrv_co_bitmap_read(BlockDriverState *bs, const char *name, GError **errp);
+
 /** bdrv_breakpoint_*() - ask the first node from @bs down that knows breakpoints; -ENOTSUP if there is none
  * bdrv_breakpoint_is_suspended(): 1 or 0. */
 int bdrv_breakpoint_set(BlockDriverState *bs, BdrvDebugEvent event, const char *tag);

@@ -52,6 +52,17 @@ bool coroutine_fn qcow2_snapshot_goto(BlockDriverState *bs, const char *id, GErr
 bool coroutine_fn qcow2_snapshot_delete(BlockDriverState *bs, const char *id, const char *name, GError **errp);
 bool coroutine_fn qcow2_snapshot_load_tmp(BlockDriverState *bs, const char *id, const char *name, GError **errp);
 
+/* bitmap.c */
+int coroutine_fn qcow2_bitmap_list(BlockDriverState *bs, BdrvBitmapInfo **list, GError **errp);
+bool coroutine_fn qcow2_bitmap_add(BlockDriverState *bs, const char *name, int64_t granularity, bool enabled,
+                                   GError **errp);
+bool coroutine_fn qcow2_bitmap_remove(BlockDriverState *bs, const char *name, GError **errp);
+bool coroutine_fn qcow2_bitmap_clear_bits(BlockDriverState *bs, const char *name, GError **errp);
+bool coroutine_fn qcow2_bitmap_enable(BlockDriverState *bs, const char *name, bool enable, GError **errp);
+bool coroutine_fn qcow2_bitmap_merge(BlockDriverState *bs, const char *name, const BdrvDirtyBits *source,
+                                     GError **errp);
+BdrvDirtyBits *coroutine_fn qcow2_bitmap_read(BlockDriverState *bs, const char *name, GError **errp);
+
 /* vmstate.c */
 /** qcow2_vm_state_offset() - where VM state begins: like guest data, behind what the disk needs of the L1 table */
 uint64_t qcow2_vm_state_offset(const BlockDriverState *bs);
@@ -73,6 +84,10 @@ int coroutine_fn qcow2_co_write_zeroes(BlockDriverState *bs, int64_t offset, int
 int coroutine_fn qcow2_co_discard(BlockDriverState *bs, int64_t offset, int64_t bytes);
 int coroutine_fn qcow2_co_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                        BlockExtent *extent);
+
+/* The same for what is not the guest's doing: no dirty bitmap takes note. */
+int coroutine_fn qcow2_write(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov, size_t iov_offset);
+int coroutine_fn qcow2_zero(BlockDriverState *bs, int64_t offset, int64_t bytes, BdrvRequestFlags flags);
 
 /* flush.c; meta/: flush is qcow2_meta_commit() and a flush of the file; drain stops and restarts the commit timer.
  * qcow2_meta_open() also makes s->inflight, qcow2_meta_close() frees it. */

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <inttypes.h>
 
+#include "drivers/qcow2/bitmap.h"
 #include "drivers/qcow2/check.h"
 #include "block/util/bytes.h"
 
@@ -310,7 +311,12 @@ static int coroutine_fn count_bitmap_directory(Qcow2Check *c, const Qcow2Bitmaps
     }
     g_free(directory);
     for (unsigned i = 0; ret >= 0 && i < table.count; i++) {
-        ret = count_bitmap_table(c, &table.bitmaps[i]);
+        g_autofree char *problem = qcow2_bitmap_problem(&table.bitmaps[i], &c->s->geometry, c->s->header.size);
+        if (problem) {
+            qcow2_check_damage(c, "ERROR bitmap '%s': %s", table.bitmaps[i].name, problem);
+        } else {
+            ret = count_bitmap_table(c, &table.bitmaps[i]);
+        }
     }
     qcow2_bitmap_table_clear(&table);
     return ret;

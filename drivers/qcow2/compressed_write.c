@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "drivers/qcow2/bitmap.h"
 #include "drivers/qcow2/callbacks.h"
 #include "drivers/qcow2/compress.h"
 #include "drivers/qcow2/fanout.h"
@@ -246,8 +247,8 @@ static int coroutine_fn write_plain(Batch *batch)
         }
         if (!batch->sizes[i]) {
             uint64_t bytes = MIN((uint64_t)n * cluster_size, batch->bytes - at);
-            ret = qcow2_co_writev(batch->bs, (int64_t)(batch->offset + at), (int64_t)bytes, batch->iov,
-                                  batch->iov_offset + at, 0);
+            ret = qcow2_write(batch->bs, (int64_t)(batch->offset + at), (int64_t)bytes, batch->iov,
+                                  batch->iov_offset + at);
         }
     }
     return ret;
@@ -316,6 +317,7 @@ int coroutine_fn qcow2_write_compressed(BlockDriverState *bs, int64_t offset, in
         return -EINVAL;
     }
     int ret = check_unallocated(bs, begin, (uint64_t)bytes);
+    ret = ret < 0 ? ret : qcow2_note_change(bs, offset, bytes);
     uint8_t *out = NULL;
     if (ret >= 0) {
         out = bdrv_try_blockalign(bs->file->bs, MIN(((uint64_t)bytes + mask) & ~mask, batch_max(&s->geometry)));

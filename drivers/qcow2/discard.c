@@ -6,6 +6,7 @@
 
 #include <errno.h>
 
+#include "drivers/qcow2/bitmap.h"
 #include "drivers/qcow2/callbacks.h"
 #include "drivers/qcow2/data_file.h"
 #include "drivers/qcow2/map.h"
@@ -32,6 +33,10 @@ int coroutine_fn qcow2_co_discard(BlockDriverState *bs, int64_t offset, int64_t 
 {
     if (qcow2_state(bs)->geometry.version < 3 && bs->backing) {
         return -ENOTSUP;
+    }
+    int ret = qcow2_note_change(bs, offset, bytes);
+    if (ret < 0) {
+        return ret;
     }
     if (qcow2_data_is_raw(qcow2_state(bs))) {
         return qcow2_data_zero(bs, offset, bytes, BDRV_REQ_MAY_UNMAP);

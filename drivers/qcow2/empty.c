@@ -13,6 +13,7 @@
 
 #include <errno.h>
 
+#include "drivers/qcow2/bitmap.h"
 #include "drivers/qcow2/callbacks.h"
 #include "drivers/qcow2/compressed.h"
 #include "drivers/qcow2/meta/meta.h"
@@ -59,7 +60,8 @@ int coroutine_fn qcow2_make_empty(BlockDriverState *bs)
     if (s->header.autoclear_features & QCOW2_AUTOCLEAR_DATA_FILE_RAW) {
         return -ENOTSUP; /* the data file is the disk */
     }
-    int ret = qcow2_meta_settle(bs);
+    int ret = qcow2_note_change(bs, 0, atomic_load(&bs->length));
+    ret = ret < 0 ? ret : qcow2_meta_settle(bs);
     if (ret < 0 || (is_disk_only(s) && replace_tables(bs) >= 0)) {
         return ret;
     }

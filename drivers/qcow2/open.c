@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "config.h"
+#include "drivers/qcow2/bitmap.h"
 #include "drivers/qcow2/callbacks.h"
 #include "drivers/qcow2/compressed.h"
 #include "drivers/qcow2/data_file.h"
@@ -242,6 +243,10 @@ static bool load_extensions(Opening *o, GError **errp)
         if (!o->check && !qcow2_check_bitmaps_extension(s, o->file_length, errp)) {
             return false;
         }
+    } else {
+        /* Somebody has written who does not know bitmaps: they mean nothing, and are not written again. */
+        g_clear_pointer(&s->extensions.bitmaps, g_free);
+        s->extensions.bitmaps_bytes = 0;
     }
     if ((s->header.crypt_method == 2) != (s->extensions.crypto != NULL)) {
         g_set_error(errp, BDRV_ERROR, EINVAL,
@@ -301,13 +306,6 @@ bool qcow2_check_writable(const Qcow2State *s, bool check, GError **errp)
             "first");
         return false;
     }
-    if ((s->header.autoclear_features & QCOW2_AUTOCLEAR_BITMAPS) && !check) {
-        g_set_error(
-            errp, BDRV_ERROR, ENOTSUP,
-            "writing to an image with persistent bitmaps is not built yet; open it read-only, or remove the "
-            "bitmaps first");
-        return false;
-    }
     return true;
 }
 
@@ -325,24 +323,13 @@ static bool coroutine_fn repair_dirty(Opening *o, GError **errp)
 
 static bool coroutine_fn load_bitmaps(Opening *o, GError **errp)
 {
-    Qcow2State *s = o->s;
-    Qcow2BitmapsExtension b;
-    if (!(s->header.autoclear_features & QCOW2_AUTOCLEAR_BITMAPS) || o->check) {
-        return true;
-    }
-    if (!qcow2_bitmaps_extension_decode(s->extensions.bitmaps, s->extensions.bitmaps_bytes, &b, errp)) {
-        return false;
-    }
-    uint8_t *directory = g_try_malloc(b.directory_size);
-    if (!directory) {
-        g_set_error(errp, BDRV_ERROR, ENOMEM, "no memory for a bitmap directory of %" PRIu64 " bytes",
-                    b.directory_size);
-        return false;
-    }
-    bool ok = read_bytes(o, b.directory_offset, b.directory_size, directory, "the bitmap directory", errp) &&
-              qcow2_bitmap_directory_decode(directory, b.directory_size, b.nb_bitmaps, &s->bitmaps, errp);
-    g_free(directory);
-    return ok;
+    return o->check || qcow2_load_bitmaps(o->bs, o->file_length, errp);
+}
+
+/* Whoever writes sets their bits. */
+static bool coroutine_fn track_bitmaps(Opening *o, GError **errp)
+{
+    return !o->writable || o->s->metadata_only || qcow2_bitmaps_track(o->bs, errp);
 }
 
 static bool coroutine_fn open_meta(Opening *o, GError **errp)
@@ -370,7 +357,8 @@ static void edit_autoclear(Qcow2Header *header, const void *opaque)
 
 uint64_t qcow2_kept_autoclear(const Qcow2State *s)
 {
-    return qcow2_data_is_raw(s) ? QCOW2_AUTOCLEAR_DATA_FILE_RAW : 0;
+    return (qcow2_data_is_raw(s) ? QCOW2_AUTOCLEAR_DATA_FILE_RAW : 0) |
+           (s->header.autoclear_features & QCOW2_AUTOCLEAR_BITMAPS);
 }
 
 /* An autoclear bit we do not maintain must not survive our writes. */
@@ -399,7 +387,8 @@ static void free_state(BlockDriverState *bs)
     qcow2_snapshot_table_clear(&s->snapshots);
     g_clear_pointer(&s->snapshot_damage, g_free);
     g_free(atomic_exchange(&s->corrupt_message, NULL));
-    qcow2_bitmap_table_clear(&s->bitmaps);
+    qcow2_bitmaps_forget(s);
+    co_mutex_destroy(&s->bitmap_lock);
     qcow2_extensions_clear(&s->extensions);
 }
 
@@ -429,6 +418,7 @@ bool coroutine_fn qcow2_open(BlockDriverState *bs, const BdrvOptions *options, B
         .info_only = flags & BDRV_O_NO_IO,
     };
     s->bs = bs;
+    co_mutex_init(&s->bitmap_lock);
     /* A check reads all tables itself, so that damage cannot keep it from starting. */
     s->metadata_only = o.info_only || o.check;
     /* clang-format off */
@@ -450,7 +440,8 @@ bool coroutine_fn qcow2_open(BlockDriverState *bs, const BdrvOptions *options, B
               check_writable(&o, errp) &&
               repair_dirty(&o, errp) &&
               open_meta(&o, errp) &&
-              clear_autoclear(&o, errp);
+              clear_autoclear(&o, errp) &&
+              track_bitmaps(&o, errp);
     /* clang-format on */
     g_free(o.head);
     if (!ok) {
@@ -461,7 +452,10 @@ bool coroutine_fn qcow2_open(BlockDriverState *bs, const BdrvOptions *options, B
 
 int coroutine_fn qcow2_close(BlockDriverState *bs)
 {
-    int ret = qcow2_state(bs)->meta ? qcow2_meta_close(bs) : 0;
+    GError *error = NULL;
+    int ret = qcow2_bitmaps_settle(bs, &error) ? 0 : -bdrv_error_code(error);
+    int meta_ret = qcow2_state(bs)->meta ? qcow2_meta_close(bs) : 0;
+    g_clear_error(&error);
     free_state(bs);
-    return ret;
+    return meta_ret < 0 ? meta_ret : ret;
 }

@@ -16,6 +16,8 @@ bool qcow2_check_refcount_table(const Qcow2State *s, int64_t file_length, GError
 bool qcow2_check_snapshot_l1(const Qcow2State *s, unsigned n, int64_t file_length, GError **errp);
 /** qcow2_check_bitmaps_extension() - count, directory size and place */
 bool qcow2_check_bitmaps_extension(const Qcow2State *s, int64_t file_length, GError **errp);
+/** qcow2_check_bitmap() - an entry of the bitmap directory, and the place of its table */
+bool qcow2_check_bitmap(const Qcow2State *s, const Qcow2Bitmap *bitmap, int64_t file_length, GError **errp);
 /** qcow2_check_overlaps() - header, L1 tables, refcount table and snapshot table must not share a cluster */
 bool qcow2_check_overlaps(const Qcow2State *s, GError **errp);
 

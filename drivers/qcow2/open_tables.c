@@ -132,6 +132,20 @@ bool qcow2_check_bitmaps_extension(const Qcow2State *s, int64_t file_length, GEr
     return check_place(s, &t, file_length, errp);
 }
 
+bool qcow2_check_bitmap(const Qcow2State *s, const Qcow2Bitmap *bitmap, int64_t file_length, GError **errp)
+{
+    g_autofree char *problem = qcow2_bitmap_problem(bitmap, &s->geometry, s->header.size);
+    Table t = { "table", bitmap->table_offset, (uint64_t)bitmap->table_size * 8 };
+    if (problem) {
+        g_set_error(errp, BDRV_ERROR, EINVAL, "%s; run 'bdrv-img check'", problem);
+    }
+    if (problem || (t.bytes && !check_place(s, &t, file_length, errp))) {
+        g_prefix_error(errp, "bitmap '%s': ", bitmap->name);
+        return false;
+    }
+    return true;
+}
+
 static uint64_t last_cluster(const Qcow2State *s, const Table *t)
 {
     return (t->offset + t->bytes - 1) >> s->geometry.cluster_bits;

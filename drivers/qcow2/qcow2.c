@@ -83,6 +83,14 @@ const BlockDriver bdrv_qcow2 = {
     .bdrv_save_vmstate = qcow2_save_vmstate,
     .bdrv_load_vmstate = qcow2_load_vmstate,
 
+    .bdrv_bitmap_list = qcow2_bitmap_list,
+    .bdrv_bitmap_add = qcow2_bitmap_add,
+    .bdrv_bitmap_remove = qcow2_bitmap_remove,
+    .bdrv_bitmap_clear = qcow2_bitmap_clear_bits,
+    .bdrv_bitmap_enable = qcow2_bitmap_enable,
+    .bdrv_bitmap_merge = qcow2_bitmap_merge,
+    .bdrv_bitmap_read = qcow2_bitmap_read,
+
     .bdrv_drain_begin = qcow2_drain_begin,
     .bdrv_drain_end = qcow2_drain_end,
 };

@@ -16,6 +16,7 @@
 typedef struct Qcow2Meta Qcow2Meta;         /* meta/meta.h */
 typedef struct Qcow2Inflight Qcow2Inflight; /* inflight.h */
 typedef struct Qcow2CompressedCache Qcow2CompressedCache; /* compressed.h */
+typedef struct Qcow2Tracker Qcow2Tracker;   /* bitmap.h */
 
 /* Why a host cluster loses its last reference: whether its space then goes back to the host is an option. */
 typedef enum Qcow2DiscardType {
@@ -59,7 +60,11 @@ typedef struct Qcow2State {
     Qcow2SnapshotTable snapshots;   /* loaded at open */
     char *snapshot_damage;          /* opened for check: why @snapshots is not all of them; NULL: it is */
     bool snapshot_loaded;           /* a snapshot is shown instead of the active disk; read-only */
-    Qcow2BitmapTable bitmaps;       /* persistent bitmaps that are consistent; loaded at open */
+    Qcow2BitmapTable bitmaps;       /* persistent bitmaps, as in the directory; changed drained. See bitmap.h */
+    Qcow2Tracker *tracker;          /* what writes have to set, NULL: nothing; changed drained */
+    CoMutex bitmap_lock;            /* bits that are loaded beside requests; the marks in the directory */
+    _Atomic bool bitmaps_marked;    /* the directory says that enabled bitmaps are in use */
+    bool bitmaps_touched;           /* perhaps in a part of its entries; bitmap_lock, or drained */
     bool dirty_at_open;             /* the dirty bit was set when the image was opened, and is still */
     bool metadata_only;             /* for information or check: meta is NULL, I/O is refused */
     _Atomic bool corrupt;           /* the corrupt bit is set: no more writes */

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 
+#include "drivers/qcow2/bitmap.h"
 #include "drivers/qcow2/callbacks.h"
 #include "drivers/qcow2/open.h"
 
@@ -44,7 +45,7 @@ static bool coroutine_fn prepare_writable(BlockDriverState *bs, BdrvOpenFlags fl
                     "it read-write");
         return false;
     }
-    if (s->header.autoclear_features & ~(qcow2_kept_autoclear(s) | QCOW2_AUTOCLEAR_BITMAPS)) {
+    if (s->header.autoclear_features & ~qcow2_kept_autoclear(s)) {
         g_set_error(errp, BDRV_ERROR, ENOTSUP,
                     "autoclear features 0x%" G_GINT64_MODIFIER
                     "x must be cleared before writing; close the image and "
@@ -63,7 +64,7 @@ static bool coroutine_fn prepare_writable(BlockDriverState *bs, BdrvOpenFlags fl
                     "close the image and open it read-write");
         return false;
     }
-    return qcow2_check_writable(s, flags & BDRV_O_CHECK, errp);
+    return qcow2_check_writable(s, flags & BDRV_O_CHECK, errp) && qcow2_bitmaps_track(bs, errp);
 }
 
 bool coroutine_fn qcow2_reopen_prepare(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags,
@@ -84,6 +85,9 @@ bool coroutine_fn qcow2_reopen_prepare(BlockDriverState *bs, const BdrvOptions *
         return false;
     }
     if (writable && !qcow2_meta_prepare_writable(bs, r.overlap_checks, errp)) {
+        return false;
+    }
+    if (!writable && !qcow2_bitmaps_settle(bs, errp)) {
         return false;
     }
     bool clean = !bs->read_only && (!writable || (s->lazy_refcounts && !r.lazy_refcounts));

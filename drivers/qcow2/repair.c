@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "drivers/qcow2/bitmap.h"
 #include "drivers/qcow2/callbacks.h"
 #include "drivers/qcow2/compressed.h"
 #include "block/util/bytes.h"
@@ -102,7 +103,7 @@ static int coroutine_fn repair_counts(Qcow2Check *c, Qcow2Rewrite *rewrite, Bdrv
 static int coroutine_fn settle_header(Qcow2Rewrite *rewrite)
 {
     Qcow2Header header = qcow2_state(rewrite->bs)->header;
-    header.autoclear_features &= qcow2_kept_autoclear(qcow2_state(rewrite->bs)) | QCOW2_AUTOCLEAR_BITMAPS;
+    header.autoclear_features &= qcow2_kept_autoclear(qcow2_state(rewrite->bs));
     return qcow2_rewrite_header(rewrite, &header);
 }
 
@@ -195,7 +196,9 @@ static int coroutine_fn replace_tree(Qcow2Check *c, Qcow2Rewrite *rewrite)
     s->snapshots = snapshots;
     g_clear_pointer(&s->snapshot_damage, g_free);
     if (!(s->header.autoclear_features & QCOW2_AUTOCLEAR_BITMAPS)) {
-        qcow2_bitmap_table_clear(&s->bitmaps);
+        qcow2_bitmaps_forget(s);
+        g_clear_pointer(&s->extensions.bitmaps, g_free);
+        s->extensions.bitmaps_bytes = 0;
     }
     return 0;
 }

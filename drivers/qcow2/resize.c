@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <inttypes.h>
 
+#include "drivers/qcow2/bitmap.h"
 #include "drivers/qcow2/callbacks.h"
 #include "drivers/qcow2/data_file.h"
 #include "drivers/qcow2/map.h"
@@ -106,7 +107,7 @@ static int coroutine_fn write_zero_bytes(BlockDriverState *bs, uint64_t offset, 
     }
     struct iovec vec;
     BdrvIov iov = BDRV_IOV_BUF(vec, zeroes, bytes);
-    int ret = qcow2_co_writev(bs, (int64_t)offset, (int64_t)bytes, &iov, 0, 0);
+    int ret = qcow2_write(bs, (int64_t)offset, (int64_t)bytes, &iov, 0);
     g_free(zeroes);
     return ret;
 }
@@ -117,7 +118,7 @@ static int coroutine_fn hide_bytes(BlockDriverState *bs, uint64_t offset, uint64
     uint64_t mask = qcow2_state(bs)->geometry.subcluster_size - 1, head = MIN(-offset & mask, bytes);
     int ret = head ? write_zero_bytes(bs, offset, head) : 0;
     if (ret >= 0 && bytes > head) {
-        ret = qcow2_co_write_zeroes(bs, (int64_t)(offset + head), (int64_t)(bytes - head), 0);
+        ret = qcow2_zero(bs, (int64_t)(offset + head), (int64_t)(bytes - head), 0);
         ret = ret == -ENOTSUP ? write_zero_bytes(bs, offset + head, bytes - head) : ret;
     }
     return ret;
@@ -160,7 +161,7 @@ static int coroutine_fn zero_clusters(BlockDriverState *bs, uint64_t at, uint64_
             n &= ~cluster_mask; /* the tail of the disk goes by itself */
         }
         if (!(n & cluster_mask)) {
-            ret = qcow2_co_write_zeroes(bs, (int64_t)at, (int64_t)n, 0);
+            ret = qcow2_zero(bs, (int64_t)at, (int64_t)n, 0);
         }
         if ((n & cluster_mask) || ret == -ENOTSUP) {
             n = MIN(n, cluster_mask + 1);
@@ -314,9 +315,13 @@ static void edit_size(Qcow2Header *header, const void *opaque)
 
 static bool coroutine_fn switch_size(BlockDriverState *bs, uint64_t new_size, GError **errp)
 {
-    int ret = qcow2_edit_header(bs, edit_size, &new_size);
+    bool with_bitmaps = qcow2_state(bs)->bitmaps.count;
+    int ret = with_bitmaps ? 0 : qcow2_edit_header(bs, edit_size, &new_size);
     if (ret < 0) {
         return fail(ret, "write the new size to the header", errp);
+    }
+    if (with_bitmaps && !qcow2_bitmaps_resize(bs, new_size, errp)) {
+        return false;
     }
     bdrv_set_length(bs, (int64_t)new_size);
     return true;
@@ -410,6 +415,9 @@ bool coroutine_fn qcow2_truncate(BlockDriverState *bs, int64_t length, bool exac
     uint64_t mapped_end = (uint64_t)s->header.l1_size << (s->geometry.cluster_bits + s->geometry.l2_bits);
     if (new_size == old_size) {
         return true;
+    }
+    if (!qcow2_bitmaps_check_resize(s, new_size, errp)) {
+        return false;
     }
     if (new_size < old_size) {
         return switch_size(bs, new_size, errp) && free_past_end(bs, new_size, errp);

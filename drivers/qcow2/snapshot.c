@@ -378,6 +378,17 @@ bool coroutine_fn qcow2_snapshot_delete(BlockDriverState *bs, const char *id, co
 
 /* ---- apply ---- */
 
+/* Bitmaps tell what was written; nothing tells what differs between the disk and a snapshot. */
+static bool check_no_bitmaps(const Qcow2State *s, GError **errp)
+{
+    if (s->bitmaps.count) {
+        g_set_error(errp, BDRV_ERROR, EBUSY,
+                    "the image has dirty bitmaps ('%s'), which would not be right afterwards: remove them first",
+                    s->bitmaps.bitmaps[0].name);
+    }
+    return s->bitmaps.count == 0;
+}
+
 /* The one that an id or a name stands for. */
 static bool find_either(const Qcow2State *s, const char *id, int *index, GError **errp)
 {
@@ -498,6 +509,7 @@ bool coroutine_fn qcow2_snapshot_goto(BlockDriverState *bs, const char *id, GErr
     int index;
     /* clang-format off */
     bool ok = begin(&c, bs, errp) &&
+              check_no_bitmaps(c.s, errp) &&
               find_either(c.s, id, &index, errp) &&
               load_both(&c, index, &l1, errp) &&
               !failed(qcow2_meta_mark(bs), "set the dirty bit", errp) &&

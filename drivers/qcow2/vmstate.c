@@ -56,7 +56,7 @@ int coroutine_fn qcow2_save_vmstate(BlockDriverState *bs, int64_t offset, int64_
         return ret;
     }
     bdrv_debug_event(bs, BDRV_EVENT_VMSTATE_SAVE);
-    return bytes ? qcow2_co_writev(bs, (int64_t)at, bytes, iov, 0, 0) : 0;
+    return bytes ? qcow2_write(bs, (int64_t)at, bytes, iov, 0) : 0;
 }
 
 int coroutine_fn qcow2_load_vmstate(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov)

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 
+#include "drivers/qcow2/bitmap.h"
 #include "drivers/qcow2/callbacks.h"
 #include "drivers/qcow2/cow.h"
 #include "drivers/qcow2/data_file.h"
@@ -219,8 +220,7 @@ static int coroutine_fn write_parts(WriteWork *work, uint64_t offset, uint64_t b
     return ret < 0 ? ret : parts_ret;
 }
 
-int coroutine_fn qcow2_co_writev(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
-                                 size_t iov_offset, BdrvRequestFlags flags)
+int coroutine_fn qcow2_write(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov, size_t iov_offset)
 {
     Qcow2State *s = qcow2_state(bs);
     WriteState state = { (uint64_t)offset, (uint64_t)bytes, iov, iov_offset };
@@ -241,4 +241,11 @@ int coroutine_fn qcow2_co_writev(BlockDriverState *bs, int64_t offset, int64_t b
         ret = write_parts(&work, state.offset, state.bytes);
     }
     return ret < 0 ? ret : 0;
+}
+
+int coroutine_fn qcow2_co_writev(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
+                                 size_t iov_offset, BdrvRequestFlags flags)
+{
+    int ret = qcow2_note_change(bs, offset, bytes);
+    return ret < 0 ? ret : qcow2_write(bs, offset, bytes, iov, iov_offset);
 }

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 
+#include "drivers/qcow2/bitmap.h"
 #include "drivers/qcow2/callbacks.h"
 #include "drivers/qcow2/cow.h"
 #include "drivers/qcow2/data_file.h"
@@ -171,11 +172,17 @@ static int zero_cluster(BlockDriverState *bs, const Qcow2RemapCluster *c, Qcow2R
     return 0;
 }
 
-int coroutine_fn qcow2_co_write_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes, BdrvRequestFlags flags)
+int coroutine_fn qcow2_zero(BlockDriverState *bs, int64_t offset, int64_t bytes, BdrvRequestFlags flags)
 {
     Qcow2Remap how = { .cluster = zero_cluster, .flags = flags };
     if (qcow2_data_is_raw(qcow2_state(bs))) {
         return qcow2_data_zero(bs, offset, bytes, flags);
     }
     return qcow2_remap(bs, offset, bytes, &how);
+}
+
+int coroutine_fn qcow2_co_write_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes, BdrvRequestFlags flags)
+{
+    int ret = qcow2_note_change(bs, offset, bytes);
+    return ret < 0 ? ret : qcow2_zero(bs, offset, bytes, flags);
 }

@@ -218,6 +218,16 @@ struct BlockDriver {
     int (*bdrv_save_vmstate)(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov);
     int (*bdrv_load_vmstate)(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov);
 
+    /* persistent dirty bitmaps, <bdrv/bitmap.h>; drained but for list and read. A driver that has any has all. */
+
+    int (*bdrv_bitmap_list)(BlockDriverState *bs, BdrvBitmapInfo **list, GError **errp); /* count, or -1 with @errp */
+    bool (*bdrv_bitmap_add)(BlockDriverState *bs, const char *name, int64_t granularity, bool enabled, GError **errp);
+    bool (*bdrv_bitmap_remove)(BlockDriverState *bs, const char *name, GError **errp);
+    bool (*bdrv_bitmap_clear)(BlockDriverState *bs, const char *name, GError **errp);
+    bool (*bdrv_bitmap_enable)(BlockDriverState *bs, const char *name, bool enable, GError **errp);
+    bool (*bdrv_bitmap_merge)(BlockDriverState *bs, const char *name, const BdrvDirtyBits *source, GError **errp);
+    BdrvDirtyBits *(*bdrv_bitmap_read)(BlockDriverState *bs, const char *name, GError **errp); /* a copy */
+
     /* life */
     bool (*bdrv_invalidate_cache)(BlockDriverState *bs, GError **errp); /* drained */
     /*

@@ -135,6 +135,15 @@ typedef struct BdrvSnapshotInfo {
     uint64_t icount; /* UINT64_MAX: not recorded */
 } BdrvSnapshotInfo;
 
+/* A persistent dirty bitmap; see <bdrv/bitmap.h>. */
+typedef struct BdrvBitmapInfo {
+    char *name;
+    int64_t granularity; /* bytes for each bit; INT64_MAX: of an unknown kind, and larger */
+    bool enabled;        /* writes set bits */
+    bool usable;         /* false: inconsistent (in use when the image was last written), or of an unknown kind */
+} BdrvBitmapInfo;
+typedef struct BdrvDirtyBits BdrvDirtyBits; /* bits of one, in memory */
+
 /** bdrv_vfree() - free an aligned buffer (blk_blockalign(), bdrv_try_blockalign()); NULL is allowed */
 BDRV_API void bdrv_vfree(void *buf);
 

@@ -7,7 +7,7 @@
  * Source: QEMU docs/interop/qcow2 ("the specification"); constants below name its sections.
  */
 
-#include <bdrv/error.h>
+#include <bdrv/types.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -356,10 +356,22 @@ void qcow2_snapshot_table_clear(Qcow2SnapshotTable *table);
 /* ---- bitmap.c: entries of the bitmap directory ---- */
 
 #define QCOW2_BITMAP_FIXED_BYTES 24u
-#define QCOW2_MAX_BITMAP_DIRECTORY_BYTES (16u << 20)
-#define QCOW2_BITMAP_IN_USE 1u
-#define QCOW2_BITMAP_AUTO 2u
+#define QCOW2_BITMAPS_EXTENSION_BYTES 24u
+#define QCOW2_MAX_BITMAP_DIRECTORY_BYTES (64u << 20)
+#define QCOW2_MAX_BITMAP_NAME 1023u
+/* Bits of one bitmap; a disk may be too large for a granularity. */
+#define QCOW2_MAX_BITMAP_BYTES (UINT64_C(512) << 20)
+/* Granularities of dirty bitmaps that are supported; the field goes to 63 */
+#define QCOW2_MIN_GRANULARITY_BITS 9u
+#define QCOW2_MAX_GRANULARITY_BITS 31u
+#define QCOW2_BITMAP_IN_USE 1u           /* not stored after its last change: the bits mean nothing */
+#define QCOW2_BITMAP_AUTO 2u             /* whoever writes to the disk sets bits */
+#define QCOW2_BITMAP_EXTRA_COMPATIBLE 4u /* may be used by who does not know the extra data */
+#define QCOW2_BITMAP_FLAGS 7u
+#define QCOW2_BITMAP_TYPE_DIRTY 1u
 #define QCOW2_BITMAP_TABLE_RESERVED UINT64_C(0xff000000000001fe)
+/* A table entry without offset: all bits of that cluster are set */
+#define QCOW2_BITMAP_ALL_ONES UINT64_C(1)
 
 typedef struct Qcow2Bitmap {
     uint64_t table_offset;
@@ -367,6 +379,9 @@ typedef struct Qcow2Bitmap {
     uint32_t flags;
     uint8_t type, granularity_bits;
     char *name;
+    uint8_t *extra; /* data that we do not know, kept */
+    uint32_t extra_bytes;
+    BdrvDirtyBits *bits; /* what is set now; NULL: not loaded. Not of the format, but of the open image. */
 } Qcow2Bitmap;
 
 typedef struct Qcow2BitmapTable {
@@ -380,10 +395,25 @@ typedef struct Qcow2BitmapTable {
  */
 bool qcow2_bitmap_directory_decode(const uint8_t *buf, size_t size, unsigned count, Qcow2BitmapTable *table,
                                    GError **errp);
-void qcow2_bitmap_table_clear(Qcow2BitmapTable *table);
+/** qcow2_bitmap_directory_bytes() / _encode() - the whole directory; @buf has that many bytes, all written */
+uint64_t qcow2_bitmap_directory_bytes(const Qcow2BitmapTable *table);
+void qcow2_bitmap_directory_encode(const Qcow2BitmapTable *table, uint8_t *buf);
 
-/** qcow2_bitmap_decode() - parse a directory entry; *@consumed is its length with padding. @out->name is the
- * caller's */
+/** qcow2_bitmap_decode() - parse a directory entry; *@consumed is its length with padding. @out is the caller's to
+ * clear */
 bool qcow2_bitmap_decode(const uint8_t *buf, size_t size, Qcow2Bitmap *out, size_t *consumed, GError **errp);
+
+/** qcow2_bitmap_problem() - what the format says against an entry, whatever the file has elsewhere; NULL: nothing
+ * @disk_size: that its table must describe. Caller frees. */
+char *qcow2_bitmap_problem(const Qcow2Bitmap *bitmap, const Qcow2Geometry *geometry, uint64_t disk_size);
+
+/** qcow2_bitmap_is_usable() - whether its bits are those of a dirty bitmap, and right */
+bool qcow2_bitmap_is_usable(const Qcow2Bitmap *bitmap);
+
+/** qcow2_bitmap_table_size() - entries that a bitmap of a disk needs, any granularity of 0 to 63 */
+uint64_t qcow2_bitmap_table_size(unsigned granularity_bits, const Qcow2Geometry *geometry, uint64_t disk_size);
+
+/** qcow2_bitmaps_extension_encode() - 24 bytes; caller frees */
+uint8_t *qcow2_bitmaps_extension_encode(const Qcow2BitmapsExtension *extension);
 
 #endif

@@ -190,10 +190,11 @@ static void release_doubtful(Qcow2Meta *meta)
     pthread_mutex_unlock(&meta->rc.lock);
 }
 
-int coroutine_fn qcow2_settle_header_locked(Qcow2Meta *meta)
+/* @sure: whether the header is to be written in any case */
+static int coroutine_fn settle_header_locked(Qcow2Meta *meta, bool sure)
 {
     bool in_doubt = atomic_load(&meta->header_in_doubt);
-    int ret = in_doubt ? write_sector_locked(meta) : 0;
+    int ret = in_doubt || sure ? write_sector_locked(meta) : 0;
     if (ret >= 0 && in_doubt) {
         release_doubtful(meta);
     }
@@ -201,6 +202,11 @@ int coroutine_fn qcow2_settle_header_locked(Qcow2Meta *meta)
         atomic_store(&meta->header_in_doubt, false);
     }
     return ret < 0 ? ret : 0;
+}
+
+int coroutine_fn qcow2_settle_header_locked(Qcow2Meta *meta)
+{
+    return settle_header_locked(meta, false);
 }
 
 int coroutine_fn qcow2_settle_header(Qcow2Meta *meta)
@@ -232,6 +238,15 @@ int coroutine_fn qcow2_edit_header(BlockDriverState *bs, Qcow2HeaderEdit *edit, 
 {
     int ret = bdrv_co_flush(bs->file);
     return ret < 0 ? ret : qcow2_switch_header(qcow2_meta(bs), edit, opaque);
+}
+
+int coroutine_fn qcow2_meta_settle_header(BlockDriverState *bs)
+{
+    Qcow2Meta *meta = qcow2_meta(bs);
+    co_mutex_lock(&meta->header_lock);
+    int ret = settle_header_locked(meta, true);
+    co_mutex_unlock(&meta->header_lock);
+    return ret;
 }
 
 bool qcow2_meta_in_doubt(BlockDriverState *bs)

@@ -220,6 +220,10 @@ bool qcow2_meta_in_doubt(BlockDriverState *bs);
  */
 int coroutine_fn qcow2_edit_header(BlockDriverState *bs, Qcow2HeaderEdit *edit, const void *opaque);
 
+/** qcow2_meta_settle_header() - make certain which header the disk has, by writing it once more; 0 or -errno
+ * It may have been read from the file's cache after a failed flush (fsync(2), EIO). */
+int coroutine_fn qcow2_meta_settle_header(BlockDriverState *bs);
+
 /**
  * qcow2_replace_header() - the header cluster with other extensions or another backing file name; drained
  * @header: s->header with what is to be changed; the place of the name is found here

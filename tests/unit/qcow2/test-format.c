@@ -611,6 +611,7 @@ static void test_bitmaps(void)
             g_assert_cmpuint(consumed, ==, 32);
         }
         g_free(b.name);
+        g_free(b.extra);
     });
     store_be32(buf + 20, 0xfffffff0); /* extra_data_size */
     Qcow2Bitmap b;

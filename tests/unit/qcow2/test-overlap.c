@@ -32,7 +32,7 @@ static const char *const names[STRUCTURES] = {
     "snapshot-table", "inactive-l1", "inactive-l2", "bitmap-directory",
 };
 
-/* The header says nothing of where bitmaps are: an extension does. */
+/* The header says nothing of where bitmaps are: an extension does. One bitmap, in use, so nobody looks for its bits. */
 static void put_bitmaps_extension(BdrvSimDisk *disk, uint64_t directory)
 {
     uint64_t at = surgery_peek(disk, 100, 4); /* header_length */
@@ -43,6 +43,10 @@ static void put_bitmaps_extension(BdrvSimDisk *disk, uint64_t directory)
     surgery_poke(disk, at + 16, 8, 32);
     surgery_poke(disk, at + 24, 8, directory);
     surgery_poke(disk, at + 32, 8, 0);
+    surgery_poke(disk, 88, 8, QCOW2_AUTOCLEAR_BITMAPS);
+    surgery_poke(disk, directory + 12, 4, QCOW2_BITMAP_IN_USE);
+    surgery_poke(disk, directory + 16, 8, UINT64_C(0x0110000100000000)); /* type 1, 64 KiB, a name of 1 byte */
+    surgery_poke(disk, directory + 24, 1, 'b');
 }
 
 /* An image with a snapshot whose L2 table is its own, and the place of every structure. */
