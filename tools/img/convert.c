@@ -17,6 +17,7 @@ typedef struct Convert {
     unsigned source_count;
     const char *target_name;
     bool skip_create, progress, target_is_zero, sparse_given, has_snapshot;
+    bool bitmaps, skip_broken_bitmaps;
     ImgTransfer transfer;
 } Convert;
 
@@ -151,22 +152,32 @@ static bool open_target(Convert *convert, BdrvGraph *graph)
     return true;
 }
 
+static bool transfer_all(Convert *convert)
+{
+    ImgTransfer *transfer = &convert->transfer;
+
+    img_progress_start(convert->progress && !transfer->quiet, 1);
+    bool ok = img_transfer(transfer) >= 0;
+    if (ok) {
+        img_progress_complete();
+    }
+    img_progress_end();
+    return ok && (!convert->bitmaps ||
+                  img_copy_bitmaps(transfer->sources[0], transfer->target, convert->skip_broken_bitmaps));
+}
+
 static int convert_images(Convert *convert)
 {
     g_autoptr(BdrvGraph) graph = tool_graph();
     ImgTransfer *transfer = &convert->transfer;
-    int status = 1;
+    bool bitmaps = convert->bitmaps;
 
     transfer->base_depth = -1;
-    if (open_sources(convert, graph) && (convert->skip_create || make_target(convert, graph)) &&
-        open_target(convert, graph)) {
-        img_progress_start(convert->progress && !transfer->quiet, 1);
-        status = img_transfer(transfer) < 0 ? 1 : 0;
-        if (status == 0) {
-            img_progress_complete();
-        }
-        img_progress_end();
-    }
+    bool ok = open_sources(convert, graph) &&
+              (!bitmaps || img_check_bitmaps(transfer->sources[0], convert->skip_broken_bitmaps)) &&
+              (convert->skip_create || make_target(convert, graph)) && open_target(convert, graph) &&
+              (!bitmaps || img_supports_bitmaps(transfer->target)) && transfer_all(convert);
+    int status = ok ? 0 : 1;
     if (transfer->target && !img_close(transfer->target, convert->target_name)) {
         status = 1;
     }
@@ -262,8 +273,8 @@ static int parse_option(Convert *convert, int option, char **argv, bool *help)
     case IMG_OPTION_TARGET_IMAGE_OPTS: convert->target.image_opts = true; break;
     case IMG_OPTION_SALVAGE: transfer->salvage = true; break;
     case IMG_OPTION_TARGET_IS_ZERO: convert->target_is_zero = true; break;
-    case IMG_OPTION_BITMAPS: return img_not_built("copying bitmaps (--bitmaps)");
-    case IMG_OPTION_SKIP_BROKEN_BITMAPS: return img_not_built("copying bitmaps (--skip-broken-bitmaps)");
+    case IMG_OPTION_BITMAPS: convert->bitmaps = true; break;
+    case IMG_OPTION_SKIP_BROKEN_BITMAPS: convert->skip_broken_bitmaps = true; break;
     default: return img_bad_option(option, argv);
     }
     return -1;
@@ -313,6 +324,14 @@ static int check_arguments(const Convert *convert)
     }
     if (convert->has_snapshot && convert->source_count > 1) {
         tool_error("No support for concatenating multiple snapshots");
+        return 1;
+    }
+    if (convert->skip_broken_bitmaps && !convert->bitmaps) {
+        tool_error("Use of --skip-broken-bitmaps requires --bitmaps");
+        return 1;
+    }
+    if (convert->bitmaps && convert->source_count > 1) {
+        tool_error("Copying bitmaps only possible with single source");
         return 1;
     }
     if (convert->backing && convert->source_count > 1) {

@@ -12,6 +12,7 @@
 /* A subcommand gets its name as argv[0] and answers the exit code; the message has been printed. */
 int img_amend(int argc, char **argv);
 int img_bench(int argc, char **argv);
+int img_bitmap(int argc, char **argv);
 int img_check(int argc, char **argv);
 int img_compare(int argc, char **argv);
 int img_convert(int argc, char **argv);
@@ -45,6 +46,12 @@ enum {
     IMG_OPTION_SKIP_BROKEN_BITMAPS,
     IMG_OPTION_SIZE,
     IMG_OPTION_FORCE,
+    IMG_OPTION_ADD,
+    IMG_OPTION_REMOVE,
+    IMG_OPTION_CLEAR,
+    IMG_OPTION_ENABLE,
+    IMG_OPTION_DISABLE,
+    IMG_OPTION_MERGE,
 };
 
 /** img_usage_error() - message and "Try 'NAME --help' for more information"; returns 1 */
@@ -117,6 +124,14 @@ void img_clear_snapshot_param(ImgSnapshotParam *param);
 bool img_load_snapshot(BlockBackend *blk, const ImgSnapshotParam *param);
 /** img_print_snapshots() - the table that info and snapshot -l print */
 void img_print_snapshots(const BdrvSnapshotInfo *list, int count);
+
+/* ---- persistent dirty bitmaps (bitmap.c); false with a message ---- */
+
+/** img_check_bitmaps() - whether @source has bitmaps that can all be copied, or left out with @skip_broken */
+bool img_check_bitmaps(BlockBackend *source, bool skip_broken);
+bool img_supports_bitmaps(BlockBackend *target);
+/** img_copy_bitmaps() - all of them; with @skip_broken those that are inconsistent are left out with a warning */
+bool img_copy_bitmaps(BlockBackend *source, BlockBackend *target, bool skip_broken);
 
 /* ---- progress (progress.c) ---- */
 
