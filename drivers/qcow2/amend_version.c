@@ -97,13 +97,10 @@ bool coroutine_fn qcow2_amend_check_version(Qcow2Amend *a, GError **errp)
     return true;
 }
 
-/* The dirty bit would be lost, and with it the knowledge that refcounts are behind. */
+/* The dirty bit will be lost: refcounts must not be behind. If it is kept for leaks of an earlier failure, these stay. */
 static bool coroutine_fn clean(Qcow2Amend *a, GError **errp)
 {
     int ret = qcow2_meta_clean(a->bs);
-    if (ret >= 0 && a->s->header.incompatible_features & QCOW2_INCOMPAT_DIRTY) {
-        ret = -EIO;
-    }
     if (ret < 0) {
         g_set_error(errp, BDRV_ERROR, -ret, "cannot clear the dirty bit: %s", g_strerror(-ret));
     }
@@ -135,5 +132,6 @@ bool coroutine_fn qcow2_amend_downgrade(Qcow2Amend *a, GError **errp)
     g_free(s->extensions.unknown_header);
     s->extensions = extensions;
     qcow2_geometry_init(&s->geometry, &s->header);
+    qcow2_meta_forget_mark(a->bs);
     return true;
 }

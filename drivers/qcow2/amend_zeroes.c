@@ -28,7 +28,7 @@
 
 typedef struct Table {
     uint64_t host_offset, references;
-    uint8_t *entries; /* a cluster */
+    uint8_t *entries; /* a cluster; made when first needed */
     bool active;      /* of the active disk: COPIED counts there */
 } Table;
 
@@ -67,10 +67,6 @@ static bool coroutine_fn begin(Walk *w, BlockDriverState *bs, GError **errp)
     w->round_max = CLAMP(ROUND_BYTES >> w->s->geometry.cluster_bits, 1, MAX_ROUND_TABLES);
     w->round = g_try_new0(Table, w->round_max);
     bool ok = w->round && qcow2_cluster_set_init(&w->seen);
-    for (unsigned i = 0; i < w->round_max && ok; i++) {
-        w->round[i].entries = bdrv_try_blockalign(bs->file->bs, w->s->geometry.cluster_size);
-        ok = w->round[i].entries != NULL;
-    }
     return fail(ok ? 0 : -ENOMEM, "look at zero clusters", errp) &&
            fail(qcow2_meta_settle(bs), "write metadata", errp) &&
            fail(qcow2_bulk_begin(&w->bulk, bs, QCOW2_DISCARD_OTHER), "begin to count references", errp);
@@ -104,7 +100,10 @@ static bool coroutine_fn visit_tree(Walk *w, const Qcow2Tree *tree, bool active,
         Table *table = &w->round[w->round_count];
         table->host_offset = offset;
         table->active = active;
-        if (!qcow2_cluster_set_add(&w->seen, offset >> bits, 1)) {
+        if (!table->entries) {
+            table->entries = bdrv_try_blockalign(w->bs->file->bs, w->s->geometry.cluster_size);
+        }
+        if (!table->entries || !qcow2_cluster_set_add(&w->seen, offset >> bits, 1)) {
             return fail(-ENOMEM, "note L2 tables", errp);
         }
         if (!qcow2_tree_read_table(w->bs, i, tree->l1[i], table->entries, errp) || !visit(w, table, errp)) {

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "drivers/qcow2/qcow2.h"
+
 /* ---- where ---- */
 
 /* They differ in what they hold: zeroed, dropped, written, the end of that, never written, past the end (until the disk
@@ -91,6 +93,13 @@ static bool for_shrink(const CrashImage *image, unsigned variant, CrashStep *ste
 static bool for_snapshot(const CrashImage *image, unsigned variant, CrashStep *step)
 {
     return image->refcount_bits > 1 && !image->data_file;
+}
+
+/* What the image has, or how it is opened, may need version 3. */
+static bool for_version_2(const CrashImage *image, unsigned variant, CrashStep *step)
+{
+    return !image->extended_l2 && !image->data_file &&
+           !(image->options && (strstr(image->options, "lazy-refcounts") || strstr(image->options, "discard-no-unref")));
 }
 
 static bool for_create(const CrashImage *image, unsigned variant, CrashStep *step)
@@ -204,8 +213,17 @@ static int coroutine_fn run_compressed(CrashRun *run, const CrashStep *step)
     return ret == -EIO && has_space(run, step) ? 0 : ret;
 }
 
+/* Amending changes what the image began with. */
+static bool is_version_2(const CrashRun *run)
+{
+    return qcow2_state(run->rig.child->bs)->geometry.version < 3;
+}
+
 static int coroutine_fn run_discard(CrashRun *run, const CrashStep *step)
 {
+    if (is_version_2(run) && run->image->backing) {
+        return run_zeroes(run, step); /* it cannot discard over a backing file */
+    }
     return bdrv_co_pdiscard(run->rig.child, step->offset, step->bytes);
 }
 
@@ -314,6 +332,58 @@ static int coroutine_fn run_backing(CrashRun *run, const CrashStep *step)
     return ret;
 }
 
+static int coroutine_fn amend(CrashRun *run, BdrvOptions *options_taken)
+{
+    g_autoptr(BdrvOptions) options = options_taken;
+    BlockDriverState *bs = run->rig.child->bs;
+    GError *error = NULL;
+    bs->drv->bdrv_drain_begin(bs);
+    bool ok = bs->drv->bdrv_amend(bs, options, false, NULL, NULL, &error);
+    bs->drv->bdrv_drain_end(bs);
+    int ret = ok ? bdrv_co_flush(run->rig.child) : -bdrv_error_code(error);
+    g_clear_error(&error);
+    return ret;
+}
+
+static int coroutine_fn run_amend_up(CrashRun *run, const CrashStep *step)
+{
+    BdrvOptions *options = bdrv_options_new();
+    bdrv_options_set_string(options, "compat", "1.1");
+    return amend(run, options);
+}
+
+/* Snapshots of another size keep version 3. */
+static int coroutine_fn run_amend_down(CrashRun *run, const CrashStep *step)
+{
+    const Qcow2State *s = qcow2_state(run->rig.child->bs);
+    BdrvOptions *options = bdrv_options_new();
+    bool fits = true;
+    for (unsigned i = 0; i < s->snapshots.count; i++) {
+        fits &= s->snapshots.snapshots[i].disk_size == s->header.size;
+    }
+    bdrv_options_set_string(options, "compat", fits ? "0.10" : "1.1");
+    bdrv_options_set_int(options, "refcount_bits", 16);
+    return amend(run, options);
+}
+
+/* Never one bit: snapshots may come. */
+static int coroutine_fn run_amend_refcounts(CrashRun *run, const CrashStep *step)
+{
+    unsigned wanted = step->variant ? 8 : 64, now = qcow2_state(run->rig.child->bs)->geometry.refcount_bits;
+    BdrvOptions *options = bdrv_options_new();
+    bdrv_options_set_string(options, "compat", "1.1");
+    bdrv_options_set_int(options, "refcount_bits", now == wanted ? 32 : wanted);
+    return amend(run, options);
+}
+
+static int coroutine_fn run_amend_lazy(CrashRun *run, const CrashStep *step)
+{
+    BdrvOptions *options = bdrv_options_new();
+    bdrv_options_set_string(options, "compat", "1.1");
+    bdrv_options_set_bool(options, "lazy_refcounts", !qcow2_state(run->rig.child->bs)->lazy_refcounts);
+    return amend(run, options);
+}
+
 static int coroutine_fn run_empty(CrashRun *run, const CrashStep *step)
 {
     BlockDriverState *bs = run->rig.child->bs;
@@ -402,6 +472,10 @@ const CrashOp crash_ops[] = {
     { "snapshot-delete", 1, for_snapshot, NULL, run_snapshot_delete, .durable = DURABLE_ALL, .alone = true, .untidy = true },
     { "backing", 2, not_raw, NULL, run_backing, .durable = DURABLE_ALL, .alone = true },
     { "empty", 1, not_raw, expect_empty, run_empty, .durable = DURABLE_ITSELF, .alone = true },
+    { "amend-compat-up", 1, anywhere, NULL, run_amend_up, .durable = DURABLE_ALL, .alone = true },
+    { "amend-compat-down", 1, for_version_2, NULL, run_amend_down, .durable = DURABLE_ALL, .alone = true },
+    { "amend-refcount-bits", 2, anywhere, NULL, run_amend_refcounts, .durable = DURABLE_ALL, .alone = true },
+    { "amend-lazy", 1, anywhere, NULL, run_amend_lazy, .durable = DURABLE_ALL, .alone = true },
     { "reopen", 1, anywhere, NULL, run_reopen, .durable = DURABLE_ALL, .alone = true, .closes = true },
     { "drop", 1, anywhere, NULL, run_drop, .durable = DURABLE_NEVER, .alone = true, .closes = true },
     { "check", 3, anywhere, NULL, run_check, .alone = true },
@@ -457,7 +531,7 @@ bool crash_step_parse(const CrashImage *image, const char *text, CrashStep *step
 static bool may_resize(const CrashRun *run)
 {
     unsigned next;
-    return !run->image->compat || !first_snapshot(run, &next);
+    return !is_version_2(run) || !first_snapshot(run, &next);
 }
 
 /* What lies past the end of the disk is cut off; nothing left, nothing open, a disk that has that size

@@ -34,6 +34,13 @@ static bool is_not_raw_data(const FaultImage *image)
     return !strstr(image->create, "data_file_raw");
 }
 
+/* Nothing that it has, or is opened with, needs version 3. */
+static bool can_be_version_2(const FaultImage *image)
+{
+    return !image->data_file && !strstr(image->create, "extended_l2") && !strstr(image->options, "lazy-refcounts") &&
+           !strstr(image->options, "discard-no-unref");
+}
+
 static bool is_full(const FaultImage *image)
 {
     return image->full_block || image->full_table;
@@ -123,6 +130,20 @@ const Op ops[] = {
       .steps = { { STEP_BACKING, .how = ANOTHER_NAME },
                  WRITE(AT_NOTHING, 4 * KIB, 4), { STEP_BACKING, .how = "simdisk:b" },
                  { STEP_BACKING, .how = LONGER_NAME }, FLUSH } },
+    { "amend to version 2 and back", .qcow2 = true, .wants = can_be_version_2, .where = OP_EVERYWHERE,
+      .before = { { STEP_ZERO, AT_TWOS, 8 * KIB }, { STEP_ZERO_UNMAP, AT_TWOS + 8 * KIB, 8 * KIB } },
+      .steps = { { STEP_AMEND, .how = "compat=0.10,refcount_bits=16" }, WRITE(AT_NOTHING, 9000, 4),
+                 { STEP_AMEND, .how = "compat=1.1" }, FLUSH } },
+    { "amend with a snapshot", .qcow2 = true, .wants = can_be_version_2,
+      .before = { { STEP_AMEND, .how = "compat=1.1,refcount_bits=16" }, { STEP_ZERO, AT_TWOS, 8 * KIB },
+                  { STEP_SNAPSHOT, .how = "x" } },
+      .steps = { { STEP_AMEND, .how = "compat=0.10" }, { STEP_AMEND, .how = "compat=1.1" }, FLUSH } },
+    { "amend the width of refcounts", .qcow2 = true, .where = OP_EVERYWHERE, .before = { WRITE(AT_NOTHING, 8 * KIB, 3) },
+      .steps = { { STEP_AMEND, .how = "compat=1.1,refcount_bits=64" }, WRITE(AT_NOTHING + 4 * KIB, 9000, 4),
+                 { STEP_AMEND, .how = "compat=1.1,refcount_bits=8" }, WRITE(AT_NOTHING + 8 * KIB, 9000, 5), FLUSH } },
+    { "amend lazy refcounts", .qcow2 = true, .before = { WRITE(AT_NOTHING, 8 * KIB, 3) },
+      .steps = { { STEP_AMEND, .how = "compat=1.1,lazy_refcounts=on" }, WRITE(AT_NOTHING, 9000, 4), FLUSH,
+                 { STEP_AMEND, .how = "compat=1.1,lazy_refcounts=off" }, FLUSH } },
     { "create a snapshot", .qcow2 = true, .wants = can_share, .before = { WRITE(AT_NOTHING, 8 * KIB, 3) },
       .steps = { { STEP_SNAPSHOT, .how = "x" }, WRITE(AT_NOTHING + 4 * KIB, 8 * KIB, 4), FLUSH } },
     { "apply a snapshot", .qcow2 = true, .wants = can_share,
@@ -296,6 +317,14 @@ static bool backing_name(Stand *stand, const char **name)
     return ok;
 }
 
+static int amend(Stand *stand, const Step *step)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(BdrvOptions) options = bdrv_options_parse(step->how, NULL, &error);
+    bool ok = options && blk_amend(stand->blk, options, false, NULL, NULL, &error);
+    return ok ? 0 : -bdrv_error_code(error);
+}
+
 static int change_backing(Stand *stand, const Step *step)
 {
     g_autoptr(GError) error = NULL;
@@ -456,6 +485,8 @@ static int take_step(Stand *stand, const Step *step)
         return resize(stand, step);
     case STEP_EMPTY:
         return make_empty(stand);
+    case STEP_AMEND:
+        return amend(stand, step);
     case STEP_BACKING:
         return change_backing(stand, step);
     case STEP_SNAPSHOT:

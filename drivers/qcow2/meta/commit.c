@@ -599,6 +599,12 @@ void qcow2_meta_keep_mark(BlockDriverState *bs)
     qcow2_meta(bs)->keep_mark = true;
 }
 
+void qcow2_meta_forget_mark(BlockDriverState *bs)
+{
+    atomic_store(&qcow2_meta(bs)->dirty_marked, false);
+    qcow2_meta(bs)->keep_mark = false;
+}
+
 int coroutine_fn qcow2_meta_clean(BlockDriverState *bs)
 {
     Qcow2Meta *meta = qcow2_meta(bs);

@@ -211,6 +211,8 @@ int qcow2_meta_note_table(BlockDriverState *bs, uint64_t host_offset);
 int coroutine_fn qcow2_meta_mark(BlockDriverState *bs);
 /** qcow2_meta_keep_mark() - such a change failed half way: the dirty bit stays until the image is opened again */
 void qcow2_meta_keep_mark(BlockDriverState *bs);
+/** qcow2_meta_forget_mark() - the header is one of version 2 now, which has no dirty bit */
+void qcow2_meta_forget_mark(BlockDriverState *bs);
 /** qcow2_meta_in_doubt() - it is unknown which header the file has: nothing that either leads to may be undone */
 bool qcow2_meta_in_doubt(BlockDriverState *bs);
 
