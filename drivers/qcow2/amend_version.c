@@ -80,7 +80,7 @@ bool coroutine_fn qcow2_amend_check_version(Qcow2Amend *a, GError **errp)
         return false;
     }
     if (s->discard.no_unref) {
-        g_set_error(errp, BDRV_ERROR, EINVAL,
+        g_set_error(errp, BDRV_ERROR, ENOTSUP,
                     "an image that is opened with discard-no-unref=on cannot become compat=0.10, which lacks zero "
                     "clusters");
         return false;

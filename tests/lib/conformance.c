@@ -409,6 +409,7 @@ static void run_round(Runner *r, const HistoryRound *round)
     case HISTORY_EMPTY:
     case HISTORY_VMSTATE:
     case HISTORY_REPAIR:
+    case HISTORY_AMEND:
         conformance_change_state(r, first->kind);
         test_verify(r->blk, true);
         break;

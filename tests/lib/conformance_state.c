@@ -113,6 +113,29 @@ static void repair(Runner *r)
     }
 }
 
+static void amend_to(Runner *r, const char *text)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(BdrvOptions) options = bdrv_options_parse(text, NULL, NULL);
+
+    if (!blk_amend(r->blk, options, false, NULL, NULL, &error) && !is_unsupported(error)) {
+        conformance_fail(r, "amending to %s: %s", text, error->message);
+    }
+}
+
+/* It stays version 3: stacks may be opened with what only that has. One bit is not enough for snapshots. */
+static void amend(Runner *r)
+{
+    static const char *const choices[] = {
+        "compat=0.10,refcount_bits=16", "compat=1.1,refcount_bits=8",     "compat=1.1,refcount_bits=16",
+        "compat=1.1,refcount_bits=64",  "compat=1.1,lazy_refcounts=on", "compat=1.1,lazy_refcounts=off",
+    };
+
+    amend_to(r, choices[test_random_below(&r->random, G_N_ELEMENTS(choices))]);
+    amend_to(r, "compat=1.1");
+    conformance_compare_all(r);
+}
+
 void conformance_change_state(Runner *r, HistoryKind kind)
 {
     switch (kind) {
@@ -127,6 +150,9 @@ void conformance_change_state(Runner *r, HistoryKind kind)
         break;
     case HISTORY_VMSTATE:
         keep_vmstate(r);
+        break;
+    case HISTORY_AMEND:
+        amend(r);
         break;
     default:
         repair(r);

@@ -18,7 +18,7 @@ static const char *const names[HISTORY_KINDS] = {
     [HISTORY_CHECK] = "check",     [HISTORY_SNAPSHOT] = "snapshot", [HISTORY_CLOSE] = "close",
     [HISTORY_RESIZE] = "resize",   [HISTORY_COMPARE] = "compare", [HISTORY_REOPEN_ALONE] = "reopen-alone",
     [HISTORY_SAVE] = "save",       [HISTORY_GOTO] = "goto",     [HISTORY_EMPTY] = "empty",
-    [HISTORY_VMSTATE] = "vmstate", [HISTORY_REPAIR] = "repair",
+    [HISTORY_VMSTATE] = "vmstate", [HISTORY_REPAIR] = "repair", [HISTORY_AMEND] = "amend",
 };
 
 static const struct {
