@@ -226,11 +226,21 @@ static int coroutine_fn count_l1(Qcow2Check *c, uint64_t l1_offset, uint64_t l1_
     return ret;
 }
 
+/* Opening an image without snapshots does not look at it. */
+static bool is_snapshots_offset(const Qcow2State *s)
+{
+    uint64_t offset = s->header.snapshots_offset;
+    return offset <= INT64_MAX && (offset & (s->geometry.cluster_size - 1)) == 0;
+}
+
 static int coroutine_fn count_snapshots(Qcow2Check *c)
 {
     const Qcow2SnapshotTable *table = &c->s->snapshots;
     if (c->s->snapshot_damage) {
         qcow2_check_damage(c, "ERROR snapshot table: %s", c->s->snapshot_damage);
+    } else if (table->count == 0 && !is_snapshots_offset(c->s)) {
+        qcow2_check_damage(c, "ERROR snapshot table offset %" PRIx64 " is invalid, and there are no snapshots",
+                           c->s->header.snapshots_offset);
     }
     for (unsigned i = 0; i < table->count; i++) {
         const Qcow2Snapshot *s = &table->snapshots[i];

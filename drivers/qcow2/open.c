@@ -234,6 +234,12 @@ static bool load_extensions(Opening *o, GError **errp)
     if (!qcow2_extensions_decode(o->head + start, extension_area(o), start, &s->extensions, errp)) {
         return false;
     }
+    if (s->extensions.data_file && !(s->header.incompatible_features & QCOW2_INCOMPAT_DATA_FILE)) {
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "the header names the data file '%s' but the external data file feature bit is not set",
+                    s->extensions.data_file);
+        return false;
+    }
     if (s->header.autoclear_features & QCOW2_AUTOCLEAR_BITMAPS) {
         if (!s->extensions.bitmaps) {
             g_set_error(errp, BDRV_ERROR, EINVAL,

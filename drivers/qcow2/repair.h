@@ -35,6 +35,7 @@ typedef struct Qcow2Repair {
     Qcow2Header header;  /* that leads to it */
     GHashTable *copies;  /* data cluster (gint64 *) -> its latest copy (Qcow2RepairCopy *) */
     Qcow2RepairCopy zeroes; /* version 2: a cluster that reads as zeroes */
+    uint64_t disk_size;  /* of the L1 table at hand: nothing shines through past it */
     uint64_t cursor;     /* no free cluster before it */
     uint64_t allocated, max_allocated; /* clusters */
 } Qcow2Repair;
@@ -57,8 +58,8 @@ int coroutine_fn qcow2_repair_tree(Qcow2Check *c, Qcow2Rewrite *rewrite, bool dr
 
 /* The parts that snapshots need too. */
 
-/** qcow2_repair_l1() - an L1 table and all below it; *@offset is changed if it moves */
-int coroutine_fn qcow2_repair_l1(Qcow2Repair *r, uint64_t *offset, uint64_t entries);
+/** qcow2_repair_l1() - the L1 table of a disk of @size bytes and all below it; *@offset is changed if it moves */
+int coroutine_fn qcow2_repair_l1(Qcow2Repair *r, uint64_t *offset, uint64_t entries, uint64_t size);
 /** qcow2_repair_claim() - count a table that may stay where it is; false if it may not */
 bool qcow2_repair_claim(Qcow2Repair *r, uint64_t offset, uint64_t bytes);
 /** qcow2_repair_move_table() - write @bytes elsewhere; the old place is no longer counted if it was @claimed */

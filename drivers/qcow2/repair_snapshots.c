@@ -165,7 +165,7 @@ static int coroutine_fn keep(Qcow2Repair *r, Qcow2Snapshot *snapshots, unsigned 
     int ret = 0;
     for (unsigned i = 0; i < count && ret >= 0; i++) {
         uint64_t before = snapshots[i].l1_table_offset;
-        ret = qcow2_repair_l1(r, &snapshots[i].l1_table_offset, snapshots[i].l1_size);
+        ret = qcow2_repair_l1(r, &snapshots[i].l1_table_offset, snapshots[i].l1_size, snapshots[i].disk_size);
         changed = changed || snapshots[i].l1_table_offset != before;
     }
     if (ret < 0 || !changed) {
@@ -182,6 +182,7 @@ int coroutine_fn qcow2_repair_snapshots(Qcow2Repair *r)
     Qcow2Check *c = r->c;
     unsigned count = c->s->snapshots.count, max = MIN(r->header.nb_snapshots, QCOW2_MAX_SNAPSHOTS);
     if (max == 0) {
+        r->header.snapshots_offset = 0;
         return 0;
     }
     Qcow2Snapshot *snapshots = g_try_new(Qcow2Snapshot, max);

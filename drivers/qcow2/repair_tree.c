@@ -211,13 +211,14 @@ static int coroutine_fn write_l2_table(Qcow2Repair *r, const uint8_t *buf, uint6
                    : qcow2_rewrite(r->rewrite, QCOW2_REWRITE_NEW, *wanted, geometry(r)->cluster_size, buf);
 }
 
-static int coroutine_fn lost_l2_table(Qcow2Repair *r, uint64_t entry, uint8_t *buf, uint64_t *wanted)
+static int coroutine_fn lost_l2_table(Qcow2Repair *r, uint64_t guest_offset, uint64_t entry, uint8_t *buf,
+                                      uint64_t *wanted)
 {
     const Qcow2Geometry *g = geometry(r);
     qcow2_check_note(r->c, "Repairing L1 entry %" PRIx64 ", which leads nowhere: what it mapped reads as zeroes",
                      entry);
     *wanted = 0;
-    if (!has_backing(r)) {
+    if (!has_backing(r) || guest_offset >= r->disk_size) {
         return 0;
     }
     int ret = 0;
@@ -241,7 +242,7 @@ static int coroutine_fn tree_l1_entry(Qcow2Repair *r, uint64_t index, uint64_t e
         return 0;
     }
     if ((offset & (g->cluster_size - 1)) || qcow2_check_outside(r->c, offset, g->cluster_size)) {
-        return lost_l2_table(r, entry, buf, wanted);
+        return lost_l2_table(r, guest_offset, entry, buf, wanted);
     }
     int ret = qcow2_check_pread(r->c, offset, g->cluster_size, buf);
     for (uint32_t i = 0; i < g->l2_entries && ret >= 0; i++) {
@@ -303,9 +304,10 @@ int coroutine_fn qcow2_repair_move_table(Qcow2Repair *r, const uint8_t *buf, uin
     return ret;
 }
 
-int coroutine_fn qcow2_repair_l1(Qcow2Repair *r, uint64_t *offset, uint64_t entries)
+int coroutine_fn qcow2_repair_l1(Qcow2Repair *r, uint64_t *offset, uint64_t entries, uint64_t size)
 {
     uint64_t bytes = entries * 8;
+    r->disk_size = size;
     if (bytes == 0) {
         return 0;
     }
@@ -357,7 +359,7 @@ static int coroutine_fn make_tree(Qcow2Repair *r)
 {
     int ret = tree_fixed(r);
     if (ret >= 0) {
-        ret = qcow2_repair_l1(r, &r->header.l1_table_offset, r->header.l1_size);
+        ret = qcow2_repair_l1(r, &r->header.l1_table_offset, r->header.l1_size, r->header.size);
     }
     if (ret >= 0) {
         ret = qcow2_repair_snapshots(r);

@@ -122,15 +122,15 @@ bool qcow2_extensions_decode(const uint8_t *buf, size_t size, uint64_t first_off
         uint32_t type = load_be32(buf + at);
         uint32_t length = load_be32(buf + at + 4);
         size_t room = size - at - EXT_HEADER_BYTES;
-        if (type == EXT_END) {
-            return true;
-        }
         if (length > room) {
             g_set_error(errp, BDRV_ERROR, EINVAL,
                         "header extension 0x%08" PRIx32 " at byte %" PRIu64 " claims %" PRIu32
                         " bytes of data; only %zu remain for extensions",
                         type, first_offset + at, length, room);
             return false;
+        }
+        if (type == EXT_END) {
+            return true;
         }
         if (!take_extension(ext, type, buf + at + EXT_HEADER_BYTES, length, errp)) {
             return false;
