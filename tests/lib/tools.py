@@ -28,6 +28,7 @@ def normalise(text):
 def run(argv, directory, stdin=None, timeout=60):
     def once():
         return subprocess.run(argv, cwd=directory, input=stdin, capture_output=True, text=True, timeout=timeout,
+                              errors="backslashreplace",
                               env={**os.environ, "LC_ALL": "C"})
     result = once()
     # On a busy machine qemu-img cannot always tell how long a key derivation takes, and gives up.

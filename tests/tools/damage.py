@@ -27,6 +27,15 @@ SHAPES = {
     "subclusters": "cluster_size=16k,extended_l2=on",
     "subclusters backing": "cluster_size=16k,extended_l2=on",
 }
+# For systematic damage only.
+MORE_SHAPES = {
+    "bits2": "cluster_size=4k,refcount_bits=2",
+    "bits4": "cluster_size=4k,refcount_bits=4",
+    "bits32": "cluster_size=4k,refcount_bits=32",
+    "data file": "cluster_size=4k,data_file=data",
+    "luks": "cluster_size=4k,encrypt.format=luks,encrypt.iter-time=10,encrypt.key-secret=key",
+}
+SECRET = ["--object", "secret,id=key,data=passphrase"]
 SNAPSHOTS = ("one", "two")
 
 
@@ -34,17 +43,17 @@ def tool(directory, *argv):
     subprocess.run(argv, cwd=directory, check=True, capture_output=True)
 
 
-def io(directory, name, *commands):
-    argv = ["qemu-io", "-f", "qcow2"]
+def io(directory, name, *commands, where=None):
+    argv = ["qemu-io"]
     for command in commands:
         argv += ["-c", command]
-    tool(directory, *argv, name)
+    tool(directory, *argv, *(where or ["-f", "qcow2", name]))
 
 
 def make(directory, shape, name="image"):
     """An image of this shape with data in it."""
     directory = pathlib.Path(directory)
-    options = ["-o", SHAPES[shape]]
+    options = ["-o", {**SHAPES, **MORE_SHAPES}[shape]]
     writes = ["write -P 1 0 300k", "write -P 2 500k 100k", "write -z 600k 40k", "write -P 3 700k 9k",
               "write -P 4 900k 124k"]
     if "backing" in shape:
@@ -52,10 +61,12 @@ def make(directory, shape, name="image"):
         tool(directory, "qemu-img", "create", "-q", "-f", "qcow2", *options, "-b", "base", "-F", "raw", name)
         io(directory, name, *[w for w in writes if "-z" not in w or shape != "v2backing"])
         return
-    tool(directory, "qemu-img", "create", "-q", "-f", "qcow2", *options, name, str(SIZE))
+    key = SECRET if shape == "luks" else []
+    tool(directory, "qemu-img", "create", "-q", *key, "-f", "qcow2", *options, name, str(SIZE))
     if shape == "v2":
         writes = [w for w in writes if "-z" not in w]
-    io(directory, name, *writes)
+    where = [*key, "--image-opts", "driver=qcow2,encrypt.key-secret=key,file.filename=" + name] if key else None
+    io(directory, name, *writes, where=where)
     if shape == "compressed":
         text = b"".join(b"%d " % (i * i) for i in range(SIZE // 6))[:SIZE // 2]
         (directory / "text").write_bytes(text + bytes(SIZE - len(text)))
