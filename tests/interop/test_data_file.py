@@ -2,7 +2,7 @@
 """Images with an external data file, made and written by either tool."""
 
 import pytest
-from test_matrix import make_backing
+from layers import make_backing
 from test_subclusters import same_map
 from tools import OURS, THEIRS
 
@@ -33,12 +33,3 @@ def test_a_raw_data_file_is_the_disk_whoever_writes(pair, cluster, extended):
         pair.alternate(history, rounds=1, grow=0.3, first=pair.rng.choice([OURS, THEIRS]))
         for image in "ab":
             pair.same(image + ".data", image, ("raw", "qcow2"))
-
-
-@pytest.mark.parametrize("cluster, preallocation", [(65536, "metadata"), (512, "falloc"), (2 << 20, "full")])
-def test_preallocated(pair, cluster, preallocation):
-    length = LENGTHS[cluster]
-    pair.create("-o", options(cluster, "off") + ",preallocation=" + preallocation, "%", str(length))
-    pair.verify()
-    pair.alternate(pair.history(length, cluster), rounds=2, grow=0.3)
-    same_map(pair)

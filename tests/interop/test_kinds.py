@@ -141,15 +141,6 @@ def test_snapshots_share_compressed_clusters(pair):
     snapshots.verify()
 
 
-@pytest.mark.parametrize("preallocation", ["metadata", "falloc", "full"])
-@clusters
-def test_preallocated_images_are_written(pair, preallocation, cluster):
-    length = {512: MIB, 4096: 3 * MIB, 65536: 6 * MIB, 2 << 20: 9 * MIB}[cluster] + 512
-    pair.create("-o", "cluster_size=%d,preallocation=%s" % (cluster, preallocation), "%", str(length))
-    pair.verify()
-    pair.alternate(pair.history(length, cluster))
-
-
 @pytest.mark.parametrize("passed", ["", "pass-discard-request=on", "pass-discard-request=off", "pass-discard-other=on"])
 def test_preallocated_space_goes_back_as_options_say(pair, passed):
     """Discard, write-zeroes with and without unmap, a moved L1 table: as many blocks stay with the host."""
@@ -195,33 +186,6 @@ def test_large_sparse_images_grow(pair, cluster, bits):
         history.spots += [pair.rng.randrange(length) for _ in range(3)]
         pair.round(sides, ["truncate %d" % length] + history.commands(20))
         sides = sides[::-1]
-
-
-@clusters
-def test_each_converts_what_the_other_wrote(pair, cluster):
-    length = {512: MIB, 4096: 3 * MIB, 65536: 6 * MIB, 2 << 20: 9 * MIB}[cluster] + 512
-    (pair.directory / "base").write_bytes(some_content(pair.rng, length * 3 // 4))
-    pair.create("-b", "base", "-F", "raw", "-o", "cluster_size=%d" % cluster, "%", str(length))
-    pair.alternate(pair.history(length, cluster), rounds=2)
-    for side in (OURS, THEIRS):
-        for source in "ab":
-            other = "64k" if cluster != 65536 else "4k"
-            pair.must(side, "img", "convert", "-f", "qcow2", "-O", "raw", source, "raw")
-            pair.must(side, "img", "convert", "-f", "raw", "-O", "qcow2", "-o", "cluster_size=" + other, "raw", "copy")
-            pair.must(side, "img", "convert", "-f", "qcow2", "-O", "qcow2", "-o", "cluster_size=%d" % cluster, "copy",
-                      "again")
-            pair.must(side, "img", "convert", "-n", "-f", "qcow2", "-O", "qcow2", "again", "copy")
-            for image in ("copy", "again"):
-                pair.check(image)
-                pair.same(source, image)
-
-
-@clusters
-@pytest.mark.parametrize("bits", [1, 16])
-def test_lazy_refcounts_are_there_when_the_other_tool_looks(pair, cluster, bits):
-    length = {512: 2 * MIB, 4096: 4 * MIB, 65536: 6 * MIB, 2 << 20: 11 * MIB}[cluster] + 1536
-    pair.create("-o", "lazy_refcounts=on,cluster_size=%d,refcount_bits=%d" % (cluster, bits), "%", str(length))
-    pair.alternate(pair.history(length, cluster), grow=0.3)
 
 
 @pytest.mark.parametrize("cache", ["writethrough", "none", "directsync", "writeback"])

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: MIT
+"""One cell of the matrix: an image in directory "a" of its tools, its twin of the real tools in "b"."""
+
+import hashlib
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import pathlib
+
+import matrix
+import operations
+from tools import OURS, THEIRS, normalise, run
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tools"))
+from damage import COPIED, Image  # noqa: E402
+
+BLOCK = 65536
+TOOLS = {"ours": OURS, "theirs": THEIRS}
+SMALL = 64 << 20
+TIMEOUT = 120
+DATES = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
+FORMAT = ["-f", "qcow2"]
+
+
+class KnownDifference(Exception):
+    """The tools differ here and are meant to; what comes after cannot be compared."""
+
+
+def data_of(file):
+    """[(offset, bytes)] of what is not a hole, in blocks."""
+    end, at = os.fstat(file.fileno()).st_size, 0
+    while at < end:
+        try:
+            at = os.lseek(file.fileno(), at, os.SEEK_DATA)
+        except OSError:  # nothing but a hole is left
+            return
+        hole = os.lseek(file.fileno(), at, os.SEEK_HOLE)
+        at -= at % BLOCK
+        while at < hole:
+            yield at, min(BLOCK, end - at)
+            at += BLOCK
+
+
+def content(path):
+    """The same for the same bytes, wherever the holes are."""
+    digest = hashlib.sha256(b"%d" % path.stat().st_size)
+    with path.open("rb") as file:
+        for at, bytes_ in data_of(file):
+            block = os.pread(file.fileno(), bytes_, at)
+            if block.strip(b"\0"):
+                digest.update(b"%d" % at + block)
+    return digest.hexdigest()
+
+
+def merged(entries):
+    """Of a map: ours never looks for zeroes in the file below, and where one entry ends is nobody's promise."""
+    found = []
+    for entry in entries:
+        entry["zero"] = entry["zero"] and not entry["data"]
+        last = found[-1] if found else {}
+        place = last["offset"] + last["length"] if "offset" in last else None
+        if all(last.get(key) == entry[key] for key in ("depth", "present", "zero", "data")) and \
+                entry.get("offset") == place:
+            last["length"] += entry["length"]
+        else:
+            found.append(entry)
+    return found
+
+
+def answer(result):
+    """Standard output, JSON by value."""
+    if result.stdout[:1] in "[{" and result.stdout[:1]:
+        value = json.loads(result.stdout)
+        if isinstance(value, list) and value and "depth" in value[0]:
+            return merged(value)
+        for image in value if isinstance(value, list) else [value]:
+            image.pop("actual-size", None)
+        return value
+    return DATES.sub("DATE", normalise(result.stdout))
+
+
+class Cell:
+    def __init__(self, directory, row, seed):
+        self.row, self.seed, self.rng = row, seed, random.Random(seed)
+        self.a, self.b = directory / "a", directory / "b"
+        self.cluster, self.length = matrix.cluster_of(row), matrix.length_of(row)
+        self.coverage = matrix.coverage(row)
+        self.side = row["creator"]
+        self.log = []
+        for place in (self.a, self.b):
+            place.mkdir()
+
+    def told(self, what):
+        return "%s\n%s\n%s" % (what, self.row, "\n".join(self.log))
+
+    def once(self, place, side, tool, words):
+        self.log.append("%s$ %s %s" % (place.name, TOOLS[side][tool], " ".join("'%s'" % word for word in words)))
+        return run([TOOLS[side][tool], *words], place, timeout=TIMEOUT)
+
+    def agree(self, words, ours, theirs, accept, told=True):
+        same = ours.returncode == theirs.returncode and (not told or answer(ours) == answer(theirs))
+        reason = None if same else matrix.known_difference(self.row, ours, theirs)
+        if reason:
+            raise KnownDifference(reason)
+        assert same, self.told("answers differ: %d %s%s\n%d %s%s" % (
+            ours.returncode, ours.stdout[-2000:], ours.stderr[-1000:],
+            theirs.returncode, theirs.stdout[-2000:], theirs.stderr[-1000:]))
+        assert ours.returncode in accept, self.told("exit code %d: %s%s" % (
+            ours.returncode, ours.stdout[-1000:], ours.stderr[-1000:]))
+        return ours
+
+    def img(self, *words, accept=(0,), told=True):
+        return self.agree(words, self.once(self.a, self.side, "img", words), self.once(self.b, "theirs", "img", words),
+                          accept, told)
+
+    def io(self, *commands, accept=(0,), options=True, told=True):
+        cache, driver = matrix.OPEN[self.row["open"]] if options else ([], "")
+        words = [word for command in commands for word in ("-c", command)]
+        if driver:
+            words += ["--image-opts", "driver=qcow2,discard=unmap,file.discard=unmap,%s,file.filename=image" % driver]
+        else:
+            words += [*FORMAT, "-d", "unmap", "image"]
+        # The twin's flushes are not under test.
+        return self.agree(words, self.once(self.a, self.side, "io", cache + words),
+                          self.once(self.b, "theirs", "io", ["-t", "unsafe"] + words), accept, told)
+
+    def on_copies(self, *words, accept=(0,)):
+        """By both tools on each image: ours on the image, the real one on a copy of it."""
+        for place in (self.a, self.b):
+            copy = place.parent / "copy"
+            subprocess.run(["cp", "-r", place, copy], check=True)
+            self.agree(words, self.once(place, "ours", "img", words), self.once(copy, "theirs", "img", words), accept)
+            subprocess.run(["rm", "-r", copy], check=True)
+
+    def options(self, name):
+        return matrix.options(self.row).replace("%s", name)
+
+    def is_small(self):
+        return self.length <= SMALL
+
+    def exists(self, name):
+        return (self.a / name).exists() and (self.b / name).exists()
+
+    def swap(self):
+        """The other tool goes on."""
+        self.side = "theirs" if self.side == "ours" else "ours"
+
+    def resize(self, length, *words, accept=(0,)):
+        if self.img("resize", *words, *FORMAT, "image", str(length), accept=accept).returncode == 0:
+            self.length = length
+
+    def damage(self):
+        """A cluster that nobody uses is counted; the first table or data cluster lacks its COPIED flag."""
+        for place in (self.a, self.b):
+            image = Image(place / "image")
+            end = -(-len(image.data) // image.cluster)
+            image.data += bytes((end + 1) * image.cluster - len(image.data))
+            at, bits = image.refblocks[0] * 8 + end * image.refcount_bits, image.refcount_bits
+            if bits < 8:
+                image.data[at // 8] |= 1 << at % 8
+            else:
+                image.put(at // 8, bits // 8, 1)
+            if image.l1_entries:
+                entry = image.l1_entries[0][0]
+                image.put(entry, 8, image.get(entry, 8) & ~COPIED)
+            image.save()
+
+    # ---- what both tools tell of both images ----
+
+    def asked(self, place, *words):
+        ours, theirs = (self.once(place, side, "img", words) for side in TOOLS)
+        return self.agree(words, ours, theirs, (0,))
+
+    def snapshots(self, name):
+        told = json.loads(self.asked(self.a, "info", *FORMAT, "--output=json", name).stdout)
+        return [snapshot["name"] for snapshot in told.get("snapshots", [])]
+
+    def same_content(self, name, *words, sides=TOOLS):
+        seen = set()
+        for place in (self.a, self.b):
+            for side in sides:
+                done = self.once(place, side, "img", ["convert", *words, *FORMAT, "-O", "raw", name, "content"])
+                assert done.returncode == 0, self.told(done.stderr)
+                seen.add(content(place / "content"))
+                (place / "content").unlink()
+        assert len(seen) == 1, self.told("content differs")
+
+    def same_files(self, name):
+        assert content(self.a / name) == content(self.b / name), self.told("%s differs" % name)
+
+    def clean(self, name):
+        for place in (self.a, self.b):
+            self.asked(place, "check", *FORMAT, "--output=json", name)
+
+    def verify(self, name="image"):
+        self.clean(name)
+        for place in (self.a, self.b):
+            self.asked(place, "info", *FORMAT, "--output=json", name)
+            self.asked(place, "map", *FORMAT, "--output=json", name)
+        self.same_content(name)
+        for snapshot in self.snapshots(name):
+            self.same_content(name, "-l", "snapshot.name=" + snapshot)
+        if self.row["data_file"] == "raw" and name == "image":
+            for place in (self.a, self.b):
+                self.asked(place, "compare", "-f", "raw", "-F", "qcow2", "image.data", "image")
+
+    # ---- the cell ----
+
+    def make_backing(self):
+        kind = self.row["backing"]
+        if kind == "none":
+            return []
+        share = {"shorter": 0.6, "longer": 1.5}.get(kind, 1)
+        fmt = "qcow2" if kind in ("qcow2", "shorter") else "raw"
+        length = int(self.length * share) // 512 * 512 + (0 if share == 1 else 1024)
+        self.img("create", "-q", "-f", fmt, "base", str(length))
+        whole, self.length = self.length, length
+        words = [word for command in operations.commands(self, "write -P %", 512, 220) for word in ("-c", command)]
+        self.length = whole
+        for place in (self.a, self.b):
+            assert not words or self.once(place, "theirs", "io", ["-f", fmt, *words, "base"]).returncode == 0
+        return ["-b", "base", "-F", fmt]
+
+    def create(self, accept=(0,)):
+        backing = self.make_backing()
+        return self.img("create", *FORMAT, "-o", self.options("image"), *backing, "image", str(self.length),
+                        accept=accept)
+
+    def play(self):
+        self.create()
+        self.side = self.row["writer"]
+        self.io(*operations.prepare(self))
+        self.side = self.row["operator"]
+        operations.ALL[self.row["operation"]](self)
+        self.verify()
+        self.swap()
+        self.io(*operations.commands(self, "write -P %", 1, 210))
+        self.clean("image")
+        self.same_content("image", sides=["ours"])  # the real one takes long to read a large disk
