@@ -55,6 +55,16 @@ bool blk_amend(BlockBackend *blk, const BdrvOptions *options, bool force, BdrvPr
     return blk_change(blk, "amend it", func, &call, errp);
 }
 
+static bool coroutine_fn invalidate_cache(BlockBackend *blk, const void *args, GError **errp)
+{
+    return bdrv_co_invalidate_cache(blk_bs(blk), errp);
+}
+
+bool blk_invalidate_cache(BlockBackend *blk, GError **errp)
+{
+    return blk_change(blk, NULL, invalidate_cache, NULL, errp);
+}
+
 typedef struct Key {
     const uint8_t *data;
     size_t bytes;

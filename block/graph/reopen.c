@@ -68,6 +68,40 @@ static void commit_item(BdrvReopenItem *item)
     }
 }
 
+/* Only the way back to reading is left, which cannot fail: rights are given up. Files below may stay open for writing. */
+static void coroutine_fn back_to_reading(BdrvEdge *edge, BlockDriverState *bs)
+{
+    BdrvEdit edit;
+
+    bs->open_flags &= ~(BDRV_O_RDWR | BDRV_O_RESIZE);
+    bs->read_only = true;
+    bdrv_edit_begin(&edit, bs->graph);
+    bdrv_edit_set_node_mode(&edit, bdrv_node(bs), false, bdrv_node(bs)->force_share);
+    if (bs == edge->child.bs) {
+        bdrv_edit_set_root_rights(&edit, edge, (BdrvRights){ BDRV_RIGHT_CONSISTENT_READ, edge->shared });
+    }
+    if (bdrv_edit_prepare(&edit, NULL)) {
+        bdrv_edit_commit(&edit);
+    }
+    bdrv_edit_end(&edit);
+}
+
+/* Children before their parents. */
+static bool coroutine_fn finish_items(BdrvEdge *edge, BdrvReopenItem *items, unsigned count, GError **errp)
+{
+    bool ok = true;
+
+    for (unsigned i = count; i > 0; i--) {
+        BlockDriverState *bs = items[i - 1].bs;
+
+        if (ok && !bs->read_only && bs->drv->bdrv_reopen_finish && !bs->drv->bdrv_reopen_finish(bs, errp)) {
+            back_to_reading(edge, bs);
+            ok = false;
+        }
+    }
+    return ok;
+}
+
 static bool coroutine_fn reopen_drained(BdrvEdge *edge, unsigned used, BdrvReopenItem *items, unsigned count,
                                         GError **errp)
 {
@@ -102,7 +136,7 @@ static bool coroutine_fn reopen_drained(BdrvEdge *edge, unsigned used, BdrvReope
         }
     }
     bdrv_edit_end(&edit);
-    return ok;
+    return ok && finish_items(edge, items, count, errp);
 }
 
 bool coroutine_fn bdrv_co_reopen_items(BdrvEdge *edge, unsigned used, BdrvReopenItem *items, unsigned count,

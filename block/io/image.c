@@ -75,6 +75,28 @@ bool coroutine_fn bdrv_co_amend(BlockDriverState *bs, const BdrvOptions *options
     return ok;
 }
 
+bool coroutine_fn bdrv_co_invalidate_cache(BlockDriverState *bs, GError **errp)
+{
+    BdrvNode *node = bdrv_node(bs);
+    for (unsigned i = 0; i < node->children->len; i++) {
+        const BdrvEdge *edge = node->children->pdata[i];
+        if (!bdrv_co_invalidate_cache(edge->child.bs, errp)) {
+            return false;
+        }
+    }
+    if (bs->drv->bdrv_invalidate_cache && !bs->drv->bdrv_invalidate_cache(bs, errp)) {
+        bdrv_error_prefix(errp, bs->filename);
+        return false;
+    }
+    int ret = bdrv_co_refresh_length(bs);
+    if (ret < 0) {
+        g_set_error(errp, BDRV_ERROR, -ret, "cannot get the length of '%s': %s", bs->filename, g_strerror(-ret));
+        return false;
+    }
+    bdrv_refresh_node_limits(bs);
+    return true;
+}
+
 bool coroutine_fn bdrv_co_set_key(BlockDriverState *bs, const uint8_t *key, size_t bytes, GError **errp)
 {
     bs = bdrv_skip_filters(bs);

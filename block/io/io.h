@@ -25,6 +25,8 @@ bool coroutine_fn bdrv_co_change_backing_file(BlockDriverState *bs, const char *
 bool coroutine_fn bdrv_co_make_empty(BlockDriverState *bs, GError **errp);
 bool coroutine_fn bdrv_co_amend(BlockDriverState *bs, const BdrvOptions *options, bool force,
                                 BdrvProgressFunc *progress, void *opaque, GError **errp);
+/** bdrv_co_invalidate_cache() - forget what is cached of @bs and all below it, children first; drained */
+bool coroutine_fn bdrv_co_invalidate_cache(BlockDriverState *bs, GError **errp);
 bool coroutine_fn bdrv_co_set_key(BlockDriverState *bs, const uint8_t *key, size_t bytes, GError **errp);
 
 /** bdrv_co_snapshot_*(), bdrv_co_*_vmstate() - of the first node from @bs down that is no filter; drained but for list

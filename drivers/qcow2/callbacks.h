@@ -10,12 +10,14 @@
 bool coroutine_fn qcow2_open(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags,
                              GError **errp);
 int coroutine_fn qcow2_close(BlockDriverState *bs);
+bool coroutine_fn qcow2_invalidate_cache(BlockDriverState *bs, GError **errp);
 
 /* reopen.c */
 bool coroutine_fn qcow2_reopen_prepare(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags,
                                        void **state, GError **errp);
 void qcow2_reopen_commit(BlockDriverState *bs, void *state);
 void qcow2_reopen_abort(BlockDriverState *bs, void *state);
+bool coroutine_fn qcow2_reopen_finish(BlockDriverState *bs, GError **errp);
 
 /* create.c */
 bool coroutine_fn qcow2_create(const char *filename, BdrvChild *file, const BdrvOptions *options,

@@ -21,6 +21,7 @@ int coroutine_fn qcow2_co_flush_to_disk(BlockDriverState *bs)
 
 void coroutine_fn qcow2_drain_begin(BlockDriverState *bs)
 {
+    qcow2_state(bs)->drained++;
     if (qcow2_state(bs)->meta) {
         qcow2_meta_drain_begin(bs);
     }
@@ -28,6 +29,7 @@ void coroutine_fn qcow2_drain_begin(BlockDriverState *bs)
 
 void coroutine_fn qcow2_drain_end(BlockDriverState *bs)
 {
+    qcow2_state(bs)->drained--;
     if (qcow2_state(bs)->meta) {
         qcow2_meta_drain_end(bs);
     }

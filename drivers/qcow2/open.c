@@ -31,7 +31,7 @@
 typedef struct Opening {
     BlockDriverState *bs;
     Qcow2State *s;
-    const BdrvOptions *options;
+    const BdrvOptions *options; /* NULL: once more, as the state has been set by those of then */
     BdrvOpenFlags flags;
     bool writable;  /* the image will be written to */
     bool check;     /* opened for check: tolerate what a check reports */
@@ -338,11 +338,27 @@ static bool coroutine_fn track_bitmaps(Opening *o, GError **errp)
     return !o->writable || o->s->metadata_only || qcow2_bitmaps_track(o->bs, errp);
 }
 
+/* What the image is now may lack what the options of then need. */
+static bool coroutine_fn open_meta_again(Opening *o, GError **errp)
+{
+    Qcow2State *s = o->s;
+    if (s->discard.no_unref && s->geometry.version < 3) {
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "the image has become version 2, but was opened with discard-no-unref=on; close it and open it again");
+        return false;
+    }
+    s->lazy_refcounts &= s->geometry.version >= 3;
+    return qcow2_compressed_open(o->bs, errp) && qcow2_meta_resume(o->bs, s->drained, errp);
+}
+
 static bool coroutine_fn open_meta(Opening *o, GError **errp)
 {
     Qcow2MetaConfig config;
     if (o->s->metadata_only) {
         return true;
+    }
+    if (!o->options) {
+        return open_meta_again(o, errp);
     }
     if (!qcow2_cache_config(o->s, o->options, &config, errp)) {
         return false;
@@ -367,15 +383,11 @@ uint64_t qcow2_kept_autoclear(const Qcow2State *s)
            (s->header.autoclear_features & QCOW2_AUTOCLEAR_BITMAPS);
 }
 
-/* An autoclear bit we do not maintain must not survive our writes. */
-static bool coroutine_fn clear_autoclear(Opening *o, GError **errp)
+bool coroutine_fn qcow2_clear_autoclear(BlockDriverState *bs, GError **errp)
 {
-    Qcow2State *s = o->s;
+    const Qcow2State *s = qcow2_state(bs);
     uint64_t before = s->header.autoclear_features, kept = qcow2_kept_autoclear(s);
-    if (!o->writable || o->check || s->metadata_only || before == kept) {
-        return true;
-    }
-    int ret = qcow2_edit_header(o->bs, edit_autoclear, &kept);
+    int ret = before == kept ? 0 : qcow2_edit_header(bs, edit_autoclear, &kept);
     if (ret < 0) {
         g_set_error(errp, BDRV_ERROR, -ret,
                     "cannot clear the autoclear features 0x%" PRIx64 " in the header: %s", before & ~kept,
@@ -383,6 +395,11 @@ static bool coroutine_fn clear_autoclear(Opening *o, GError **errp)
         return false;
     }
     return true;
+}
+
+static bool coroutine_fn clear_autoclear(Opening *o, GError **errp)
+{
+    return !o->writable || o->s->metadata_only || qcow2_clear_autoclear(o->bs, errp);
 }
 
 /* Free what the steps made; also the end of close. */
@@ -394,8 +411,14 @@ static void free_state(BlockDriverState *bs)
     g_clear_pointer(&s->snapshot_damage, g_free);
     g_free(atomic_exchange(&s->corrupt_message, NULL));
     qcow2_bitmaps_forget(s);
-    co_mutex_destroy(&s->bitmap_lock);
     qcow2_extensions_clear(&s->extensions);
+}
+
+static void forget_names(BlockDriverState *bs)
+{
+    g_clear_pointer(&bs->backing_filename, g_free);
+    g_clear_pointer(&bs->backing_format, g_free);
+    g_clear_pointer(&bs->data_filename, g_free);
 }
 
 static void coroutine_fn undo_open(Opening *o)
@@ -405,55 +428,135 @@ static void coroutine_fn undo_open(Opening *o)
         qcow2_meta_close(bs);
     }
     free_state(bs);
-    g_clear_pointer(&bs->backing_filename, g_free);
-    g_clear_pointer(&bs->backing_format, g_free);
-    g_clear_pointer(&bs->data_filename, g_free);
+    co_mutex_destroy(&o->s->bitmap_lock);
+    forget_names(bs);
 }
 
-bool coroutine_fn qcow2_open(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags,
-                             GError **errp)
+/* All steps but that of the overlap options. */
+static bool coroutine_fn load(Opening *o, GError **errp)
 {
-    Qcow2State *s = qcow2_state(bs);
-    Opening o = {
+    Qcow2State *s = o->s;
+    /* A check reads all tables itself, so that damage cannot keep it from starting. */
+    s->metadata_only = o->info_only || o->check;
+    /* clang-format off */
+    bool ok = load_header(o, errp) &&
+              keep_unknown_header(o, errp) &&
+              check_features(o, errp) &&
+              check_refcount_order(o, errp) &&
+              check_cluster_bits(o, errp) &&
+              check_encryption(o, errp) &&
+              set_geometry(o, errp) &&
+              qcow2_check_l1_table(s, o->file_length, errp) &&
+              (o->check || qcow2_check_refcount_table(s, o->file_length, errp)) &&
+              load_extensions(o, errp) &&
+              qcow2_check_data_file(o->bs, !o->info_only, errp) &&
+              load_backing_name(o, errp) &&
+              load_snapshots(o, errp) &&
+              load_bitmaps(o, errp) &&
+              check_writable(o, errp) &&
+              repair_dirty(o, errp) &&
+              open_meta(o, errp) &&
+              clear_autoclear(o, errp) &&
+              track_bitmaps(o, errp);
+    /* clang-format on */
+    g_clear_pointer(&o->head, g_free);
+    return ok;
+}
+
+static Opening opening(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags)
+{
+    return (Opening){
         .bs = bs,
-        .s = s,
+        .s = qcow2_state(bs),
         .options = options,
         .flags = flags,
         .writable = (flags & BDRV_O_RDWR) && !bs->read_only,
         .check = flags & BDRV_O_CHECK,
         .info_only = flags & BDRV_O_NO_IO,
     };
-    s->bs = bs;
-    co_mutex_init(&s->bitmap_lock);
-    /* A check reads all tables itself, so that damage cannot keep it from starting. */
-    s->metadata_only = o.info_only || o.check;
-    /* clang-format off */
-    bool ok = qcow2_overlap_config(options, &s->overlap_checks, errp) &&
-              load_header(&o, errp) &&
-              keep_unknown_header(&o, errp) &&
-              check_features(&o, errp) &&
-              check_refcount_order(&o, errp) &&
-              check_cluster_bits(&o, errp) &&
-              check_encryption(&o, errp) &&
-              set_geometry(&o, errp) &&
-              qcow2_check_l1_table(s, o.file_length, errp) &&
-              (o.check || qcow2_check_refcount_table(s, o.file_length, errp)) &&
-              load_extensions(&o, errp) &&
-              qcow2_check_data_file(bs, !o.info_only, errp) &&
-              load_backing_name(&o, errp) &&
-              load_snapshots(&o, errp) &&
-              load_bitmaps(&o, errp) &&
-              check_writable(&o, errp) &&
-              repair_dirty(&o, errp) &&
-              open_meta(&o, errp) &&
-              clear_autoclear(&o, errp) &&
-              track_bitmaps(&o, errp);
-    /* clang-format on */
-    g_free(o.head);
+}
+
+bool coroutine_fn qcow2_open(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags,
+                             GError **errp)
+{
+    Opening o = opening(bs, options, flags);
+    o.s->bs = bs;
+    co_mutex_init(&o.s->bitmap_lock);
+    bool ok = qcow2_overlap_config(options, &o.s->overlap_checks, errp) && load(&o, errp);
     if (!ok) {
         undo_open(&o);
     }
     return ok;
+}
+
+/* ---- once more ---- */
+
+static bool coroutine_fn check_may_forget(BlockDriverState *bs, GError **errp)
+{
+    const Qcow2State *s = qcow2_state(bs);
+    if (s->header.crypt_method != 0) {
+        g_set_error(errp, BDRV_ERROR, ENOTSUP, "an encrypted image cannot be looked at anew; close it and open it again");
+        return false;
+    }
+    if (bs->read_only || !s->meta || atomic_load(&s->corrupt)) {
+        return true;
+    }
+    int ret = qcow2_bitmaps_settle(bs, errp) ? qcow2_meta_clean(bs) : -ECANCELED;
+    if (ret < 0 && ret != -ECANCELED) {
+        g_set_error(errp, BDRV_ERROR, -ret, "cannot write metadata before the image is looked at anew: %s",
+                    g_strerror(-ret));
+    }
+    return ret >= 0;
+}
+
+static bool same_backing(const BlockDriverState *bs, const char *filename, GError **errp)
+{
+    if (g_strcmp0(bs->backing_filename, filename) == 0) {
+        return true;
+    }
+    g_set_error(errp, BDRV_ERROR, ENOTSUP,
+                "the image names another backing file now: '%s', not '%s'; close it and open it again",
+                bs->backing_filename ? bs->backing_filename : "", filename ? filename : "");
+    return false;
+}
+
+static void coroutine_fn forget(BlockDriverState *bs)
+{
+    Qcow2State *s = qcow2_state(bs);
+    if (s->meta) {
+        qcow2_meta_suspend(bs);
+    }
+    free_state(bs);
+    forget_names(bs);
+    s->snapshot_loaded = s->dirty_at_open = false;
+    atomic_store(&s->corrupt, false);
+}
+
+bool coroutine_fn qcow2_invalidate_cache(BlockDriverState *bs, GError **errp)
+{
+    Qcow2State *s = qcow2_state(bs);
+    Opening o = opening(bs, NULL, bs->open_flags);
+    Qcow2Header header = s->header;
+    Qcow2Geometry geometry = s->geometry;
+    int64_t length = bs->length;
+    if (!check_may_forget(bs, errp)) {
+        return false;
+    }
+    g_autofree char *backing = g_strdup(bs->backing_filename);
+    forget(bs);
+    if (load(&o, errp) && same_backing(bs, backing, errp)) {
+        return true;
+    }
+    /* Closed but for the name: what it was last is what can be told of it. */
+    forget(bs);
+    bs->backing_filename = g_steal_pointer(&backing);
+    s->header = header;
+    s->header.nb_snapshots = 0;
+    s->header.autoclear_features = 0;
+    s->geometry = geometry;
+    bs->length = length;
+    s->metadata_only = true;
+    return false;
 }
 
 int coroutine_fn qcow2_close(BlockDriverState *bs)
@@ -463,5 +566,6 @@ int coroutine_fn qcow2_close(BlockDriverState *bs)
     int meta_ret = qcow2_state(bs)->meta ? qcow2_meta_close(bs) : 0;
     g_clear_error(&error);
     free_state(bs);
+    co_mutex_destroy(&qcow2_state(bs)->bitmap_lock);
     return meta_ret < 0 ? meta_ret : ret;
 }

@@ -28,6 +28,8 @@ bool qcow2_check_writable(const Qcow2State *s, bool check, GError **errp);
 
 /** qcow2_kept_autoclear() - the autoclear bits that stay true whatever is written */
 uint64_t qcow2_kept_autoclear(const Qcow2State *s);
+/** qcow2_clear_autoclear() - clear the others, which must not survive a write; the image is writable */
+bool coroutine_fn qcow2_clear_autoclear(BlockDriverState *bs, GError **errp);
 
 /* open_options.c */
 

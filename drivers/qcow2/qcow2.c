@@ -52,6 +52,7 @@ const BlockDriver bdrv_qcow2 = {
     .bdrv_reopen_prepare = qcow2_reopen_prepare,
     .bdrv_reopen_commit = qcow2_reopen_commit,
     .bdrv_reopen_abort = qcow2_reopen_abort,
+    .bdrv_reopen_finish = qcow2_reopen_finish,
     .bdrv_refresh_limits = qcow2_refresh_limits,
 
     .bdrv_create = qcow2_create,
@@ -91,6 +92,7 @@ const BlockDriver bdrv_qcow2 = {
     .bdrv_bitmap_merge = qcow2_bitmap_merge,
     .bdrv_bitmap_read = qcow2_bitmap_read,
 
+    .bdrv_invalidate_cache = qcow2_invalidate_cache,
     .bdrv_drain_begin = qcow2_drain_begin,
     .bdrv_drain_end = qcow2_drain_end,
 };

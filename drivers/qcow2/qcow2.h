@@ -66,6 +66,7 @@ typedef struct Qcow2State {
     _Atomic bool bitmaps_marked;    /* the directory says that enabled bitmaps are in use */
     bool bitmaps_touched;           /* perhaps in a part of its entries; bitmap_lock, or drained */
     bool dirty_at_open;             /* the dirty bit was set when the image was opened, and is still */
+    unsigned drained;               /* how deep; also while there is no @meta */
     bool metadata_only;             /* for information or check: meta is NULL, I/O is refused */
     _Atomic bool corrupt;           /* the corrupt bit is set: no more writes */
     _Atomic(char *) corrupt_message; /* what set it while the image was open; set once, freed by close */

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Reopening: read-only or read-write, with other options. What is cached stays: nobody else could write the image
- * meanwhile. What would need a write before the file is writable (clearing autoclear bits) is refused; closing
- * and opening does that.
+ * meanwhile. What has to be written before anything else (clearing autoclear bits) is, when the file is writable.
  */
 
 #include <errno.h>
@@ -43,14 +42,6 @@ static bool coroutine_fn prepare_writable(BlockDriverState *bs, BdrvOpenFlags fl
                     "the image was opened beside possible writers (force-share) and may have changed; close "
                     "it and open "
                     "it read-write");
-        return false;
-    }
-    if (s->header.autoclear_features & ~qcow2_kept_autoclear(s)) {
-        g_set_error(errp, BDRV_ERROR, ENOTSUP,
-                    "autoclear features 0x%" G_GINT64_MODIFIER
-                    "x must be cleared before writing; close the image and "
-                    "open it read-write",
-                    s->header.autoclear_features);
         return false;
     }
     if (s->snapshot_loaded) {
@@ -132,4 +123,13 @@ void qcow2_reopen_commit(BlockDriverState *bs, void *state)
     qcow2_meta_commit_caches(bs, r->new_caches, &r->caches);
     g_free(r);
     qcow2_meta_set_writable(bs, !bs->read_only);
+}
+
+bool coroutine_fn qcow2_reopen_finish(BlockDriverState *bs, GError **errp)
+{
+    bool ok = qcow2_clear_autoclear(bs, errp);
+    if (!ok) {
+        qcow2_meta_set_writable(bs, false);
+    }
+    return ok;
 }

@@ -316,6 +316,15 @@ BDRV_API bool blocking_fn blk_make_empty(BlockBackend *blk, GError **errp);
  */
 BDRV_API bool blocking_fn blk_amend(BlockBackend *blk, const BdrvOptions *options, bool force,
                                     BdrvProgressFunc *progress, void *opaque, GError **errp);
+/**
+ * blk_invalidate_cache() - forget what is cached of the image and of all files below it, and look at them anew
+ *
+ * For who keeps an image open, without locks or read-only, while somebody else writes it and tells when to look. What a
+ * writable handle has not written yet is written first. Requests wait meanwhile; what they read before is not taken back.
+ * Fails with ENOTSUP (encrypted, or it names another backing file now), EINVAL (no valid image any more) or an I/O error:
+ * requests fail then until a later call succeeds; the handle can be closed.
+ */
+BDRV_API bool blocking_fn blk_invalidate_cache(BlockBackend *blk, GError **errp);
 /** blk_get_info() - cluster size and the like */
 BDRV_API int blocking_fn blk_get_info(BlockBackend *blk, BdrvInfo *info);
 /** blk_get_specific_info() - the root driver's "format-specific" tree, NULL if none; caller frees */

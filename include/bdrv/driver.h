@@ -126,6 +126,11 @@ struct BlockDriver {
                                 GError **errp);
     void (*bdrv_reopen_commit)(BlockDriverState *bs, void *state);
     void (*bdrv_reopen_abort)(BlockDriverState *bs, void *state);
+    /*
+     * Drained, after the commit of all nodes: what must be written before an image that has become writable is used. On
+     * failure the core makes it read-only again; what is in memory must fit that.
+     */
+    bool (*bdrv_reopen_finish)(BlockDriverState *bs, GError **errp);
     /* Must not yield. Fill bs->limits; it holds the merged limits of the children. */
     void (*bdrv_refresh_limits)(BlockDriverState *bs);
     /*
@@ -229,7 +234,9 @@ struct BlockDriver {
     BdrvDirtyBits *(*bdrv_bitmap_read)(BlockDriverState *bs, const char *name, GError **errp); /* a copy */
 
     /* life */
-    bool (*bdrv_invalidate_cache)(BlockDriverState *bs, GError **errp); /* drained */
+    /* Drained. The file was changed by somebody else: forget what is cached, look anew; children come first. After a
+     * failure requests fail until the next one succeeds. NULL: nothing is cached but the length. */
+    bool (*bdrv_invalidate_cache)(BlockDriverState *bs, GError **errp);
     /*
      * Stop what the driver does on its own (timers, jobs) and let go of requests that it holds back.
      * No new requests come, but some may still be inside and go on after this returned: nothing may

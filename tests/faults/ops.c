@@ -144,6 +144,9 @@ const Op ops[] = {
     { "amend lazy refcounts", .qcow2 = true, .before = { WRITE(AT_NOTHING, 8 * KIB, 3) },
       .steps = { { STEP_AMEND, .how = "compat=1.1,lazy_refcounts=on" }, WRITE(AT_NOTHING, 9000, 4), FLUSH,
                  { STEP_AMEND, .how = "compat=1.1,lazy_refcounts=off" }, FLUSH } },
+    { "look at the image anew", .qcow2 = true, .where = OP_EVERYWHERE, .before = { WRITE(AT_NOTHING, 8 * KIB, 3) },
+      .steps = { { STEP_INVALIDATE }, { STEP_READ, AT_TWOS - 4096, 16 * KIB }, WRITE(AT_NOTHING + 4 * KIB, 9000, 4),
+                 FLUSH } },
     { "create a snapshot", .qcow2 = true, .wants = can_share, .before = { WRITE(AT_NOTHING, 8 * KIB, 3) },
       .steps = { { STEP_SNAPSHOT, .how = "x" }, WRITE(AT_NOTHING + 4 * KIB, 8 * KIB, 4), FLUSH } },
     { "apply a snapshot", .qcow2 = true, .wants = can_share,
@@ -325,6 +328,13 @@ static int amend(Stand *stand, const Step *step)
     return ok ? 0 : -bdrv_error_code(error);
 }
 
+static int invalidate(Stand *stand)
+{
+    g_autoptr(GError) error = NULL;
+    stand->blind = !blk_invalidate_cache(stand->blk, &error);
+    return stand->blind ? -bdrv_error_code(error) : 0;
+}
+
 static int change_backing(Stand *stand, const Step *step)
 {
     g_autoptr(GError) error = NULL;
@@ -487,6 +497,8 @@ static int take_step(Stand *stand, const Step *step)
         return make_empty(stand);
     case STEP_AMEND:
         return amend(stand, step);
+    case STEP_INVALIDATE:
+        return invalidate(stand);
     case STEP_BACKING:
         return change_backing(stand, step);
     case STEP_SNAPSHOT:

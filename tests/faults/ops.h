@@ -23,6 +23,7 @@ typedef enum StepKind {
     STEP_RESIZE, /* to @bytes, with @how */
     STEP_EMPTY,
     STEP_AMEND,   /* options @how */
+    STEP_INVALIDATE,
     STEP_BACKING, /* the image names @how; NULL: nothing */
     STEP_SNAPSHOT, /* the only one named @how */
     STEP_SNAPSHOT_APPLY,  /* if it is there */

@@ -140,7 +140,12 @@ static void look_at_half_made(Stand *stand)
 
 static void open_again(Stand *stand)
 {
+    static const Step look[] = { { STEP_INVALIDATE }, { STEP_END } };
     int error;
+    if (stand->blk && stand->blind) {
+        must(op_take_steps(stand, look), "looking at the image anew again");
+    }
+    stand->blind = false;
     if (!stand->blk && !stand_open(stand, true, &error)) {
         must(error, "opening again");
     }

@@ -73,6 +73,7 @@ typedef struct Stand {
     BlockBackend *blk;         /* NULL: not open */
     Model *model;
     uint8_t *kept; /* the content that snapshot "x" has; NULL: there was none */
+    bool blind; /* looking at the image anew failed: it refuses I/O until that succeeds */
     uint64_t cuts;
     int64_t leaks; /* clusters that the last check found, besides those that the image began with */
     bool without_rings; /* the thread has none yet */

@@ -410,6 +410,7 @@ static void run_round(Runner *r, const HistoryRound *round)
     case HISTORY_VMSTATE:
     case HISTORY_REPAIR:
     case HISTORY_AMEND:
+    case HISTORY_INVALIDATE:
         conformance_change_state(r, first->kind);
         test_verify(r->blk, true);
         break;

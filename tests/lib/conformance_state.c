@@ -136,6 +136,16 @@ static void amend(Runner *r)
     conformance_compare_all(r);
 }
 
+static void invalidate(Runner *r)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (!blk_invalidate_cache(r->blk, &error) && !is_unsupported(error)) {
+        conformance_fail(r, "looking at it anew: %s", error->message);
+    }
+    conformance_compare_all(r);
+}
+
 void conformance_change_state(Runner *r, HistoryKind kind)
 {
     switch (kind) {
@@ -153,6 +163,9 @@ void conformance_change_state(Runner *r, HistoryKind kind)
         break;
     case HISTORY_AMEND:
         amend(r);
+        break;
+    case HISTORY_INVALIDATE:
+        invalidate(r);
         break;
     default:
         repair(r);

@@ -19,6 +19,7 @@ static const char *const names[HISTORY_KINDS] = {
     [HISTORY_RESIZE] = "resize",   [HISTORY_COMPARE] = "compare", [HISTORY_REOPEN_ALONE] = "reopen-alone",
     [HISTORY_SAVE] = "save",       [HISTORY_GOTO] = "goto",     [HISTORY_EMPTY] = "empty",
     [HISTORY_VMSTATE] = "vmstate", [HISTORY_REPAIR] = "repair", [HISTORY_AMEND] = "amend",
+    [HISTORY_INVALIDATE] = "invalidate",
 };
 
 static const struct {

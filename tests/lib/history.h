@@ -42,6 +42,7 @@ typedef enum HistoryKind {
     HISTORY_EMPTY,        /* drop all data: what is below shows */
     HISTORY_VMSTATE,      /* save some of a VM's state and load it */
     HISTORY_REPAIR,       /* check with repair: there is nothing to do */
+    HISTORY_INVALIDATE,   /* forget all that is cached */
     HISTORY_AMEND,        /* to version 2 and back, refcounts of another width, lazy ones */
     HISTORY_KINDS,
 } HistoryKind;

@@ -211,7 +211,7 @@ static void draw_state(Draw *d, History *history)
 {
     static const HistoryKind kinds[] = {
         HISTORY_SAVE, HISTORY_SAVE, HISTORY_GOTO, HISTORY_GOTO, HISTORY_EMPTY, HISTORY_VMSTATE, HISTORY_REPAIR,
-        HISTORY_AMEND,
+        HISTORY_AMEND, HISTORY_INVALIDATE,
     };
     HistoryKind kind = kinds[below(d, G_N_ELEMENTS(kinds))];
 

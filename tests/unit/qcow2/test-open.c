@@ -399,8 +399,6 @@ static void test_reopen_refused(void)
     } cases[] = {
         { INCOMPATIBLE, DIRTY, "*not closed cleanly*" },
         { INCOMPATIBLE, CORRUPT, "*marked corrupt*" },
-        { AUTOCLEAR, 1 << 5,
-          "*autoclear features 0x20 must be cleared*close the image and open it read-write*" },
     };
     for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
         g_autoptr(GError) error = NULL;
@@ -413,6 +411,39 @@ static void test_reopen_refused(void)
         stand_close(blk);
         stand_forget("o");
     }
+}
+
+static void test_reopen_autoclear(void)
+{
+    stand_create("o", "size=10M");
+    stand_put("o", AUTOCLEAR, 8, 1 << 5);
+    BlockBackend *blk = stand_must_open("o", NULL, 0);
+    g_assert_true(blk_reopen(blk, NULL, BDRV_O_RDWR, NULL));
+    g_assert_cmphex(stand_get("o", AUTOCLEAR, 8), ==, 0);
+    g_assert_cmpint(blk_pwrite(blk, 0, 5, "hello", 0), ==, 0);
+    stand_close(blk);
+    stand_forget("o");
+}
+
+static void test_reopen_autoclear_fails(void)
+{
+    g_autoptr(GError) error = NULL;
+    stand_create("o", "size=10M");
+    stand_put("o", AUTOCLEAR, 8, 1 << 5);
+    g_autoptr(BdrvSimDisk) disk = bdrv_simdisk_find("o");
+    BlockBackend *blk = stand_must_open("o", NULL, 0);
+    bdrv_simdisk_fail(disk, BDRV_SIM_WRITE, 1, 1, EIO);
+    g_assert_false(blk_reopen(blk, NULL, BDRV_O_RDWR, &error));
+    g_assert_true(stand_matches("*cannot clear the autoclear features 0x20*", error->message));
+    bdrv_simdisk_fail_none(disk);
+    g_assert_true(blk_is_read_only(blk));
+    g_assert_cmpint(blk_pwrite(blk, 0, 5, "hello", 0), <, 0);
+    g_assert_cmphex(stand_get("o", AUTOCLEAR, 8), ==, 1 << 5);
+    g_assert_true(blk_reopen(blk, NULL, BDRV_O_RDWR, NULL));
+    g_assert_cmpint(blk_pwrite(blk, 0, 5, "hello", 0), ==, 0);
+    g_assert_cmphex(stand_get("o", AUTOCLEAR, 8), ==, 0);
+    stand_close(blk);
+    stand_forget("o");
 }
 
 /* ---- compressed clusters ---- */
@@ -594,6 +625,8 @@ int main(int argc, char **argv)
     g_test_add_func("/qcow2/open/lazy refcounts and unknown compatible bits are left alone",
                     test_lazy_refcounts);
     g_test_add_func("/qcow2/open/unknown autoclear bits go when the image is writable", test_autoclear);
+    g_test_add_func("/qcow2/open/unknown autoclear bits go when it becomes writable", test_reopen_autoclear);
+    g_test_add_func("/qcow2/open/if they cannot it becomes read-only again", test_reopen_autoclear_fails);
     g_test_add_func("/qcow2/open/unknown header fields and extensions stay", test_unknown_header);
     g_test_add_func("/qcow2/open/the backing file name is taken from the header", test_backing_name);
     g_test_add_func("/qcow2/open/bitmaps are listed, and forgotten without their bit", test_bitmaps);
