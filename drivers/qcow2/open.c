@@ -344,7 +344,8 @@ static bool coroutine_fn open_meta_again(Opening *o, GError **errp)
     Qcow2State *s = o->s;
     if (s->discard.no_unref && s->geometry.version < 3) {
         g_set_error(errp, BDRV_ERROR, EINVAL,
-                    "the image has become version 2, but was opened with discard-no-unref=on; close it and open it again");
+                    "the image has become version 2, but was opened with discard-no-unref=on; close it and open it "
+                    "again");
         return false;
     }
     s->lazy_refcounts &= s->geometry.version >= 3;
@@ -495,7 +496,8 @@ static bool coroutine_fn check_may_forget(BlockDriverState *bs, GError **errp)
 {
     const Qcow2State *s = qcow2_state(bs);
     if (s->header.crypt_method != 0) {
-        g_set_error(errp, BDRV_ERROR, ENOTSUP, "an encrypted image cannot be looked at anew; close it and open it again");
+        g_set_error(errp, BDRV_ERROR, ENOTSUP, "an encrypted image cannot be looked at anew; close it and open it "
+                    "again");
         return false;
     }
     if (bs->read_only || !s->meta || atomic_load(&s->corrupt)) {

@@ -319,12 +319,31 @@ BDRV_API bool blocking_fn blk_amend(BlockBackend *blk, const BdrvOptions *option
 /**
  * blk_invalidate_cache() - forget what is cached of the image and of all files below it, and look at them anew
  *
- * For who keeps an image open, without locks or read-only, while somebody else writes it and tells when to look. What a
- * writable handle has not written yet is written first. Requests wait meanwhile; what they read before is not taken back.
- * Fails with ENOTSUP (encrypted, or it names another backing file now), EINVAL (no valid image any more) or an I/O error:
- * requests fail then until a later call succeeds; the handle can be closed.
+ * For who keeps an image open, without locks or read-only, while somebody else writes it and tells when to look. What
+ * a writable handle has not written yet is written first. Requests wait meanwhile; what they read before is not taken
+ * back. Fails with ENOTSUP (encrypted, or it names another backing file now), EINVAL (no valid image any more) or an I/O
+ * error: requests fail then until a later call succeeds; the handle can be closed.
  */
 BDRV_API bool blocking_fn blk_invalidate_cache(BlockBackend *blk, GError **errp);
+/* How to commit. */
+typedef struct BlkCommitOptions {
+    bool keep_top;              /* do not empty @top afterwards; always if a layer between has been committed too */
+    int64_t rate_limit;         /* bytes of data a second, 0: none */
+    BdrvProgressFunc *progress; /* called with @opaque, in bytes of @top; NULL: never */
+    void *opaque;
+} BlkCommitOptions;
+/**
+ * blk_commit() - write what @top has into @base, so that @base alone reads as @top did over it
+ * @top: writable unless it is kept; its chain is opened without @base: BDRV_O_NO_BACKING if @base is next below, else
+ * the lowest layer above it with backing=null
+ * @base: a handle of its own, writable
+ *
+ * @base becomes longer if @top is, never shorter. It is flushed before @top is emptied, so a power loss costs nothing:
+ * at worst both have the data. Layers between read differently afterwards. Other requests to @top must not write
+ * meanwhile. Fails with ENOMEM or what reading, writing, resizing or emptying says; committing once more is safe then.
+ */
+BDRV_API bool blocking_fn blk_commit(BlockBackend *top, BlockBackend *base, const BlkCommitOptions *options,
+                                     GError **errp);
 /** blk_get_info() - cluster size and the like */
 BDRV_API int blocking_fn blk_get_info(BlockBackend *blk, BdrvInfo *info);
 /** blk_get_specific_info() - the root driver's "format-specific" tree, NULL if none; caller frees */

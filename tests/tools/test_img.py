@@ -420,7 +420,7 @@ def test_bench_writes(twin):
     twin.same("img", "bench", "-w", "-n", "-i", "native", "-c", "500", "-s", "64k", "x")
 
 
-@pytest.mark.parametrize("what", ["commit", "rebase"])
+@pytest.mark.parametrize("what", ["rebase"])
 def test_what_is_not_built_yet_is_refused_by_name(twin, what):
     ours, _ = twin.both("img", what)
     assert ours.returncode == 1

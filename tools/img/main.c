@@ -19,6 +19,8 @@ static const struct {
       "(--merge SOURCE | --add | --remove | --clear | --enable | --disable)... [-b source_file [-F source_fmt]] "
       "[-g granularity] [--image-opts | -f fmt] filename bitmap" },
     { "check", img_check, "[--image-opts] [-q] [-f fmt] [--output=ofmt] [-r [leaks | all]] [-T src_cache] [-U] filename" },
+    { "commit", img_commit,
+      "[--image-opts] [-q] [-f fmt] [-t cache] [-b base] [-r rate_limit] [-d] [-p] filename" },
     { "compare", img_compare,
       "[--image-opts] [-f fmt] [-F fmt] [-T src_cache] [-p] [-q] [-s] [-U] filename1 filename2" },
     { "convert", img_convert,
@@ -40,7 +42,7 @@ static const struct {
       "[--image-opts] [-U] [-q] [-l | -a snapshot | -c snapshot | -d snapshot] filename" },
 };
 
-static const char *const not_built[] = { "commit", "rebase" };
+static const char *const not_built[] = { "rebase" };
 
 void img_print_help(FILE *out)
 {

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Commit: what an image and the layers between have is written into a layer below them. The layers above are opened
+ * without it, so it can be opened for writing by itself, with its own locks.
+ */
+#include "block/backend/backend_int.h"
+
+#include <errno.h>
+#include <inttypes.h>
+
+#define CHUNK_BYTES (2 << 20)
+
+typedef struct Commit {
+    BlockBackend *top, *base;
+    const BlkCommitOptions *options;
+    unsigned layers; /* of @top */
+    int64_t length;  /* of @top */
+    uint8_t *buffer;
+    int64_t begun_us, moved; /* rate limit: since when, and how many bytes */
+} Commit;
+
+static bool fail(int ret, const char *what, BlockBackend *blk, int64_t offset, GError **errp)
+{
+    g_set_error(errp, BDRV_ERROR, -ret, "%s '%s' at offset %" PRId64 " failed: %s", what, blk_filename(blk), offset,
+                g_strerror(-ret));
+    return false;
+}
+
+/* Room for all of @top; what is new reads as zeroes. */
+static bool make_room(const Commit *c, GError **errp)
+{
+    return c->length <= blk_length(c->base) ||
+           blk_truncate(c->base, c->length, false, BDRV_PREALLOC_OFF, 0, errp);
+}
+
+static void respect_rate(Commit *c, int64_t bytes)
+{
+    int64_t limit = c->options->rate_limit;
+    c->moved += bytes;
+    if (limit > 0) {
+        int64_t due_us = (int64_t)((double)c->moved / (double)limit * G_USEC_PER_SEC);
+        int64_t wait_us = c->begun_us + due_us - g_get_monotonic_time();
+        if (wait_us > 0) {
+            g_usleep((gulong)wait_us);
+        }
+    }
+}
+
+static bool copy(Commit *c, int64_t offset, int64_t bytes, GError **errp)
+{
+    int ret = blk_pread(c->top, offset, bytes, c->buffer, 0);
+    if (ret < 0) {
+        return fail(ret, "reading", c->top, offset, errp);
+    }
+    ret = blk_pwrite(c->base, offset, bytes, c->buffer, 0);
+    respect_rate(c, bytes);
+    return ret >= 0 || fail(ret, "writing", c->base, offset, errp);
+}
+
+/* What no layer has shows the base; but where a layer is too short it shows nothing. */
+static bool shows_base(const Commit *c, const BlockExtent *extent)
+{
+    return extent->kind != EXTENT_DATA && !extent->present && extent->depth + 1 == c->layers;
+}
+
+static bool commit_extent(Commit *c, int64_t offset, const BlockExtent *extent, GError **errp)
+{
+    if (shows_base(c, extent)) {
+        return true;
+    }
+    if (extent->kind == EXTENT_DATA) {
+        return copy(c, offset, extent->bytes, errp);
+    }
+    int ret = blk_pwrite_zeroes(c->base, offset, extent->bytes, BDRV_REQ_MAY_UNMAP);
+    return ret >= 0 || fail(ret, "writing zeroes to", c->base, offset, errp);
+}
+
+static bool commit_all(Commit *c, GError **errp)
+{
+    for (int64_t offset = 0; offset < c->length;) {
+        BlockExtent extent;
+        int ret = blk_block_status_above(c->top, offset, c->length - offset, &extent);
+        if (ret < 0) {
+            return fail(ret, "getting the status of", c->top, offset, errp);
+        }
+        if (extent.kind == EXTENT_DATA) {
+            extent.bytes = MIN(extent.bytes, CHUNK_BYTES);
+        }
+        if (!commit_extent(c, offset, &extent, errp)) {
+            return false;
+        }
+        offset += extent.bytes;
+        if (c->options->progress) {
+            c->options->progress(c->options->opaque, offset, c->length);
+        }
+    }
+    return true;
+}
+
+static bool flush(BlockBackend *blk, GError **errp)
+{
+    int ret = blk_flush(blk);
+    return ret >= 0 || fail(ret, "flushing", blk, 0, errp);
+}
+
+bool blk_commit(BlockBackend *top, BlockBackend *base, const BlkCommitOptions *options, GError **errp)
+{
+    Commit c = {
+        .top = top,
+        .base = base,
+        .options = options,
+        .length = blk_length(top),
+        .buffer = blk_blockalign(base, CHUNK_BYTES),
+        .begun_us = g_get_monotonic_time(),
+    };
+    BdrvLayer layer;
+    while (blk_layer(top, c.layers, &layer)) {
+        c.layers++;
+    }
+    if (!c.buffer) {
+        g_set_error(errp, BDRV_ERROR, ENOMEM, "no memory for a buffer of %d bytes", CHUNK_BYTES);
+        return false;
+    }
+    bool ok = make_room(&c, errp) && commit_all(&c, errp) && flush(base, errp) &&
+              (options->keep_top || blk_make_empty(top, errp));
+    bdrv_vfree(c.buffer);
+    return ok;
+}

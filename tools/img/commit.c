@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: MIT */
+/* commit: write what an image has into its backing file, or into one further down. */
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/img/img.h"
+
+typedef struct Commit {
+    ToolImage image;
+    const char *base; /* -b; NULL: the backing file */
+    bool keep, quiet, progress;
+    BlkCommitOptions options;
+} Commit;
+
+/* The layer to write to. */
+typedef struct Base {
+    unsigned depth;
+    char *filename, *driver;
+} Base;
+
+/* -1: go on; else the exit code */
+static int take_option(Commit *commit, int option, char **argv)
+{
+    switch (option) {
+    case 'b': commit->base = optarg; return -1;
+    case 'd': commit->keep = true; return -1;
+    case 'f': commit->image.format = optarg; return -1;
+    case 'h': img_print_help(stdout); return 0;
+    case 'p': commit->progress = true; return -1;
+    case 'q': commit->quiet = true; return -1;
+    case 'r': return img_parse_size(optarg, "rate limit", &commit->options.rate_limit) ? -1 : 1;
+    case 't':
+        if (!tool_cache_mode(optarg, &commit->image.flags)) {
+            tool_error("Invalid cache option: %s", optarg);
+            return 1;
+        }
+        return -1;
+    case IMG_OPTION_OBJECT: return tool_add_object(optarg) ? -1 : 1;
+    case IMG_OPTION_IMAGE_OPTS: commit->image.image_opts = true; return -1;
+    default: return img_bad_option(option, argv);
+    }
+}
+
+static bool same_file(const char *a, const char *b)
+{
+    char full_a[PATH_MAX], full_b[PATH_MAX];
+
+    return a && b && (strcmp(a, b) == 0 || (realpath(a, full_a) && realpath(b, full_b) && strcmp(full_a, full_b) == 0));
+}
+
+/* The name may be as the image stores it, or as it is found from here. */
+static bool find_base(const Commit *commit, BlockBackend *blk, Base *base)
+{
+    g_autofree char *stored = NULL;
+    BdrvLayer layer;
+
+    for (unsigned depth = 0; blk_layer(blk, depth, &layer); depth++) {
+        bool found = depth > 0 && (!commit->base || g_strcmp0(stored, commit->base) == 0 ||
+                                   same_file(layer.filename, commit->base));
+
+        if (found) {
+            *base = (Base){ depth, g_strdup(layer.filename), g_strdup(layer.driver) };
+            return true;
+        }
+        g_free(stored);
+        stored = g_strdup(layer.backing_filename);
+    }
+    if (commit->base) {
+        tool_error("Did not find '%s' in the backing chain of '%s'", commit->base, commit->image.filename);
+    } else {
+        tool_error("Image does not have a backing file");
+    }
+    return false;
+}
+
+/* Look at the whole chain; everything is closed again. */
+static bool look_for_base(const Commit *commit, Base *base)
+{
+    g_autoptr(BdrvGraph) graph = tool_graph();
+    ToolImage image = commit->image;
+
+    image.flags &= TOOL_CACHE_FLAGS;
+    BlockBackend *blk = img_open(graph, &image);
+    bool ok = blk && find_base(commit, blk, base);
+
+    return blk && img_close(blk, commit->image.filename) && ok;
+}
+
+/* The chain down to the layer above the base. */
+static BlockBackend *open_top(const Commit *commit, const Base *base, BdrvGraph *graph)
+{
+    ToolImage image = commit->image;
+    g_autoptr(BdrvOptions) extra = NULL;
+
+    if (base->depth == 1) {
+        image.flags |= BDRV_O_NO_BACKING;
+    } else {
+        g_autoptr(GString) key = g_string_new("backing");
+
+        for (unsigned i = 1; i < base->depth; i++) {
+            g_string_append(key, ".backing");
+        }
+        extra = bdrv_options_new();
+        bdrv_options_set_null(extra, key->str);
+        image.extra = extra;
+    }
+    return img_open(graph, &image);
+}
+
+static void report_progress(void *opaque, int64_t done, int64_t total)
+{
+    img_progress_update(done, total);
+}
+
+static int commit_opened(const Commit *commit, BlockBackend *top, BlockBackend *base)
+{
+    BlkCommitOptions options = commit->options;
+    GError *error = NULL;
+
+    options.progress = report_progress;
+    options.keep_top = commit->keep || commit->base; /* what lies between may have become another disk */
+    img_progress_start(commit->progress && !commit->quiet, 1);
+    bool ok = blk_commit(top, base, &options, &error);
+    if (ok) {
+        img_progress_complete();
+    }
+    img_progress_end();
+    if (!ok) {
+        tool_report(NULL, error);
+    }
+    return ok ? 0 : 1;
+}
+
+static int commit_to(const Commit *commit, const Base *found)
+{
+    g_autoptr(BdrvGraph) graph = tool_graph();
+    ToolImage image = {
+        .filename = found->filename,
+        .format = found->driver,
+        .flags = commit->image.flags | BDRV_O_RESIZE,
+    };
+    BlockBackend *top = open_top(commit, found, graph), *base = top ? img_open(graph, &image) : NULL;
+    int status = base ? commit_opened(commit, top, base) : 1;
+
+    status = base && !img_close(base, image.filename) ? 1 : status;
+    status = top && !img_close(top, commit->image.filename) ? 1 : status;
+    if (status == 0 && !commit->quiet) {
+        printf("Image committed.\n");
+    }
+    return status;
+}
+
+int img_commit(int argc, char **argv)
+{
+    static const struct option long_options[] = {
+        { "help", no_argument, NULL, 'h' },
+        { "object", required_argument, NULL, IMG_OPTION_OBJECT },
+        { "image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS },
+        { NULL, 0, NULL, 0 },
+    };
+    Commit commit = { .image.flags = BDRV_O_RDWR | BDRV_O_UNMAP };
+    Base base = { 0 };
+    int option, status;
+
+    while ((option = getopt_long(argc, argv, ":f:ht:b:dpqr:", long_options, NULL)) != -1) {
+        status = take_option(&commit, option, argv);
+        if (status >= 0) {
+            return status;
+        }
+    }
+    if (optind != argc - 1) {
+        return img_usage_error("Expecting one image file name");
+    }
+    commit.image.filename = argv[optind];
+    status = look_for_base(&commit, &base) ? commit_to(&commit, &base) : 1;
+    g_free(base.filename);
+    g_free(base.driver);
+    return status;
+}
