@@ -46,6 +46,9 @@ const CrashImage crash_images[] = {
       .data_file = true, .data_file_raw = true },
     { "raw data file, extended_l2", .cluster_size = 16384, .refcount_bits = 16, .extended_l2 = true, .data_file = true,
       .data_file_raw = true },
+    { "bitmap", .cluster_size = 512, .refcount_bits = 16, .bitmap = true },
+    { "bitmap, odd size, lazy refcounts, backing", .cluster_size = 4096, .refcount_bits = 16, .missing = 1536,
+      .backing = true, .bitmap = true, .options = "lazy-refcounts=on" },
     { "full refcount block", .cluster_size = 512, .refcount_bits = 64, .used = 32 * 1024 - 512 * 4 },
     { "full refcount table", .cluster_size = 512, .refcount_bits = 64, .backing = true, .used = 2048 * 1024 - 512 * 4 },
     { "empty file", .cluster_size = 512, .refcount_bits = 16, .start = START_EMPTY_FILE },
@@ -161,6 +164,22 @@ static void compress_some(BdrvSimDisk *disk, int64_t cluster_size)
     });
 }
 
+uint8_t crash_base_value(const CrashImage *image, int64_t n)
+{
+    return n < CRASH_SIZE / 512 / 8                                   ? 0
+           : n < CRASH_SIZE / 512 / 4                                 ? CRASH_BASE
+           : image->backing && n < crash_image_size(image) / 512      ? CRASH_BACKING
+                                                                      : 0;
+}
+
+static void coroutine_fn add_bitmap(const Rig *rig)
+{
+    BlockDriverState *bs = rig->child->bs;
+    bs->drv->bdrv_drain_begin(bs);
+    g_assert_true(bs->drv->bdrv_bitmap_add(bs, "b", 512, true, NULL));
+    bs->drv->bdrv_drain_end(bs);
+}
+
 /* The first half of a quarter is zeroed and dropped, the second written, the rest was never touched. */
 static void coroutine_fn write_base(const CrashImage *image, const Rig *rig, uint8_t cells[MODEL_CELLS])
 {
@@ -170,12 +189,12 @@ static void coroutine_fn write_base(const CrashImage *image, const Rig *rig, uin
     g_assert_cmpint(bdrv_co_pwrite_zeroes(rig->child, 0, CRASH_SIZE / 16, 0), ==, 0);
     g_assert_cmpint(bdrv_co_pwrite_zeroes(rig->child, CRASH_SIZE / 16, CRASH_SIZE / 16, BDRV_REQ_MAY_UNMAP), ==, 0);
     for (int64_t i = 0; i < MODEL_SECTORS; i++) {
-        cells[i] = i < CRASH_SIZE / 512 / 8                           ? 0
-                   : i < CRASH_SIZE / 512 / 4                         ? CRASH_BASE
-                   : image->backing && i < crash_image_size(image) / 512 ? CRASH_BACKING
-                                                                      : 0;
+        cells[i] = crash_base_value(image, i);
     }
     use_up(rig, image->used);
+    if (image->bitmap) {
+        add_bitmap(rig);
+    }
 }
 
 static BdrvSimDisk *make_backing(void)

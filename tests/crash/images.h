@@ -40,6 +40,7 @@ typedef struct CrashImage {
     bool extended_l2;          /* subclusters of a 32nd of a cluster */
     bool data_file;            /* the guest's data is on a disk of its own, "DISK-data" */
     bool data_file_raw;        /* and that is the guest's disk byte for byte */
+    bool bitmap;               /* an enabled bitmap "b" of sectors, empty to begin with */
     int64_t used; /* clusters up to this host offset are taken (leaked): where tables must grow next */
     CrashStart start;
 } CrashImage;
@@ -54,6 +55,9 @@ static inline int64_t crash_image_size(const CrashImage *image)
 
 /** crash_size_bytes() - what a SIZE_ value means */
 int64_t crash_size_bytes(const CrashImage *image, unsigned size);
+
+/** crash_base_value() - what guest sector @n holds to begin with */
+uint8_t crash_base_value(const CrashImage *image, int64_t n);
 
 /** crash_fill() - the pattern of @value into guest sectors from the one at @offset on; 0: zeroes */
 void crash_fill(uint8_t *buf, int64_t offset, int64_t bytes, uint8_t value);

@@ -207,6 +207,20 @@ typedef struct Bytes {
     int64_t length, data_length;
 } Bytes;
 
+/* What differs from what was there when the bitmap was made has been written since; or cut off, and grown again. */
+static const char *judge_bitmap(Judge *judge, const CrashReading *reading)
+{
+    const Oracle *o = &judge->oracle;
+    for (int64_t i = 0; i < MODEL_SECTORS && i * 512 < (int64_t)o->size; i++) {
+        bool cut = judge->image->missing && i >= CRASH_SHRUNK_SIZE / 512 && reading->values[i] == 0;
+        if (reading->values[i] != crash_base_value(judge->image, i) && !cut && !oracle_bit(o, i)) {
+            return wrong(judge, "sector %" G_GINT64_FORMAT " is 0x%02x; a bitmap that is not in use says that it was not written",
+                         i, reading->values[i]);
+        }
+    }
+    return NULL;
+}
+
 /* A raw data file is the guest's disk. */
 static const char *judge_raw_data(Judge *judge, const Bytes *bytes, const CrashReading *reading)
 {
@@ -239,6 +253,10 @@ static const char *judge_bytes(Judge *judge, const Bytes *bytes, CrashReading *r
     reading->size = size_value(judge->image, o->size);
     for (int64_t i = 0; i < MODEL_SECTORS && i * 512 < (int64_t)o->size; i++) {
         reading->values[i] = oracle_value(o, judge->image, i);
+    }
+    reading->bitmap = !o->has_bitmap ? 0 : o->bitmap_in_use ? 1 : 2;
+    if (reading->bitmap == 2) {
+        return judge_bitmap(judge, reading);
     }
     return judge->image->data_file_raw ? judge_raw_data(judge, bytes, reading) : NULL;
 }
@@ -342,7 +360,7 @@ static const char *coroutine_fn judge_first_open(Judge *judge, BdrvSimDisk *disk
 }
 
 /* The image works on: all of it can be overwritten. */
-static const char *coroutine_fn judge_second_life(Judge *judge, BdrvSimDisk *disk)
+static const char *coroutine_fn judge_second_life(Judge *judge, BdrvSimDisk *disk, const CrashReading *before)
 {
     const uint8_t value = 0x7e;
     CrashReading after;
@@ -362,6 +380,9 @@ static const char *coroutine_fn judge_second_life(Judge *judge, BdrvSimDisk *dis
         if (after.values[i] != value) {
             fault = wrong(judge, "overwritten, sector %" G_GINT64_FORMAT " reads as 0x%02x", i, after.values[i]);
         }
+    }
+    if (!fault && after.bitmap != before->bitmap) {
+        fault = "the bitmap is not what it was before the image was written and closed";
     }
     return fault;
 }
@@ -462,7 +483,7 @@ static const char *coroutine_fn judge_new(Judge *judge, Content contents[2], con
         fault = judge_first_open(judge, disk, reading);
     }
     if (!fault && every(judge, SECOND_LIFE_EVERY)) {
-        fault = judge_second_life(judge, disk);
+        fault = judge_second_life(judge, disk, reading);
     }
     return fault;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "tests/crash/ops.h"
 
+#include <bdrv/bitmap.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,7 +87,7 @@ static bool for_truncate(const CrashImage *image, unsigned variant, CrashStep *s
 static bool for_shrink(const CrashImage *image, unsigned variant, CrashStep *step)
 {
     step->size = SIZE_SHRUNK;
-    return true;
+    return !image->bitmap || image->missing; /* see judge_bitmap() */
 }
 
 /* A count of one bit has no room for a second reference. */
@@ -98,8 +99,19 @@ static bool for_snapshot(const CrashImage *image, unsigned variant, CrashStep *s
 /* What the image has, or how it is opened, may need version 3. */
 static bool for_version_2(const CrashImage *image, unsigned variant, CrashStep *step)
 {
-    return !image->extended_l2 && !image->data_file &&
+    return !image->extended_l2 && !image->data_file && !image->bitmap &&
            !(image->options && (strstr(image->options, "lazy-refcounts") || strstr(image->options, "discard-no-unref")));
+}
+
+/* Bitmaps tell what was written; an applied snapshot is not. */
+static bool for_apply(const CrashImage *image, unsigned variant, CrashStep *step)
+{
+    return for_snapshot(image, variant, step) && !image->bitmap;
+}
+
+static bool for_bitmap(const CrashImage *image, unsigned variant, CrashStep *step)
+{
+    return image->bitmap;
 }
 
 static bool for_create(const CrashImage *image, unsigned variant, CrashStep *step)
@@ -318,6 +330,49 @@ static int coroutine_fn run_snapshot_delete(CrashRun *run, const CrashStep *step
     return snapshot_action(run, SNAPSHOT_DELETE);
 }
 
+static bool has_bitmap(BlockDriverState *bs, const char *name)
+{
+    BdrvBitmapInfo *list;
+    int count = bs->drv->bdrv_bitmap_list(bs, &list, NULL);
+    bool found = false;
+    for (int i = 0; i < count; i++) {
+        found = found || g_str_equal(list[i].name, name);
+    }
+    bdrv_bitmap_list_free(list, MAX(count, 0));
+    return found;
+}
+
+static bool coroutine_fn merge_bitmaps(BlockDriverState *bs, GError **errp)
+{
+    g_autoptr(BdrvDirtyBits) bits = bs->drv->bdrv_bitmap_read(bs, "b", errp);
+    return bits && bs->drv->bdrv_bitmap_merge(bs, "x", bits, errp);
+}
+
+/* A bitmap "x" comes and goes beside "b", and changes; in the end "b" goes. */
+static int coroutine_fn run_bitmap(CrashRun *run, const CrashStep *step)
+{
+    BlockDriverState *bs = run->rig.child->bs;
+    const BlockDriver *drv = bs->drv;
+    bool there = has_bitmap(bs, step->variant == 4 ? "b" : "x"), ok = false;
+    GError *error = NULL;
+    if (!there && step->variant > 1) {
+        return bdrv_co_flush(run->rig.child); /* it is durable all the same */
+    }
+    drv->bdrv_drain_begin(bs);
+    switch (step->variant) {
+    case 0: ok = there ? drv->bdrv_bitmap_remove(bs, "x", &error) : drv->bdrv_bitmap_add(bs, "x", 4096, true, &error); break;
+    case 1: ok = there ? drv->bdrv_bitmap_enable(bs, "x", false, &error)
+                       : drv->bdrv_bitmap_add(bs, "x", 1024, false, &error); break;
+    case 2: ok = drv->bdrv_bitmap_clear(bs, "x", &error); break;
+    case 3: ok = !has_bitmap(bs, "b") ? drv->bdrv_bitmap_enable(bs, "x", true, &error) : merge_bitmaps(bs, &error); break;
+    case 4: ok = drv->bdrv_bitmap_remove(bs, "b", &error); break;
+    }
+    drv->bdrv_drain_end(bs);
+    int ret = ok ? 0 : -bdrv_error_code(error);
+    g_clear_error(&error);
+    return ret;
+}
+
 /* Images are opened with a backing file of their own: the name does not matter. */
 static int coroutine_fn run_backing(CrashRun *run, const CrashStep *step)
 {
@@ -467,9 +522,10 @@ const CrashOp crash_ops[] = {
     { "truncate", 2, for_truncate, expect_size, run_truncate, .alone = true },
     { "shrink", 1, for_shrink, expect_size, run_truncate, expect_cut, .alone = true },
     { "snapshot-create", 1, for_snapshot, NULL, run_snapshot_create, .durable = DURABLE_ALL, .alone = true, .untidy = true },
-    { "snapshot-apply", 1, for_snapshot, expect_snapshot, run_snapshot_apply, .durable = DURABLE_ITSELF, .alone = true,
+    { "snapshot-apply", 1, for_apply, expect_snapshot, run_snapshot_apply, .durable = DURABLE_ITSELF, .alone = true,
       .untidy = true },
     { "snapshot-delete", 1, for_snapshot, NULL, run_snapshot_delete, .durable = DURABLE_ALL, .alone = true, .untidy = true },
+    { "bitmap", 5, for_bitmap, NULL, run_bitmap, .durable = DURABLE_ALL, .alone = true },
     { "backing", 2, not_raw, NULL, run_backing, .durable = DURABLE_ALL, .alone = true },
     { "empty", 1, not_raw, expect_empty, run_empty, .durable = DURABLE_ITSELF, .alone = true },
     { "amend-compat-up", 1, anywhere, NULL, run_amend_up, .durable = DURABLE_ALL, .alone = true },

@@ -48,6 +48,7 @@ typedef enum CrashDurable {
 typedef struct CrashReading {
     uint8_t size; /* SIZE_ value; NO_IMAGE: the rest says nothing */
     bool untidy;  /* safe, but not as it should be between operations; version 2 */
+    uint8_t bitmap; /* "b": 0 not there, 1 in use, 2 right */
     uint8_t values[MODEL_SECTORS];
 } CrashReading;
 

@@ -10,12 +10,15 @@
 #define ZERO UINT64_C(1)
 #define EXTENDED_L2 UINT64_C(16) /* of the incompatible features */
 #define DATA_FILE UINT64_C(4)
+#define BITMAPS 0x23852875 /* header extension */
+#define BITMAP_FIXED 24   /* bytes of a bitmap directory entry before its variable part */
 #define SNAPSHOT_FIXED 40 /* bytes of a snapshot table entry before its variable part */
 
 enum { ROLE_NONE, ROLE_HEADER, ROLE_REFCOUNT_TABLE, ROLE_REFCOUNT_BLOCK, ROLE_L1, ROLE_L2, ROLE_DATA,
-       ROLE_COMPRESSED, ROLE_SNAPSHOT_TABLE };
+       ROLE_COMPRESSED, ROLE_SNAPSHOT_TABLE, ROLE_BITMAP_DIRECTORY, ROLE_BITMAP_TABLE, ROLE_BITMAP };
 static const char *const role_names[] = { "nothing",  "header",   "refcount table", "refcount block", "L1 table",
-                                          "L2 table", "data",     "compressed data", "snapshot table" };
+                                          "L2 table", "data",     "compressed data", "snapshot table",
+                                          "bitmap directory", "bitmap table", "bitmap data" };
 
 static void G_GNUC_PRINTF(2, 3) fault(Oracle *o, const char *format, ...)
 {
@@ -271,6 +274,95 @@ static void walk_snapshots(Oracle *o)
     refer(o, o->snapshots_offset, at - o->snapshots_offset, ROLE_SNAPSHOT_TABLE, 0, 0);
 }
 
+/* ---- bitmaps ---- */
+
+static uint64_t find_extension(const Oracle *o, uint32_t type)
+{
+    uint64_t at = number(o, 100, 4);
+    while (at + 8 <= (uint64_t)cluster_size(o) && number(o, at, 4)) {
+        if (number(o, at, 4) == type) {
+            return at + 8;
+        }
+        at += 8 + ((number(o, at + 4, 4) + 7) & ~UINT64_C(7));
+    }
+    return 0;
+}
+
+/* Table entries that all bits of a bitmap of this granularity take. */
+static uint64_t bitmap_entries(const Oracle *o, unsigned granularity_bits)
+{
+    uint64_t bits = (o->size + (UINT64_C(1) << granularity_bits) - 1) >> granularity_bits;
+    return ((bits + 7) / 8 + (uint64_t)cluster_size(o) - 1) >> o->cluster_bits;
+}
+
+static void walk_bitmap_table(Oracle *o, uint64_t table, uint64_t entries, int place)
+{
+    refer(o, table, entries * 8, ROLE_BITMAP_TABLE, place, 0);
+    for (uint64_t i = 0; i < entries && !o->fault[0]; i++) {
+        uint64_t entry = number(o, table + i * 8, 8);
+        if ((entry & ~(OFFSET_BITS | 1)) || ((entry & OFFSET_BITS) && (entry & 1))) {
+            fault(o, "bitmap table entry %" G_GUINT64_FORMAT " is 0x%" G_GINT64_MODIFIER "x", i, entry);
+        } else if (entry & OFFSET_BITS) {
+            refer(o, entry & OFFSET_BITS, (uint64_t)cluster_size(o), ROLE_BITMAP, (int64_t)i, 0);
+        }
+    }
+}
+
+/* The entry at @at of the directory; returns where it ends. */
+static uint64_t walk_bitmap_entry(Oracle *o, uint64_t at, int place)
+{
+    uint64_t table = number(o, at, 8), entries = number(o, at + 8, 4), flags = number(o, at + 12, 4);
+    unsigned bits = (unsigned)number(o, at + 17, 1);
+    uint64_t name_bytes = number(o, at + 18, 2), name = at + BITMAP_FIXED + number(o, at + 20, 4);
+    if ((flags & ~UINT64_C(7)) || number(o, at + 16, 1) != 1 || bits < 9 || bits > 31 || !name_bytes) {
+        fault(o, "bitmap %d: flags 0x%" G_GINT64_MODIFIER "x, granularity bits %u, a name of %u bytes", place, flags, bits,
+              (unsigned)name_bytes);
+        return at;
+    }
+    if (!(flags & 1) && entries != bitmap_entries(o, bits)) {
+        fault(o, "bitmap %d, which is not in use, has %" G_GUINT64_FORMAT " table entries", place, entries);
+        return at;
+    }
+    if (name_bytes == 1 && number(o, name, 1) == 'b') {
+        o->has_bitmap = true;
+        o->bitmap_in_use = flags & 1;
+        o->bitmap_table = table;
+        o->bitmap_granularity_bits = bits;
+    }
+    walk_bitmap_table(o, table, entries, place);
+    return (name + name_bytes + 7) & ~UINT64_C(7);
+}
+
+/* They count while their autoclear bit is set. */
+static void walk_bitmaps(Oracle *o)
+{
+    if (o->version < 3 || !(number(o, 88, 8) & 1)) {
+        return;
+    }
+    uint64_t extension = find_extension(o, BITMAPS);
+    uint64_t size = number(o, extension + 8, 8), offset = number(o, extension + 16, 8), at = offset;
+    if (!extension || !refer(o, offset, size, ROLE_BITMAP_DIRECTORY, 0, 0)) {
+        fault(o, "the autoclear bit tells of bitmaps, no extension does");
+        return;
+    }
+    for (unsigned i = 0; i < number(o, extension, 4) && !o->fault[0]; i++) {
+        at = walk_bitmap_entry(o, at, (int)i);
+    }
+    if (at != offset + size) {
+        fault(o, "the bitmap directory has %" G_GUINT64_FORMAT " bytes, its entries %" G_GUINT64_FORMAT, size, at - offset);
+    }
+}
+
+bool oracle_bit(const Oracle *o, int64_t n)
+{
+    uint64_t bit = (uint64_t)n * 512 >> o->bitmap_granularity_bits, byte = bit / 8;
+    uint64_t entry = number(o, o->bitmap_table + (byte >> o->cluster_bits) * 8, 8), offset = entry & OFFSET_BITS;
+    if (!offset) {
+        return entry & 1;
+    }
+    return number(o, offset + (byte & (uint64_t)(cluster_size(o) - 1)), 1) >> (bit % 8) & 1;
+}
+
 /* ---- comparing ---- */
 
 static void compare_counts(Oracle *o)
@@ -327,7 +419,7 @@ static void prepare(Oracle *o, const uint8_t *bytes, int64_t length)
     o->length = length;
     o->fault[0] = o->untidy[0] = '\0';
     o->leaks = o->behind = 0;
-    o->dirty = false;
+    o->dirty = o->has_bitmap = o->bitmap_in_use = false;
     o->inflated = -1;
     if (most > o->cluster_capacity) {
         o->clusters = g_renew(OracleCluster, o->clusters, most);
@@ -346,6 +438,7 @@ void oracle_judge(Oracle *o, const uint8_t *bytes, int64_t length)
     walk_refcounts(o);
     walk_l1(o, o->l1_offset, o->l1_size, 0);
     walk_snapshots(o);
+    walk_bitmaps(o);
     if (!o->fault[0]) {
         compare_counts(o);
     }

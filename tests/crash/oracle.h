@@ -33,6 +33,11 @@ typedef struct Oracle {
     uint32_t l1_size, refcount_table_clusters, snapshot_count;
     uint64_t incompatible;
 
+    /* of the bitmap named "b" */
+    bool has_bitmap, bitmap_in_use;
+    uint64_t bitmap_table;
+    unsigned bitmap_granularity_bits;
+
     /* results */
     bool is_image;    /* the magic is there */
     char fault[200];  /* unsafe, "": none */
@@ -56,8 +61,12 @@ void oracle_clear(Oracle *oracle);
  * that is too high, where the check of a closed image would complain. While the dirty bit is set, and only
  * then, clusters may be counted too low, and COPIED is held against the references alone. A data file holds each
  * cluster, which is always COPIED and never counted, at its place in the guest, and is no shorter than the disk.
+ * Bitmaps that are not in use have tables of the size that goes with the disk.
  */
 void oracle_judge(Oracle *oracle, const uint8_t *bytes, int64_t length);
+
+/** oracle_bit() - whether the bitmap "b" says that guest sector @n was written */
+bool oracle_bit(const Oracle *oracle, int64_t n);
 
 typedef enum OracleKind {
     ORACLE_ZERO,
