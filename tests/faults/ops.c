@@ -41,6 +41,13 @@ static bool can_be_version_2(const FaultImage *image)
            !strstr(image->options, "discard-no-unref");
 }
 
+/* Every kind of place for what bitmaps need, but not for each kind of content. */
+static bool takes_bitmaps(const FaultImage *image)
+{
+    return !image->compressed && !image->snapshot && !strstr(image->create, "compat=0.10") &&
+           !strstr(image->create, "extended_l2");
+}
+
 static bool is_full(const FaultImage *image)
 {
     return image->full_block || image->full_table;
@@ -155,6 +162,23 @@ const Op ops[] = {
     { "delete a snapshot", .qcow2 = true, .wants = can_share,
       .before = { { STEP_SNAPSHOT, .how = "x" }, WRITE(AT_TWOS, 8 * KIB, 3), WRITE(AT_NOTHING, 8 * KIB, 4) },
       .steps = { { STEP_SNAPSHOT_DELETE, .how = "x" }, WRITE(AT_TWOS + 4 * KIB, 8 * KIB, 5), FLUSH } },
+    { "write with a bitmap", .qcow2 = true, .wants = takes_bitmaps, .before = { { STEP_BITMAP, .how = "add b" } },
+      .steps = { WRITE(AT_NOTHING + 300, 9000, 3), { STEP_ZERO_UNMAP, AT_TWOS, 8 * KIB }, FLUSH,
+                 { STEP_DISCARD, AT_TWOS + 16 * KIB, 16 * KIB }, WRITE(AT_ONES, 4 * KIB, 4), FLUSH } },
+    { "close with a bitmap", .qcow2 = true, .wants = takes_bitmaps, .before = { { STEP_BITMAP, .how = "add b" } },
+      .steps = { WRITE(AT_NOTHING, 8 * KIB, 3), { STEP_CLOSE }, { STEP_OPEN }, WRITE(AT_TWOS, 8 * KIB, 4), FLUSH,
+                 { STEP_REOPEN_READ_ONLY }, { STEP_REOPEN } } },
+    { "change bitmaps", .qcow2 = true, .wants = takes_bitmaps,
+      .before = { { STEP_BITMAP, .how = "add b" }, WRITE(AT_TWOS, 8 * KIB, 3) },
+      .steps = { { STEP_BITMAP, .how = "add x" }, WRITE(AT_NOTHING, 4 * KIB, 4), { STEP_BITMAP, .how = "merge x" },
+                 { STEP_BITMAP, .how = "disable x" }, { STEP_BITMAP, .how = "clear x" },
+                 { STEP_BITMAP, .how = "remove x" }, FLUSH } },
+    { "resize with a bitmap", .qcow2 = true, .wants = takes_bitmaps,
+      .before = { { STEP_BITMAP, .how = "add b" }, WRITE(AT_NOTHING, 8 * KIB, 3) },
+      .steps = { { STEP_RESIZE, .bytes = DISK_GROWN }, WRITE(AT_NOTHING + 8 * KIB, 4 * KIB, 4), FLUSH } },
+    { "empty with a bitmap", .qcow2 = true, .wants = takes_bitmaps,
+      .before = { { STEP_BITMAP, .how = "add b" }, WRITE(AT_NOTHING, 8 * KIB, 3) },
+      .steps = { { STEP_EMPTY }, FLUSH } },
     { "block status", .where = OP_EVERYWHERE, .steps = { { STEP_STATUS } } },
     { "check", .qcow2 = true, .where = OP_EVERYWHERE,
       .before = { WRITE(AT_NOTHING, 9000, 3), { STEP_DISCARD, AT_TWOS, 16 * KIB } }, .steps = { { STEP_CHECK } } },
@@ -495,6 +519,8 @@ static int take_step(Stand *stand, const Step *step)
         return resize(stand, step);
     case STEP_EMPTY:
         return make_empty(stand);
+    case STEP_BITMAP:
+        return bitmap_change(stand, step->how);
     case STEP_AMEND:
         return amend(stand, step);
     case STEP_INVALIDATE:

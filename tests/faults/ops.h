@@ -22,6 +22,7 @@ typedef enum StepKind {
     STEP_FLUSH,
     STEP_RESIZE, /* to @bytes, with @how */
     STEP_EMPTY,
+    STEP_BITMAP,  /* "add x", "remove x", "clear x", "disable x", "merge x" (what "b" has): @how */
     STEP_AMEND,   /* options @how */
     STEP_INVALIDATE,
     STEP_BACKING, /* the image names @how; NULL: nothing */
@@ -72,5 +73,10 @@ bool op_applies(const Op *op, const FaultImage *image);
  * Returns: 0 or the first error.
  */
 int op_take_steps(Stand *stand, const Step *steps);
+
+/* ---- bitmap.c ---- */
+
+/** bitmap_change() - a STEP_BITMAP, as far as there is something to do; 0 or -errno */
+int bitmap_change(Stand *stand, const char *how);
 
 #endif

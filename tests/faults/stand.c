@@ -494,6 +494,7 @@ void stand_compare(Stand *stand)
         stand_fail("sector %" PRId64 " begins with 0x%02x: neither old nor new", wrong, content[wrong * 512]);
     }
     model_learn(stand->model, content, model_size(stand->model));
+    bitmap_compare(stand->blk, base_of(stand->image)->content, content, model_size(stand->model));
     test_verify(stand->blk, false);
 }
 
@@ -582,6 +583,7 @@ static void check_left(Stand *stand, const Loss *loss)
     must(ret, "opening what a power loss leaves");
     int64_t bytes = MIN(blk_length(blk), model_size(stand->model));
     must(blk_pread(blk, 0, bytes, content, 0), "reading what a power loss leaves");
+    bitmap_compare(blk, base_of(stand->image)->content, content, bytes);
     must(close_handle(blk), "closing what a power loss leaves");
     int64_t wrong = model_wrong_sector(stand->model, content, bytes, true);
     if (wrong >= 0) {

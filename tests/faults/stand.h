@@ -110,4 +110,8 @@ void stand_check(Stand *stand);
 /** stand_check_loss() - on a simdisk: no power loss now could leave corruption, or lose what was flushed */
 void stand_check_loss(Stand *stand);
 
+/** bitmap_compare() - if "b" can be used it tells of all that differs from what the image began with (bitmap.c)
+ * @began: DISK_BYTES; @content: @bytes of it now */
+void bitmap_compare(BlockBackend *blk, const uint8_t *began, const uint8_t *content, int64_t bytes);
+
 #endif
