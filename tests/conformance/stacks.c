@@ -10,6 +10,7 @@
 #include <bdrv/simdisk.h>
 #include <string.h>
 
+#include "bitmaps.h"
 #include "logs.h"
 
 #define MIB (1024 * 1024)
@@ -143,7 +144,7 @@ static const SimSetup longer = { .limits = { .request_alignment = 512 }, .extra 
 
 typedef struct RaceSetup {
     const char *create; /* options */
-    bool backing, data_file;
+    bool backing, data_file, bitmap;
 } RaceSetup;
 
 #define RACE_DELAY_NS 20000
@@ -197,6 +198,9 @@ static void race_setup(const ConformanceStack *stack, BdrvGraph *graph, const ch
         bdrv_simdisk_poke(backing, 0, content, (size_t)length);
         make_slow(backing);
     }
+    if (how && how->bitmap) {
+        conformance_add_bitmap(stack, graph, id, dir);
+    }
 }
 
 static void race_teardown(const ConformanceStack *stack, const char *id, const char *dir)
@@ -226,6 +230,7 @@ static const RaceSetup subclusters = { .create = "extended_l2=on,cluster_size=16
 static const RaceSetup data_file = { .create = "cluster_size=512", .data_file = true };
 static const RaceSetup raw_data_file = { .create = "cluster_size=512,data_file_raw=on", .data_file = true };
 static const RaceSetup v2_overlay = { .create = "cluster_size=512,compat=0.10", .backing = true };
+static const RaceSetup bitmap = { .create = "cluster_size=512", .bitmap = true };
 static const RaceSetup normal = { .create = "cluster_size=4096" };
 
 #define RACE_QCOW2 .unit = 512, .crowded = true, .setup = race_setup, .teardown = race_teardown, \
@@ -254,6 +259,8 @@ const ConformanceStack race_stacks[] = {
       .no_snapshots = true, .data = &raw_data_file, .unit = 512, .crowded = true, .setup = race_setup,
       .teardown = race_teardown,
       .inspect = conformance_check_raw_data },
+    { .name = "bitmap", .options = SMALL ON_DISK, .length = 24 * 1024, .room = 24 * 1024, .data = &bitmap, .unit = 512,
+      .crowded = true, .setup = race_setup, .teardown = race_teardown, .inspect = conformance_check_bitmap },
     { .name = "default caches", .options = "driver=qcow2," ON_DISK, .length = 256 * 1024, .data = &normal,
       RACE_QCOW2 },
     { .name = "raw", .options = "driver=raw," ON_DISK, .length = 64 * 1024, .crowded = true, .resize = true,
@@ -417,6 +424,9 @@ const ConformanceStack conformance_stacks[] = {
     QCOW2_ON_A_FILE("qcow2 over raw", &qcow2_over_raw),
     QCOW2_ON_A_FILE("qcow2 over qcow2", &qcow2_over_qcow2),
     QCOW2_ON_A_FILE("qcow2 v2 over raw", &qcow2_v2_over_raw),
+    { .name = "qcow2, bitmap", .length = MIB, .torn_reads = true, .setup = conformance_bitmap_setup,
+      .teardown = conformance_file_teardown, .inspect = conformance_check_bitmap,
+      .options = "driver=qcow2,file.driver=file,file.filename=%DIR%/disk", .data = &qcow2_small },
     QCOW2_ON_A_FILE("qcow2, data file", &qcow2_data),
     QCOW2_INSPECTED("qcow2, raw data file", &qcow2_raw_data, conformance_check_raw_data),
     QCOW2_ON_A_FILE("qcow2, subclusters in a data file, over raw", &qcow2_data_over_raw),

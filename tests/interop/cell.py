@@ -15,6 +15,7 @@ import operations
 from tools import OURS, THEIRS, normalise, run
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tools"))
+import bitmaps  # noqa: E402
 from damage import COPIED, Image  # noqa: E402
 
 BLOCK = 65536
@@ -177,6 +178,10 @@ class Cell:
     def snapshots(self, name):
         told = json.loads(self.asked(self.a, "info", *FORMAT, "--output=json", name).stdout)
         return [snapshot["name"] for snapshot in told.get("snapshots", [])]
+
+    def same_bitmaps(self):
+        found = [bitmaps.read(place / "image") for place in (self.a, self.b)]
+        assert found[0] == found[1], self.told("bitmaps differ")
 
     def same_content(self, name, *words, sides=TOOLS):
         seen = set()

@@ -135,6 +135,24 @@ def vmstate(cell):
         cell.io("read -b -P 170 0 100k", "read -b -P 171 1M 3k")
 
 
+def bitmap(cell):
+    """Bits set by one tool are kept by the other, through a resize too."""
+    if cell.img("bitmap", "--add", "image", "b", accept=(0, 1)).returncode:
+        return
+    cell.io(*commands(cell, "write -P %", 1, 200), *commands(cell, "write -z", 512))
+    cell.img("bitmap", "--add", "-g", "1M", "image", "wide")
+    cell.same_bitmaps()
+    cell.swap()
+    cell.img("bitmap", "--add", "--disable", "--merge", "b", "-g", "4k", "image", "merged")
+    cell.resize(cell.length + MIB)
+    cell.io(*commands(cell, "write -P %", 1, 210))
+    cell.same_bitmaps()
+    cell.swap()
+    cell.img("bitmap", "--clear", "--merge", "wide", "image", "b")
+    cell.img("bitmap", "--remove", "image", "wide")
+    cell.same_bitmaps()
+
+
 def repair(cell):
     """A leak and a missing COPIED flag, both found and mended by both."""
     cell.damage()
@@ -216,5 +234,5 @@ def turns(cell):
 
 ALL = {f.__name__: f for f in [
     write, write_zeroes, write_zeroes_unmap, discard, write_compressed, overwrite, grow, grow_much, grow_preallocated,
-    shrink, snapshot_create, snapshot_apply, snapshot_delete, vmstate, repair, kill, convert_in, convert_compressed,
+    shrink, snapshot_create, snapshot_apply, snapshot_delete, vmstate, bitmap, repair, kill, convert_in, convert_compressed,
     convert_out, measure, tell, compare, dd, turns]}
