@@ -344,6 +344,22 @@ typedef struct BlkCommitOptions {
  */
 BDRV_API bool blocking_fn blk_commit(BlockBackend *top, BlockBackend *base, const BlkCommitOptions *options,
                                      GError **errp);
+/* How to rebase. */
+typedef struct BlkRebaseOptions {
+    const char *filename, *format; /* as the image is to store them: blk_change_backing_file() */
+    BdrvProgressFunc *progress;    /* called with @opaque, in bytes of the image; NULL: never */
+    void *opaque;
+} BlkRebaseOptions;
+/**
+ * blk_rebase() - give the image another backing file so that it reads as before
+ * @top: writable, opened with its old backing chain
+ * @to: the new backing file, opened by itself; NULL: none
+ *
+ * What @top shows of the old chain, and would not show of @to, is written into @top; then the header names the new file.
+ * The old chain stays open. After a failure or a power loss @top has the old one or the new one, and reads as before.
+ */
+BDRV_API bool blocking_fn blk_rebase(BlockBackend *top, BlockBackend *to, const BlkRebaseOptions *options,
+                                     GError **errp);
 /** blk_get_info() - cluster size and the like */
 BDRV_API int blocking_fn blk_get_info(BlockBackend *blk, BdrvInfo *info);
 /** blk_get_specific_info() - the root driver's "format-specific" tree, NULL if none; caller frees */

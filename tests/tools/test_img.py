@@ -420,13 +420,6 @@ def test_bench_writes(twin):
     twin.same("img", "bench", "-w", "-n", "-i", "native", "-c", "500", "-s", "64k", "x")
 
 
-@pytest.mark.parametrize("what", ["rebase"])
-def test_what_is_not_built_yet_is_refused_by_name(twin, what):
-    ours, _ = twin.both("img", what)
-    assert ours.returncode == 1
-    assert f"{what} is not built yet" in ours.stderr
-
-
 @pytest.mark.parametrize("arguments", [
     ["-f", "raw", "a.raw", "a.raw"], ["-f", "raw", "a.raw", "hard.raw"], ["-f", "raw", "a.raw", "link.raw"],
     ["-f", "raw", "file:a.raw", "a.raw"], ["--image-opts", "driver=raw,file.filename=a.raw", "a.raw"],

@@ -25,12 +25,6 @@ int img_bad_option(int option, char **argv)
                          : img_usage_error("unrecognized option '%s'", argv[optind - 1]);
 }
 
-int img_not_built(const char *what)
-{
-    tool_error("%s is not built yet", what);
-    return 1;
-}
-
 static bool parse_output(const char *text, ImgOutput *output)
 {
     if (strcmp(text, "human") == 0) {

@@ -22,6 +22,7 @@ int img_dd(int argc, char **argv);
 int img_info(int argc, char **argv);
 int img_map(int argc, char **argv);
 int img_measure(int argc, char **argv);
+int img_rebase(int argc, char **argv);
 int img_resize(int argc, char **argv);
 int img_snapshot(int argc, char **argv);
 
@@ -59,8 +60,6 @@ enum {
 int img_usage_error(const char *format, ...) G_GNUC_PRINTF(1, 2);
 /** img_bad_option() - what getopt_long() answered ':' or '?' for; returns 1 */
 int img_bad_option(int option, char **argv);
-/** img_not_built() - "x is not built yet"; returns 1 */
-int img_not_built(const char *what);
 void img_print_help(FILE *out);
 
 typedef enum ImgOutput {

@@ -36,13 +36,13 @@ static const struct {
     { "measure", img_measure,
       "[--image-opts] [-f fmt] [-U] [--output=ofmt] [-O output_fmt] [-o options] "
       "[--size N | [-l snapshot_param] filename]" },
+    { "rebase", img_rebase,
+      "[--image-opts] [-U] [-q] [-f fmt] [-t cache] [-T src_cache] [-p] [-u] -b backing_file [-F backing_fmt] filename" },
     { "resize", img_resize,
       "[--image-opts] [-f fmt] [--preallocation=prealloc] [-q] [--shrink] filename [+ | -]size" },
     { "snapshot", img_snapshot,
       "[--image-opts] [-U] [-q] [-l | -a snapshot | -c snapshot | -d snapshot] filename" },
 };
-
-static const char *const not_built[] = { "rebase" };
 
 void img_print_help(FILE *out)
 {
@@ -86,11 +86,6 @@ int main(int argc, char **argv)
     for (unsigned i = 0; i < G_N_ELEMENTS(subcommands); i++) {
         if (strcmp(argv[1], subcommands[i].name) == 0) {
             return subcommands[i].run(argc - 1, argv + 1);
-        }
-    }
-    for (unsigned i = 0; i < G_N_ELEMENTS(not_built); i++) {
-        if (strcmp(argv[1], not_built[i]) == 0) {
-            return img_not_built(argv[1]);
         }
     }
     if (argv[1][0] == '-') {

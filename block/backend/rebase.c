@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Rebase: an image is to get another backing file and to read as before. What it shows of the old one, and would not
+ * show of the new one, is written into the image, which has the old one meanwhile: a power loss leaves it reading as
+ * before.
+ */
+#include "block/backend/backend_int.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#define CHUNK_BYTES (2 << 20)
+
+typedef struct Rebase {
+    BlockBackend *top, *to;
+    int64_t length; /* of @top */
+    int64_t piece;  /* bytes: so much is kept or not; a whole cluster */
+    uint8_t *shown, *would_show;
+} Rebase;
+
+static bool fail(int ret, const char *what, BlockBackend *blk, int64_t offset, GError **errp)
+{
+    g_set_error(errp, BDRV_ERROR, -ret, "%s '%s' at offset %" PRId64 " failed: %s", what, blk_filename(blk), offset,
+                g_strerror(-ret));
+    return false;
+}
+
+/* Past the end of the new backing file, or without one, zeroes show. */
+static bool read_both(Rebase *r, int64_t offset, int64_t bytes, GError **errp)
+{
+    int64_t there = r->to ? CLAMP(blk_length(r->to) - offset, 0, bytes) : 0;
+    int ret = blk_pread(r->top, offset, bytes, r->shown, 0);
+    if (ret < 0) {
+        return fail(ret, "reading", r->top, offset, errp);
+    }
+    ret = there > 0 ? blk_pread(r->to, offset, there, r->would_show, 0) : 0;
+    memset(r->would_show + there, 0, (size_t)(bytes - there));
+    return ret >= 0 || fail(ret, "reading", r->to, offset, errp);
+}
+
+static bool is_in_top(const BlockExtent *extent)
+{
+    return extent->depth == 0 && (extent->kind == EXTENT_DATA || extent->present);
+}
+
+/* Zeroes that show already may have been left out, so they are looked for. */
+static int write_zeroes(Rebase *r, int64_t offset, int64_t bytes)
+{
+    BlockExtent extent;
+    int ret = blk_pwrite_zeroes(r->top, offset, bytes, 0);
+    ret = ret < 0 ? ret : blk_block_status_above(r->top, offset, bytes, &extent);
+    if (ret >= 0 && (!is_in_top(&extent) || extent.bytes < bytes)) {
+        ret = blk_pwrite(r->top, offset, bytes, r->shown, 0);
+    }
+    return ret;
+}
+
+static bool rebase_piece(Rebase *r, int64_t offset, int64_t bytes, GError **errp)
+{
+    if (!read_both(r, offset, bytes, errp)) {
+        return false;
+    }
+    if (memcmp(r->shown, r->would_show, (size_t)bytes) == 0) {
+        return true;
+    }
+    int ret = bdrv_buffer_is_zero(r->shown, (size_t)bytes) ? write_zeroes(r, offset, bytes)
+                                                           : blk_pwrite(r->top, offset, bytes, r->shown, 0);
+    return ret >= 0 || fail(ret, "writing", r->top, offset, errp);
+}
+
+static bool rebase_all(Rebase *r, const BlkRebaseOptions *options, GError **errp)
+{
+    for (int64_t offset = 0; offset < r->length;) {
+        BlockExtent extent;
+        int ret = blk_block_status_above(r->top, offset, r->length - offset, &extent);
+        if (ret < 0) {
+            return fail(ret, "getting the status of", r->top, offset, errp);
+        }
+        int64_t bytes = extent.bytes;
+        if (!is_in_top(&extent)) {
+            bytes = MIN(bytes, r->piece - offset % r->piece);
+            if (!rebase_piece(r, offset, bytes, errp)) {
+                return false;
+            }
+        }
+        offset += bytes;
+        if (options->progress) {
+            options->progress(options->opaque, offset, r->length);
+        }
+    }
+    int ret = blk_flush(r->top);
+    return ret >= 0 || fail(ret, "flushing", r->top, 0, errp);
+}
+
+bool blk_rebase(BlockBackend *top, BlockBackend *to, const BlkRebaseOptions *options, GError **errp)
+{
+    BdrvInfo info = { 0 };
+    bool clusters = blk_get_info(top, &info) >= 0 && info.cluster_size > 0;
+    Rebase r = {
+        .top = top,
+        .to = to,
+        .length = blk_length(top),
+        .piece = clusters ? MIN(info.cluster_size, CHUNK_BYTES) : CHUNK_BYTES,
+        .shown = blk_blockalign(top, CHUNK_BYTES),
+        .would_show = blk_blockalign(top, CHUNK_BYTES),
+    };
+    bool ok = r.shown && r.would_show;
+    if (!ok) {
+        g_set_error(errp, BDRV_ERROR, ENOMEM, "no memory for two buffers of %d bytes", CHUNK_BYTES);
+    }
+    ok = ok && rebase_all(&r, options, errp) &&
+         blk_change_backing_file(top, options->filename, options->format, errp);
+    bdrv_vfree(r.shown);
+    bdrv_vfree(r.would_show);
+    return ok;
+}

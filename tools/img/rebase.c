@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: MIT */
+/* rebase: give an image another backing file, and what it would lose by that. */
+#include <string.h>
+
+#include "tools/img/img.h"
+
+typedef struct Rebase {
+    ToolImage image, backing; /* backing.filename: as it is to be stored; NULL: not given; "": none */
+    bool unsafe, progress, quiet;
+} Rebase;
+
+static bool parse_cache(const char *text, BdrvOpenFlags *flags, const char *what)
+{
+    if (!tool_cache_mode(text, flags)) {
+        tool_error("Invalid %scache option: %s", what, text);
+        return false;
+    }
+    return true;
+}
+
+/* -1: go on; else the exit code */
+static int take_option(Rebase *rebase, int option, char **argv)
+{
+    switch (option) {
+    case 'b': rebase->backing.filename = optarg; return -1;
+    case 'F': rebase->backing.format = optarg; return -1;
+    case 'f': rebase->image.format = optarg; return -1;
+    case 'h': img_print_help(stdout); return 0;
+    case 'p': rebase->progress = true; return -1;
+    case 'q': rebase->quiet = true; return -1;
+    case 't': return parse_cache(optarg, &rebase->image.flags, "") ? -1 : 1;
+    case 'T': return parse_cache(optarg, &rebase->backing.flags, "source ") ? -1 : 1;
+    case 'u': rebase->unsafe = true; return -1;
+    case 'U': rebase->backing.flags |= BDRV_O_FORCE_SHARE; return -1;
+    case IMG_OPTION_OBJECT: return tool_add_object(optarg) ? -1 : 1;
+    case IMG_OPTION_IMAGE_OPTS: rebase->image.image_opts = true; return -1;
+    default: return img_bad_option(option, argv);
+    }
+}
+
+static void report_progress(void *opaque, int64_t done, int64_t total)
+{
+    img_progress_update(done, total);
+}
+
+static bool has_backing(const Rebase *rebase)
+{
+    return rebase->backing.filename && *rebase->backing.filename;
+}
+
+/* A relative name starts at the directory of the image that names it. */
+static char *full_backing(const Rebase *rebase, BlockBackend *top)
+{
+    const char *name = rebase->backing.filename, *image = blk_filename(top);
+    g_autofree char *directory = g_path_get_dirname(image);
+    bool is_relative = !g_path_is_absolute(name) && !strchr(name, ':') && !strchr(image, ':');
+
+    return is_relative && strchr(image, '/') ? g_build_filename(directory, name, NULL) : g_strdup(name);
+}
+
+static bool open_new(const Rebase *rebase, BlockBackend *top, BdrvGraph *graph, BlockBackend **to)
+{
+    ToolImage image = rebase->backing;
+    GError *error = NULL;
+
+    *to = NULL;
+    if (!has_backing(rebase)) {
+        return true;
+    }
+    g_autofree char *full = full_backing(rebase, top);
+    image.filename = full;
+    *to = tool_open(graph, &image, &error);
+    if (!*to) {
+        tool_error("Could not open new backing file '%s': %s", rebase->backing.filename, error->message);
+        g_error_free(error);
+    }
+    return *to != NULL;
+}
+
+static bool say_failure(const Rebase *rebase, GError *error)
+{
+    tool_error("Could not change the backing file to '%s': %s", has_backing(rebase) ? rebase->backing.filename : "",
+               error->message);
+    g_error_free(error);
+    return false;
+}
+
+static bool rebase_safely(const Rebase *rebase, BlockBackend *top, BdrvGraph *graph)
+{
+    BlkRebaseOptions options = {
+        .filename = rebase->backing.filename,
+        .format = rebase->backing.format,
+        .progress = report_progress,
+    };
+    BlockBackend *to;
+    GError *error = NULL;
+
+    if (!open_new(rebase, top, graph, &to)) {
+        return false;
+    }
+    bool ok = blk_rebase(top, to, &options, &error) || say_failure(rebase, error);
+    return (!to || img_close(to, rebase->backing.filename)) && ok;
+}
+
+static bool rebase_blindly(const Rebase *rebase, BlockBackend *top)
+{
+    GError *error = NULL;
+
+    return blk_change_backing_file(top, rebase->backing.filename, rebase->backing.format, &error) ||
+           say_failure(rebase, error);
+}
+
+/* Found out before anything is written. */
+static bool check_formats(const Rebase *rebase)
+{
+    if (rebase->backing.format && !bdrv_driver_known(rebase->backing.format)) {
+        tool_error("Invalid format name: '%s'", rebase->backing.format);
+        return false;
+    }
+    if (has_backing(rebase) && !rebase->backing.format) {
+        tool_error("Could not change the backing file to '%s': backing format must be specified (-F)",
+                   rebase->backing.filename);
+        return false;
+    }
+    return true;
+}
+
+static int rebase_image(const Rebase *rebase)
+{
+    g_autoptr(BdrvGraph) graph = tool_graph();
+    BlockBackend *top = img_open(graph, &rebase->image);
+
+    if (!top) {
+        return 1;
+    }
+    bool ok = check_formats(rebase);
+    if (ok) {
+        img_progress_start(rebase->progress && !rebase->quiet, 1);
+        ok = rebase->unsafe ? rebase_blindly(rebase, top) : rebase_safely(rebase, top, graph);
+        if (ok) {
+            img_progress_complete();
+        }
+        img_progress_end();
+    }
+    return img_close(top, rebase->image.filename) && ok ? 0 : 1;
+}
+
+int img_rebase(int argc, char **argv)
+{
+    static const struct option long_options[] = {
+        { "help", no_argument, NULL, 'h' },
+        { "force-share", no_argument, NULL, 'U' },
+        { "object", required_argument, NULL, IMG_OPTION_OBJECT },
+        { "image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS },
+        { NULL, 0, NULL, 0 },
+    };
+    Rebase rebase = { .image.flags = BDRV_O_RDWR };
+    int option, status;
+
+    while ((option = getopt_long(argc, argv, ":hf:F:b:upt:T:qU", long_options, NULL)) != -1) {
+        status = take_option(&rebase, option, argv);
+        if (status >= 0) {
+            return status;
+        }
+    }
+    if (optind != argc - 1) {
+        return img_usage_error("Expecting one image file name");
+    }
+    if (!rebase.unsafe && !rebase.backing.filename) {
+        return img_usage_error("Must specify backing file (-b) or use unsafe mode (-u)");
+    }
+    rebase.image.filename = argv[optind];
+    rebase.image.flags |= rebase.unsafe ? BDRV_O_NO_BACKING : 0;
+    return rebase_image(&rebase);
+}
