@@ -307,7 +307,7 @@ static int coroutine_fn count_bitmap_directory(Qcow2Check *c, const Qcow2Bitmaps
 {
     g_autoptr(GError) error = NULL;
     Qcow2BitmapTable table = { 0 };
-    uint8_t *directory = g_try_malloc(ext->directory_size);
+    uint8_t *directory = g_try_malloc(MAX(ext->directory_size, 1));
     if (!directory) {
         return -ENOMEM;
     }

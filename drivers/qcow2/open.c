@@ -240,6 +240,11 @@ static bool load_extensions(Opening *o, GError **errp)
                     s->extensions.data_file);
         return false;
     }
+    if (s->extensions.bitmaps && s->extensions.bitmaps_bytes != QCOW2_BITMAPS_EXTENSION_BYTES) {
+        g_set_error(errp, BDRV_ERROR, EINVAL, "the bitmaps extension has %" PRIu32 " bytes; it must have %u",
+                    s->extensions.bitmaps_bytes, QCOW2_BITMAPS_EXTENSION_BYTES);
+        return false;
+    }
     if (s->header.autoclear_features & QCOW2_AUTOCLEAR_BITMAPS) {
         if (!s->extensions.bitmaps) {
             g_set_error(errp, BDRV_ERROR, EINVAL,

@@ -6,7 +6,7 @@ image of which shape, and where in it) and rows of FIELDS.
 
 from damage import COMPRESSED, COPIED, OFFSET, ZERO
 
-BACKING_FORMAT, FEATURES, DATA_FILE = 0xE2792ACA, 0x6803F857, 0x44415441
+BACKING_FORMAT, FEATURES, BITMAPS, DATA_FILE = 0xE2792ACA, 0x6803F857, 0x23852875, 0x44415441
 FAR = 1 << 40
 WIDTHS = (1, 2, 4, 8, 16, 32, 64)  # of refcounts
 
@@ -41,6 +41,10 @@ def is_data(entry):
     return not entry & (COMPRESSED | ZERO) and entry & OFFSET
 
 
+def bitmap_directory(image):
+    return image.get(extension(BITMAPS)(image)[0] + 24, 8), ()
+
+
 # Where a field of a structure may lie: the place, and the guest clusters that are lost with it.
 STRUCTURES = {
     "header": ("snapshots", lambda image: (0, ())),
@@ -51,6 +55,9 @@ STRUCTURES = {
     "feature names": ("large", extension(FEATURES)),
     "end of the extensions": ("plain", extension(0)),
     "data file name": ("data file", extension(DATA_FILE)),
+    "bitmaps": ("bitmaps", extension(BITMAPS)),
+    "bitmap directory": ("bitmaps", bitmap_directory),
+    "bitmap table": ("bitmaps", lambda image: (image.get(bitmap_directory(image)[0], 8), ())),
     "L1 table": ("plain", l1_entry),
     "L1 table of a snapshot": ("snapshots", l1_entry_of_snapshot),
     "L2 table": ("plain", l2_entry(is_data)),
@@ -117,18 +124,28 @@ FIELDS = {
     "end of the extensions": [EXTENSION[0], ("length", 4, 4, 0xFFFF, "nothing comes behind the end")],
     "data file name": [EXTENSION[0], ("length", 4, 4, 0xFFFF, "the name ends at its first NUL"),
                        ("name", 8, 4, 0, "")],
+    "bitmaps": EXTENSION + [("nb_bitmaps", 8, 4, 0, ""), ("reserved", 12, 4, 0, ""),
+                            ("directory size", 16, 8, 0, ""), ("directory offset", 24, 8, 0, "")],
+    "bitmap directory": [
+        ("table offset", 0, 8, 0, ""), ("table size", 8, 4, 0, ""),
+        ("flags", 12, 4, 7, "in use, auto, extra data that may be ignored"),
+        ("type", 16, 1, ANY, "those that nobody knows are kept, by definition"),
+        ("granularity", 17, 1, 0x1F, "a table may have bits for a larger disk"),
+        ("name size", 18, 2, 7, "the entry is as long, and the name only shown"),
+        ("extra data size", 20, 4, 0, ""), ("name", 24, 5, ANY, "only shown")],
+    "bitmap table": [("entry", 0, 8, 1, "all ones")],
     "L1 table": [("entry", 0, 8, 0, "")],
-    "L1 table of a snapshot": [("entry", 0, 8, 0, "")],
+    "L1 table of a snapshot": [("entry", 0, 8, COPIED, "it is meant for the active tables")],
     "L2 table": L2,
     "L2 table, version 2": L2,
-    "L2 table, zero cluster": L2,
+    "L2 table, zero cluster": [("entry", 0, 8, ZERO | COPIED, "without a cluster the flag says nothing")],
     "L2 table, preallocated": L2,
-    "L2 table, shared": L2,
+    "L2 table, shared": [("entry", 0, 8, ZERO | COPIED | COMPRESSED, "a snapshot's; the counts are the same")],
     "L2 table, compressed": [
         ("entry", 0, 8, 0xFFF | 0xFF << 56, "where in its host cluster the data lies, and how long it is")],
     "L2 table, extended": EXTENDED,
     "L2 table, extended, overlay": EXTENDED,
-    "L2 table, data file": L2,
+    "L2 table, data file": [("entry", 0, 8, ZERO | COPIED | 0x1000, "nothing counts the clusters of a data file")],
     "refcount table": [("entry", 0, 8, 0, "")],
     **{"refcount block, %d bits" % bits: [
         ("entry", 0, max(bits // 8, 1), 0, ""),
@@ -172,6 +189,7 @@ NAMED = {
     "backing file offset": ["backing file"],
     "backing file size": ["backing_file_size", "backing file"],
     "type": ["backing file", "data-file"],
+    "directory offset": ["bitmap directory"],
     "length": ["header extension", "backing file", "data file"],
     "name": ["backing file", "data file"],
 }
@@ -194,6 +212,10 @@ class Field:
         """All else is mended: it can be found again, or leads to what only belongs to it."""
         words = self.structure.split()
         return words[0] not in ("L1", "L2", "refcount") and not self.name.startswith("refcount_table")
+
+    def is_beyond_qemu(self):
+        """What may be there by definition, but the real tool does not open such an image."""
+        return str(self) == "bitmap directory: type"
 
     def loses(self, snapshot):
         """Whether a snapshot (None: the disk) is lost as a whole."""

@@ -97,6 +97,12 @@ bool qcow2_bitmap_directory_decode(const uint8_t *buf, size_t size, unsigned cou
     }
     if (!ok) {
         g_prefix_error(errp, "bitmap %u of %u: ", n, count);
+    } else if (at != size) {
+        g_set_error(errp, BDRV_ERROR, EINVAL, "the bitmap directory has %zu bytes; its %u bitmaps take %zu", size,
+                    count, at);
+        ok = false;
+    }
+    if (!ok) {
         forget_all(&t);
         return false;
     }

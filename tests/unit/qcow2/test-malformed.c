@@ -181,6 +181,8 @@ static const struct {
       "*names the data file 'data' but *feature bit is not set*" },
     { "bitmaps extension too short", V3, { { AUTOCLEAR, 8, 1 }, { EXTENSIONS, 8, UINT64_C(0x2385287500000010) } }, 0,
       EINVAL, "*bitmaps extension has 16 bytes; it must have 24*" },
+    { "bitmaps extension too long, and out of date", V3, { { EXTENSIONS, 8, UINT64_C(0x2385287500000020) } }, 0,
+      EINVAL, "*bitmaps extension has 32 bytes; it must have 24*" },
     { "no bitmaps in the extension", V3,
       { { AUTOCLEAR, 8, 1 }, { EXTENSIONS, 8, UINT64_C(0x2385287500000018) }, { EXTENSIONS + 8, 8, 0 } }, 0, EINVAL,
       "*counts 0 bitmaps*" },
