@@ -14,12 +14,26 @@ typedef struct Side {
     const char *filename;
     int64_t length;
     uint8_t *buffer;
+    ImgExtent known;
 } Side;
 
 typedef struct Comparison {
     Side sides[2];
     bool strict, quiet, progress;
 } Comparison;
+
+static int find_extent(Side *side, int64_t offset, int64_t bytes, BlockExtent *extent)
+{
+    if (img_extent_known(&side->known, side->blk, offset, extent)) {
+        extent->bytes = MIN(extent->bytes, bytes);
+        return 0;
+    }
+    int ret = blk_block_status_above(side->blk, offset, bytes, extent);
+    if (ret >= 0) {
+        img_extent_keep(&side->known, side->blk, offset, extent);
+    }
+    return ret;
+}
 
 static int fail(const Side *side, const char *what, int64_t offset, int ret, int status)
 {
@@ -74,7 +88,7 @@ static int compare_content(const Comparison *comparison, int64_t offset, int64_t
 }
 
 /* Compare [@offset, @end) of both; a side that is shorter has been cut off by the caller. */
-static int compare_range(const Comparison *comparison, int64_t end)
+static int compare_range(Comparison *comparison, int64_t end)
 {
     for (int64_t offset = 0; offset < end;) {
         BlockExtent extents[2];
@@ -82,8 +96,8 @@ static int compare_range(const Comparison *comparison, int64_t end)
         int status = IDENTICAL;
 
         for (int i = 0; i < 2; i++) {
-            const Side *side = &comparison->sides[i];
-            int ret = blk_block_status_above(side->blk, offset, end - offset, &extents[i]);
+            Side *side = &comparison->sides[i];
+            int ret = find_extent(side, offset, end - offset, &extents[i]);
 
             if (ret < 0) {
                 return fail(side, "getting the status of", offset, ret, FAILED_STATUS);
@@ -111,11 +125,11 @@ static int compare_range(const Comparison *comparison, int64_t end)
 }
 
 /* What the longer image has beyond the end of the other must be zeroes. */
-static int check_rest(const Comparison *comparison, const Side *longer, int64_t start)
+static int check_rest(const Comparison *comparison, Side *longer, int64_t start)
 {
     for (int64_t offset = start; offset < longer->length;) {
         BlockExtent extent;
-        int ret = blk_block_status_above(longer->blk, offset, longer->length - offset, &extent);
+        int ret = find_extent(longer, offset, longer->length - offset, &extent);
         int64_t bytes;
 
         if (ret < 0) {
@@ -141,9 +155,9 @@ static int check_rest(const Comparison *comparison, const Side *longer, int64_t 
     return IDENTICAL;
 }
 
-static int compare(const Comparison *comparison)
+static int compare(Comparison *comparison)
 {
-    const Side *a = &comparison->sides[0], *b = &comparison->sides[1];
+    Side *a = &comparison->sides[0], *b = &comparison->sides[1];
     int64_t common = MIN(a->length, b->length);
     int status;
 

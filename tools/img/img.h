@@ -26,6 +26,19 @@ int img_rebase(int argc, char **argv);
 int img_resize(int argc, char **argv);
 int img_snapshot(int argc, char **argv);
 
+/* ---- block status of images that do not change (extent.c) ---- */
+
+/* Who goes through an image in pieces asks once for each extent: an image may look far to tell where it ends. */
+typedef struct ImgExtent {
+    BlockBackend *blk;
+    int64_t offset;
+    BlockExtent extent;
+} ImgExtent;
+
+/** img_extent_known() - what is left of the extent at @offset; false: ask, and keep the answer */
+bool img_extent_known(const ImgExtent *known, BlockBackend *blk, int64_t offset, BlockExtent *extent);
+void img_extent_keep(ImgExtent *known, BlockBackend *blk, int64_t offset, const BlockExtent *extent);
+
 /* ---- command line (command-line.c) ---- */
 
 /* Long options without a letter, the same number in every subcommand */

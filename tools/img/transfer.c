@@ -39,6 +39,7 @@ struct Copier {
     CoMutex cursor_lock; /* finding the next chunk asks for block status, which may yield */
     int64_t cursor;
     uint64_t next_number; /* cursor_lock */
+    ImgExtent known;      /* cursor_lock; at the cursor or before it */
     uint64_t turn;        /* number of the chunk to be written next */
     int64_t done, total;  /* bytes that count as work: what is read and written */
     int64_t data_started_ns, data_bytes; /* rate limit */
@@ -109,6 +110,20 @@ static void align_to_clusters(const Copier *copier, Chunk *chunk)
     }
 }
 
+static int coroutine_fn find_extent(Copier *copier, BlockBackend *blk, int64_t offset, int64_t bytes,
+                                    BlockExtent *extent)
+{
+    if (img_extent_known(&copier->known, blk, offset, extent)) {
+        extent->bytes = MIN(extent->bytes, bytes);
+        return 0;
+    }
+    int ret = blk_co_block_status_above(blk, offset, bytes, extent);
+    if (ret >= 0) {
+        img_extent_keep(&copier->known, blk, offset, extent);
+    }
+    return ret;
+}
+
 /* The next chunk in order; false at the end or after an error. Under cursor_lock. */
 static bool coroutine_fn next_chunk(Copier *copier, Chunk *chunk)
 {
@@ -126,7 +141,7 @@ static bool coroutine_fn next_chunk(Copier *copier, Chunk *chunk)
         if (transfer->base_depth >= 0 && offset < transfer->target_backing_length) {
             left = MIN(left, transfer->target_backing_length - offset);
         }
-        ret = blk_co_block_status_above(transfer->sources[chunk->source], chunk->source_offset, left, &extent);
+        ret = find_extent(copier, transfer->sources[chunk->source], chunk->source_offset, left, &extent);
         if (ret < 0 && transfer->salvage) {
             extent = (BlockExtent){ .kind = EXTENT_DATA, .bytes = MIN(left, SALVAGE_UNIT) };
         } else if (ret < 0) {
