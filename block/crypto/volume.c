@@ -302,3 +302,34 @@ int coroutine_fn bdrv_volume_co_encrypt(BdrvVolume *volume, uint64_t offset, con
     CryptJob job = { volume, offset, iov, iov_offset, bytes, out };
     return co_run_in_worker(AIO_WORK_CPU, crypt_iov, &job);
 }
+
+/* ---- to and from a child ---- */
+
+/* One piece of a write is encrypted at a time, into memory of this size. */
+#define MAX_PIECE_BYTES (INT64_C(1) << 20)
+
+int coroutine_fn bdrv_volume_co_preadv(BdrvVolume *volume, BdrvChild *child, int64_t offset, uint64_t iv_offset,
+                                       int64_t bytes, const BdrvIov *iov, size_t iov_offset)
+{
+    int ret = bdrv_co_preadv(child, offset, bytes, iov, iov_offset, 0);
+    return ret < 0 ? ret : bdrv_volume_co_decrypt(volume, iv_offset, iov, iov_offset, (size_t)bytes);
+}
+
+int coroutine_fn bdrv_volume_co_pwritev(BdrvVolume *volume, BdrvChild *child, int64_t offset, uint64_t iv_offset,
+                                        int64_t bytes, const BdrvIov *iov, size_t iov_offset, BdrvRequestFlags flags)
+{
+    uint8_t *buf = bdrv_try_blockalign(child->bs, (size_t)MIN(bytes, MAX_PIECE_BYTES));
+    int ret = buf ? 0 : -ENOMEM;
+
+    for (int64_t done = 0; done < bytes && ret >= 0;) {
+        int64_t piece = MIN(bytes - done, MAX_PIECE_BYTES);
+        ret = bdrv_volume_co_encrypt(volume, iv_offset + (uint64_t)done, iov, iov_offset + (size_t)done, (size_t)piece,
+                                     buf);
+        if (ret >= 0) {
+            ret = bdrv_co_pwrite(child, offset + done, piece, buf, flags);
+        }
+        done += piece;
+    }
+    bdrv_vfree(buf);
+    return ret < 0 ? ret : 0;
+}

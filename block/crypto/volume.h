@@ -7,8 +7,7 @@
  * number. What the number counts from, the disk's start or the file's, is the caller's affair.
  */
 
-#include <bdrv/coroutine.h>
-#include <bdrv/iov.h>
+#include <bdrv/driver.h>
 
 #include "block/crypto/cipher.h"
 #include "block/crypto/hash.h"
@@ -66,5 +65,17 @@ int coroutine_fn bdrv_volume_co_decrypt(BdrvVolume *volume, uint64_t offset, con
 /** bdrv_volume_co_encrypt() - encrypt a part of a buffer to @out, @bytes long; in a CPU worker, yields. 0 or -errno */
 int coroutine_fn bdrv_volume_co_encrypt(BdrvVolume *volume, uint64_t offset, const BdrvIov *iov, size_t iov_offset,
                                         size_t bytes, uint8_t *out);
+
+/**
+ * bdrv_volume_co_preadv() - read from a child and decrypt, in the caller's buffer
+ * @offset: in @child; it, @iv_offset and @bytes are multiples of BDRV_VOLUME_SECTOR
+ * @iv_offset: where the vectors count it
+ */
+int coroutine_fn bdrv_volume_co_preadv(BdrvVolume *volume, BdrvChild *child, int64_t offset, uint64_t iv_offset,
+                                       int64_t bytes, const BdrvIov *iov, size_t iov_offset);
+
+/** bdrv_volume_co_pwritev() - encrypt and write; the caller's buffer stays as it is. @flags as of bdrv_co_pwritev() */
+int coroutine_fn bdrv_volume_co_pwritev(BdrvVolume *volume, BdrvChild *child, int64_t offset, uint64_t iv_offset,
+                                        int64_t bytes, const BdrvIov *iov, size_t iov_offset, BdrvRequestFlags flags);
 
 #endif

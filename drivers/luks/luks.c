@@ -15,9 +15,6 @@
 
 #include "block/crypto/luks.h"
 
-/* One piece of a write is encrypted at a time, into memory of this size. */
-#define MAX_PIECE_BYTES (1 << 20)
-
 typedef struct LuksState {
     BdrvLuks luks;
     BdrvVolume *volume; /* NULL: locked */
@@ -161,38 +158,19 @@ static int coroutine_fn luks_co_readv(BlockDriverState *bs, int64_t offset, int6
 {
     const LuksState *s = bs->opaque;
 
-    if (!s->volume) {
-        return -ENOKEY;
-    }
-    int ret = bdrv_co_preadv(bs->file, s->payload + offset, bytes, iov, iov_offset, flags);
-    return ret < 0 ? ret : bdrv_volume_co_decrypt(s->volume, (uint64_t)offset, iov, iov_offset, (size_t)bytes);
+    return s->volume ? bdrv_volume_co_preadv(s->volume, bs->file, s->payload + offset, (uint64_t)offset, bytes, iov,
+                                             iov_offset)
+                     : -ENOKEY;
 }
 
-/* The caller's buffer must not change: what is written is encrypted in memory of ours. */
 static int coroutine_fn luks_co_writev(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
                                        size_t iov_offset, BdrvRequestFlags flags)
 {
     const LuksState *s = bs->opaque;
-    int ret = 0;
 
-    if (!s->volume) {
-        return -ENOKEY;
-    }
-    uint8_t *buf = bdrv_try_blockalign(bs->file->bs, (size_t)MIN(bytes, MAX_PIECE_BYTES));
-    if (!buf) {
-        return -ENOMEM;
-    }
-    for (int64_t done = 0; done < bytes && ret >= 0;) {
-        int64_t piece = MIN(bytes - done, MAX_PIECE_BYTES);
-        ret = bdrv_volume_co_encrypt(s->volume, (uint64_t)(offset + done), iov, iov_offset + (size_t)done,
-                                     (size_t)piece, buf);
-        if (ret >= 0) {
-            ret = bdrv_co_pwrite(bs->file, s->payload + offset + done, piece, buf, flags);
-        }
-        done += piece;
-    }
-    bdrv_vfree(buf);
-    return ret < 0 ? ret : 0;
+    return s->volume ? bdrv_volume_co_pwritev(s->volume, bs->file, s->payload + offset, (uint64_t)offset, bytes, iov,
+                                              iov_offset, flags)
+                     : -ENOKEY;
 }
 
 /* All is data, and none of it is in the file as it reads: no host offset. */

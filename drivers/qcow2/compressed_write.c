@@ -310,8 +310,8 @@ int coroutine_fn qcow2_write_compressed(BlockDriverState *bs, int64_t offset, in
     if (!s->meta || atomic_load_explicit(&s->corrupt, memory_order_relaxed) || end > length) {
         return -EIO;
     }
-    if (s->geometry.data_file) {
-        return -ENOTSUP; /* the format has no compressed clusters then */
+    if (s->geometry.data_file || s->crypto) {
+        return -ENOTSUP; /* no compressed clusters in a data file; in an encrypted image they would be readable */
     }
     if ((begin & mask) || ((end & mask) && end != length)) {
         return -EINVAL;

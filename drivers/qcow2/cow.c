@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "drivers/qcow2/compressed.h"
-#include "drivers/qcow2/data_file.h"
+#include "drivers/qcow2/crypto.h"
 #include "drivers/qcow2/map.h"
 
 #define ZERO_BYTES 65536u
@@ -162,8 +162,7 @@ static int coroutine_fn read_piece(BlockDriverState *bs, const Edge *edge, const
         return qcow2_read_compressed(bs, edge->raw.entry, in_cluster, piece->bytes, &iov, 0);
     }
     if (piece->kind == QCOW2_CLUSTER_NORMAL) {
-        return bdrv_co_preadv(qcow2_data_child(bs), (int64_t)(edge->entry.host_offset + in_cluster),
-                              (int64_t)piece->bytes, &iov, 0, 0);
+        return qcow2_read_data(bs, piece->offset, edge->entry.host_offset + in_cluster, piece->bytes, &iov, 0);
     }
     uint64_t inside = backing_part(bs, piece->offset, piece->bytes);
     memset(buf + inside, 0, piece->bytes - inside);
@@ -223,10 +222,9 @@ static int coroutine_fn gather_write(BlockDriverState *bs, const Qcow2RunWrite *
     n += bdrv_iov_slice(write->iov, write->iov_offset, write->bytes, vec + n, data_vecs, &covered);
     n += put_edge(tail, vec + n);
     BdrvIov iov = bdrv_iov_init(vec, n);
-    uint64_t in_run = write->offset - write->run->first_offset - (head->skip ? 0 : head->bytes);
+    uint64_t first = write->offset - (head->skip ? 0 : head->bytes);
     bdrv_debug_event(bs, head->buf || tail->buf ? BDRV_EVENT_COW_WRITE : BDRV_EVENT_WRITE_AIO);
-    int ret = bdrv_co_pwritev(qcow2_data_child(bs), (int64_t)(write->host_offset + in_run), (int64_t)iov.bytes, &iov,
-                              0, 0);
+    int ret = qcow2_write_data(bs, first, write->host_offset + (first - write->run->first_offset), iov.bytes, &iov, 0);
     if (vec != on_stack) {
         g_free(vec);
     }
@@ -287,8 +285,8 @@ int coroutine_fn qcow2_cow_write(BlockDriverState *bs, const Qcow2RunWrite *writ
     if (head.skip && tail.skip) {
         uint64_t in_run = write->offset - run->first_offset;
         bdrv_debug_event(bs, BDRV_EVENT_WRITE_AIO);
-        ret = bdrv_co_pwritev(qcow2_data_child(bs), (int64_t)(write->host_offset + in_run), (int64_t)write->bytes,
-                              write->iov, write->iov_offset, 0);
+        ret = qcow2_write_data(bs, write->offset, write->host_offset + in_run, write->bytes, write->iov,
+                               write->iov_offset);
     } else {
         ret = gather_write(bs, write, &head, &tail);
     }

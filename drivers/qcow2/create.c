@@ -114,7 +114,9 @@ static uint64_t l2_word(const Creating *c, uint64_t n)
         return c->params.data_file_raw ? UINT32_MAX : 0;
     }
     n /= c->params.extended_l2 ? 2 : 1;
-    return QCOW2_COPIED | (c->layout.data_offset + n * c->layout.cluster_size);
+    /* What is in the file reads as noise if it is encrypted: as zeroes, until the guest writes there. */
+    uint64_t zero = c->params.crypt_method && !c->params.extended_l2 ? QCOW2_L2_ZERO : 0;
+    return QCOW2_COPIED | zero | (c->layout.data_offset + n * c->layout.cluster_size);
 }
 
 /* Every cluster up to the end has refcount 1. All blocks but the last are alike. */
@@ -155,6 +157,20 @@ static bool coroutine_fn write_tables(Creating *c, GError **errp)
                          "write the L2 tables", errp);
 }
 
+static bool coroutine_fn write_crypto(Creating *c, GError **errp)
+{
+    return c->params.crypt_method != QCOW2_CRYPT_LUKS ||
+           qcow2_crypto_create(c->file, c->layout.crypto_offset, &c->params.luks, c->params.key_secret, errp);
+}
+
+/* Found out before anything is overwritten. */
+static bool check_secret(const Creating *c, GError **errp)
+{
+    GBytes *secret = c->params.crypt_method ? bdrv_passphrase_get(c->file->bs->graph, c->params.key_secret, errp) : NULL;
+    g_bytes_unref(secret);
+    return secret || !c->params.crypt_method;
+}
+
 /* A new file, as long as the disk and reading as zeroes; so no device, which has what was on it. */
 static bool coroutine_fn create_data_file(Creating *c, BdrvPrealloc mode, GError **errp)
 {
@@ -190,14 +206,32 @@ static bool coroutine_fn reserve_data(Creating *c, GError **errp)
     return zero_range(c, l->data_offset, MIN(c->old_length, l->end), errp) && grow(c, l->end, mode, errp);
 }
 
+/* But for the feature names. Strings and @crypto stay the caller's. */
+static Qcow2HeaderExtensions new_extensions(const Creating *c, uint8_t *crypto)
+{
+    Qcow2HeaderExtensions ext = {
+        .backing_format = (char *)c->params.backing_format,
+        .data_file = (char *)c->params.data_file,
+    };
+    if (c->layout.crypto_bytes) {
+        qcow2_crypto_extension_encode(
+            &(Qcow2CryptoExtension){ .offset = c->layout.crypto_offset, .length = c->layout.crypto_bytes }, crypto);
+        ext.crypto = crypto;
+        ext.crypto_bytes = QCOW2_CRYPTO_EXTENSION_BYTES;
+    }
+    return ext;
+}
+
 static bool coroutine_fn write_header(Creating *c, GError **errp)
 {
     const Qcow2CreateParams *p = &c->params;
     const Qcow2Layout *l = &c->layout;
+    uint8_t crypto[QCOW2_CRYPTO_EXTENSION_BYTES];
     Qcow2Header header = {
         .version = p->version,
         .cluster_bits = p->cluster_bits,
         .size = p->size,
+        .crypt_method = p->crypt_method,
         .l1_size = (uint32_t)l->l1_entries,
         .l1_table_offset = l->l1_entries ? l->l1_offset : 0,
         .refcount_table_offset = l->refcount_table_offset,
@@ -211,10 +245,7 @@ static bool coroutine_fn write_header(Creating *c, GError **errp)
         .header_length = p->version == 2 ? QCOW2_HEADER_SIZE_V2 : QCOW2_HEADER_SIZE_NEW,
         .compression_type = p->compression_type,
     };
-    Qcow2HeaderExtensions ext = {
-        .backing_format = (char *)p->backing_format,
-        .data_file = (char *)p->data_file,
-    };
+    Qcow2HeaderExtensions ext = new_extensions(c, crypto);
     if (p->version >= 3 && l->cluster_size >= QCOW2_FEATURE_NAMES_MIN_CLUSTER) {
         ext.feature_names = qcow2_feature_table_new(&ext.feature_names_bytes);
     }
@@ -235,10 +266,8 @@ static bool check_header_fits(const Creating *c, GError **errp)
         .version = c->params.version,
         .header_length = c->params.version == 2 ? QCOW2_HEADER_SIZE_V2 : QCOW2_HEADER_SIZE_NEW,
     };
-    Qcow2HeaderExtensions ext = {
-        .backing_format = (char *)c->params.backing_format,
-        .data_file = (char *)c->params.data_file,
-    };
+    uint8_t crypto[QCOW2_CRYPTO_EXTENSION_BYTES];
+    Qcow2HeaderExtensions ext = new_extensions(c, crypto);
     uint8_t *cluster = g_try_malloc0(c->layout.cluster_size);
     bool ok = cluster || fail(-ENOMEM, "make the header", 0, c->layout.cluster_size, errp);
     ok = ok &&
@@ -297,8 +326,10 @@ bool coroutine_fn qcow2_create(const char *filename, BdrvChild *file, const Bdrv
            qcow2_create_params(complete, &c.params, errp) &&
            qcow2_layout(&c.params, &c.layout, errp) &&
            check_header_fits(&c, errp) &&
+           check_secret(&c, errp) &&
            clear_place(&c, errp) &&
            write_tables(&c, errp) &&
+           write_crypto(&c, errp) &&
            reserve_data(&c, errp) &&
            flush(&c, errp) &&
            write_header(&c, errp) &&

@@ -4,7 +4,7 @@
 
 /* Parts of creating an image that have files of their own. */
 
-#include "drivers/qcow2/qcow2.h"
+#include "drivers/qcow2/crypto.h"
 
 /* What the user asked for, checked. Strings belong to the options. */
 typedef struct Qcow2CreateParams {
@@ -17,6 +17,9 @@ typedef struct Qcow2CreateParams {
     const char *backing_file, *backing_format;
     const char *data_file; /* NULL: the data is in the image file */
     bool data_file_raw;
+    uint32_t crypt_method;  /* QCOW2_CRYPT_…; what follows is for those but none */
+    const char *key_secret;
+    BdrvLuksCreate luks;    /* of LUKS */
 } Qcow2CreateParams;
 
 /*
@@ -27,6 +30,7 @@ typedef struct Qcow2Layout {
     uint32_t cluster_size;
     uint64_t refcount_table_offset, refcount_table_clusters;
     uint64_t refblocks_offset, refblocks; /* clusters */
+    uint64_t crypto_offset, crypto_bytes; /* the encryption header */
     uint64_t l1_offset, l1_entries;
     uint64_t l2_offset, l2_tables; /* clusters */
     uint64_t data_offset, data_clusters;

@@ -41,22 +41,82 @@ const BdrvOptionSpec qcow2_create_options[] = {
     { NULL },
 };
 
-/* What is not built yet, refused when it is wanted. */
-static bool refuse_unbuilt(const BdrvOptions *options, GError **errp)
+/* LUKS takes the options of a luks image; AES takes none but its key. */
+static bool parse_luks(const BdrvOptions *encrypt, Qcow2CreateParams *p, GError **errp)
 {
-    static const char *const others[] = {
-        "encrypt.format",    "encrypt.key-secret",     "encrypt.cipher-alg", "encrypt.cipher-mode",
-        "encrypt.ivgen-alg", "encrypt.ivgen-hash-alg", "encrypt.hash-alg",   "encrypt.iter-time",
-    };
-    if (bdrv_options_get_bool(options, "encryption", false)) {
-        g_set_error(errp, BDRV_ERROR, ENOTSUP, "encryption=on is not built yet; leave it off");
-        return false;
-    }
-    for (unsigned i = 0; i < G_N_ELEMENTS(others); i++) {
-        if (bdrv_options_has(options, others[i])) {
-            g_set_error(errp, BDRV_ERROR, ENOTSUP, "%s is not built yet; leave it out", others[i]);
+    p->crypt_method = QCOW2_CRYPT_LUKS;
+    return bdrv_luks_create_parse(encrypt, &p->luks, errp);
+}
+
+static bool parse_aes(const BdrvOptions *encrypt, Qcow2CreateParams *p, GError **errp)
+{
+    p->crypt_method = QCOW2_CRYPT_AES;
+    for (unsigned i = 0; i < bdrv_options_count(encrypt); i++) {
+        const char *key;
+        bdrv_options_nth(encrypt, i, &key, NULL, NULL);
+        if (!g_str_equal(key, "key-secret") && !g_str_equal(key, "format")) {
+            g_set_error(errp, BDRV_ERROR, EINVAL, "Parameter 'encrypt.%s' is unexpected: 'aes' leaves no choice", key);
             return false;
         }
+    }
+    return true;
+}
+
+/* The format, by its name or by the older alias for AES. */
+static bool find_encryption(const BdrvOptions *options, const BdrvOptions *encrypt, const char **format, GError **errp)
+{
+    bool alias = bdrv_options_get_bool(options, "encryption", false);
+
+    *format = bdrv_options_get_string(encrypt, "format", alias ? "aes" : NULL);
+    if (alias && bdrv_options_has(encrypt, "format")) {
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "'encrypt.format' and its alias 'encryption' can't be used at the same time");
+        return false;
+    }
+    if (!*format && bdrv_options_count(encrypt)) {
+        g_set_error(errp, BDRV_ERROR, EINVAL, "Parameter 'encrypt.format' is missing");
+        return false;
+    }
+    return true;
+}
+
+static bool parse_encryption(const BdrvOptions *options, Qcow2CreateParams *p, GError **errp)
+{
+    g_autoptr(BdrvOptions) copy = bdrv_options_copy(options);
+    g_autoptr(BdrvOptions) encrypt = bdrv_options_take_subtree(copy, "encrypt");
+    const char *format;
+
+    if (!find_encryption(options, encrypt, &format, errp)) {
+        return false;
+    }
+    if (!format) {
+        return true;
+    }
+    p->key_secret = bdrv_options_get_string(options, "encrypt.key-secret", NULL);
+    bool luks = g_str_equal(format, "luks");
+    if (!luks && !g_str_equal(format, "aes")) {
+        g_set_error(errp, BDRV_ERROR, EINVAL, "encrypt.format '%s' is unknown; 'aes' and 'luks' are supported", format);
+        return false;
+    }
+    if (!p->key_secret) {
+        g_set_error(errp, BDRV_ERROR, ENOKEY, "Parameter 'encrypt.key-secret' is required for cipher");
+        return false;
+    }
+    return luks ? parse_luks(encrypt, p, errp) : parse_aes(encrypt, p, errp);
+}
+
+/* Encrypted space reads as noise, not as zeroes. */
+static bool check_encrypted_space(const Qcow2CreateParams *p, GError **errp)
+{
+    if (p->crypt_method && p->prealloc != BDRV_PREALLOC_OFF && p->version == 2) {
+        g_set_error(errp, BDRV_ERROR, ENOTSUP,
+                    "preallocation and encryption together need compat=1.1: version 2 cannot say that space reads as "
+                    "zeroes");
+        return false;
+    }
+    if (p->crypt_method && p->data_file_raw) {
+        g_set_error(errp, BDRV_ERROR, EINVAL, "data_file_raw=on contradicts encryption: what is encrypted is no raw image");
+        return false;
     }
     return true;
 }
@@ -267,11 +327,13 @@ static bool parse_size(const BdrvOptions *options, Qcow2CreateParams *p, GError 
 bool qcow2_create_params(const BdrvOptions *options, Qcow2CreateParams *params, GError **errp)
 {
     Qcow2CreateParams p = { 0 };
-    if (!refuse_unbuilt(options, errp) || !qcow2_parse_compat(bdrv_options_get_string(options, "compat", "1.1"), &p.version, errp) ||
+    if (!parse_encryption(options, &p, errp) ||
+        !qcow2_parse_compat(bdrv_options_get_string(options, "compat", "1.1"), &p.version, errp) ||
         !parse_cluster_size(options, &p, errp) || !parse_extended_l2(options, &p, errp) ||
         !parse_refcount_bits(options, &p, errp) || !parse_lazy_refcounts(options, &p, errp) ||
         !parse_compression(options, &p, errp) || !parse_backing(options, &p, errp) ||
-        !parse_data_file(options, &p, errp) || !parse_prealloc(options, &p, errp) || !parse_size(options, &p, errp)) {
+        !parse_data_file(options, &p, errp) || !parse_prealloc(options, &p, errp) || !parse_size(options, &p, errp) ||
+        !check_encrypted_space(&p, errp)) {
         return false;
     }
     *params = p;

@@ -9,7 +9,7 @@
 bool qcow2_data_is_raw(const Qcow2State *s)
 {
     /* What shows a backing file cannot be the same as a raw file: that bit is not kept up then. */
-    return s->geometry.data_file && (s->header.autoclear_features & QCOW2_AUTOCLEAR_DATA_FILE_RAW) &&
+    return s->geometry.data_file && s->header.crypt_method == 0 && (s->header.autoclear_features & QCOW2_AUTOCLEAR_DATA_FILE_RAW) &&
            s->header.backing_file_size == 0;
 }
 

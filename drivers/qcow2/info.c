@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "drivers/qcow2/callbacks.h"
+#include "drivers/qcow2/crypto.h"
 #include "drivers/qcow2/meta/meta.h"
 
 int qcow2_get_info(BlockDriverState *bs, BdrvInfo *info)
@@ -44,6 +45,15 @@ static void put_bitmap(BdrvOptions *tree, unsigned n, const Qcow2Bitmap *bitmap)
                          bitmap->granularity_bits < 63 ? INT64_C(1) << bitmap->granularity_bits : INT64_MAX);
 }
 
+static void describe_encryption(const Qcow2State *s, BdrvOptions *tree)
+{
+    if (s->crypto && s->crypto->method == QCOW2_CRYPT_LUKS) {
+        bdrv_luks_describe(&s->crypto->luks, tree, "data.encrypt", "luks");
+    } else {
+        bdrv_options_set_string(tree, "data.encrypt.format", qcow2_crypto_name(s->header.crypt_method));
+    }
+}
+
 /* The order of keys is the one qemu-img prints. */
 BdrvOptions *qcow2_get_specific_info(BlockDriverState *bs)
 {
@@ -63,7 +73,7 @@ BdrvOptions *qcow2_get_specific_info(BlockDriverState *bs)
     }
     bdrv_options_set_int(tree, "data.refcount-bits", s->geometry.refcount_bits);
     if (h->crypt_method) {
-        bdrv_options_set_string(tree, "data.encrypt.format", h->crypt_method == 1 ? "aes" : "luks");
+        describe_encryption(s, tree);
     }
     if (h->incompatible_features & QCOW2_INCOMPAT_DATA_FILE) {
         if (s->extensions.data_file) {

@@ -57,7 +57,9 @@ bool qcow2_layout(const Qcow2CreateParams *params, Qcow2Layout *layout, GError *
     }
     uint64_t l1_clusters = div_up(l.l1_entries * 8, l.cluster_size);
     uint64_t data_here = params->data_file ? 0 : l.data_clusters;
-    uint64_t others = 1 + l1_clusters + l.l2_tables + data_here;
+    l.crypto_bytes = params->crypt_method == QCOW2_CRYPT_LUKS ? bdrv_luks_area_bytes(&params->luks) : 0;
+    uint64_t crypto_clusters = div_up(l.crypto_bytes, l.cluster_size);
+    uint64_t others = 1 + crypto_clusters + l1_clusters + l.l2_tables + data_here;
     if (!place_refcounts(params, &l, others, errp)) {
         return false;
     }
@@ -66,6 +68,8 @@ bool qcow2_layout(const Qcow2CreateParams *params, Qcow2Layout *layout, GError *
     clusters += l.refcount_table_clusters;
     l.refblocks_offset = clusters << params->cluster_bits;
     clusters += l.refblocks;
+    l.crypto_offset = clusters << params->cluster_bits;
+    clusters += crypto_clusters;
     l.l1_offset = clusters << params->cluster_bits;
     clusters += l1_clusters;
     l.l2_offset = clusters << params->cluster_bits;

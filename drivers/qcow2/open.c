@@ -16,6 +16,7 @@
 #include "drivers/qcow2/bitmap.h"
 #include "drivers/qcow2/callbacks.h"
 #include "drivers/qcow2/compressed.h"
+#include "drivers/qcow2/crypto.h"
 #include "drivers/qcow2/data_file.h"
 #include "drivers/qcow2/open.h"
 #include "drivers/qcow2/repair.h"
@@ -121,13 +122,6 @@ static bool refuse_unknown_features(Opening *o, uint64_t unknown, GError **errp)
     return false;
 }
 
-static bool not_built(const char *feature, GError **errp)
-{
-    g_set_error(errp, BDRV_ERROR, ENOTSUP,
-                "%s is not built yet: only information about the image can be shown", feature);
-    return false;
-}
-
 static bool check_compression_type(const Qcow2Header *h, GError **errp)
 {
     bool bit = h->incompatible_features & QCOW2_INCOMPAT_COMPRESSION;
@@ -197,18 +191,13 @@ static bool check_cluster_bits(Opening *o, GError **errp)
 
 static bool check_encryption(Opening *o, GError **errp)
 {
-    static const char *const names[] = { "none", "AES encryption (crypt_method 1)",
-                                         "LUKS encryption (crypt_method 2)" };
     uint32_t method = o->s->header.crypt_method;
-    if (method >= G_N_ELEMENTS(names)) {
+    if (method > QCOW2_CRYPT_LUKS) {
         g_set_error(errp, BDRV_ERROR, EINVAL,
                     "crypt_method %" PRIu32 " is unknown; 0 (none), 1 (AES) and 2 (LUKS) are "
                     "defined",
                     method);
         return false;
-    }
-    if (method != 0 && !o->s->metadata_only) {
-        return not_built(names[method], errp);
     }
     o->bs->encrypted = method != 0;
     return true;
@@ -292,6 +281,19 @@ static bool load_backing_name(Opening *o, GError **errp)
         o->bs->backing_format = g_strdup(o->s->extensions.backing_format);
     }
     return true;
+}
+
+/* A check reads no guest data: it needs no key, and judges the encryption header by its place only. */
+static bool coroutine_fn open_crypto(Opening *o, GError **errp)
+{
+    Qcow2KeyNeed need = o->info_only                   ? QCOW2_KEY_UNUSED
+                        : (o->flags & BDRV_O_NO_KEY) ? QCOW2_KEY_OPTIONAL
+                                                       : QCOW2_KEY_REQUIRED;
+    if (!o->options && o->s->header.crypt_method != 0) {
+        g_set_error(errp, BDRV_ERROR, ENOTSUP, "the image has become an encrypted one; close it and open it again");
+        return false;
+    }
+    return o->check || !o->options || qcow2_crypto_open(o->bs, o->options, o->file_length, need, errp);
 }
 
 static bool coroutine_fn load_snapshots(Opening *o, GError **errp)
@@ -412,6 +414,7 @@ static bool coroutine_fn clear_autoclear(Opening *o, GError **errp)
 static void free_state(BlockDriverState *bs)
 {
     Qcow2State *s = qcow2_state(bs);
+    qcow2_crypto_close(bs);
     qcow2_compressed_close(bs);
     qcow2_snapshot_table_clear(&s->snapshots);
     g_clear_pointer(&s->snapshot_damage, g_free);
@@ -455,6 +458,7 @@ static bool coroutine_fn load(Opening *o, GError **errp)
               qcow2_check_l1_table(s, o->file_length, errp) &&
               (o->check || qcow2_check_refcount_table(s, o->file_length, errp)) &&
               load_extensions(o, errp) &&
+              open_crypto(o, errp) &&
               qcow2_check_data_file(o->bs, !o->info_only, errp) &&
               load_backing_name(o, errp) &&
               load_snapshots(o, errp) &&

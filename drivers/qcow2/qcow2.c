@@ -5,6 +5,7 @@
 
 #include "drivers/qcow2/callbacks.h"
 #include "drivers/qcow2/create.h"
+#include "drivers/qcow2/crypto.h"
 #include "drivers/qcow2/open.h"
 
 /* A later version is recognised, to be refused by name when opened, and never read as raw. */
@@ -16,7 +17,8 @@ static int qcow2_probe(const uint8_t *buf, size_t size, const char *filename)
 static void qcow2_refresh_limits(BlockDriverState *bs)
 {
     const Qcow2State *s = qcow2_state(bs);
-    bs->limits.request_alignment = 1; /* partial clusters are copied on write here */
+    /* Partial clusters are copied on write here, but sectors are encrypted whole. */
+    bs->limits.request_alignment = s->crypto ? BDRV_VOLUME_SECTOR : 1;
     bs->limits.pwrite_zeroes_alignment = s->geometry.subcluster_size;
     bs->limits.pdiscard_alignment = s->geometry.cluster_size;
 }
@@ -56,6 +58,7 @@ const BlockDriver bdrv_qcow2 = {
     .bdrv_refresh_limits = qcow2_refresh_limits,
 
     .bdrv_create = qcow2_create,
+    .bdrv_set_key = qcow2_set_key,
     .bdrv_has_zero_init = qcow2_has_zero_init,
     .bdrv_truncate = qcow2_truncate,
     .bdrv_make_empty = qcow2_make_empty,

@@ -15,6 +15,7 @@
 
 typedef struct Qcow2Meta Qcow2Meta;         /* meta/meta.h */
 typedef struct Qcow2Inflight Qcow2Inflight; /* inflight.h */
+typedef struct Qcow2Crypto Qcow2Crypto;                   /* crypto.h */
 typedef struct Qcow2CompressedCache Qcow2CompressedCache; /* compressed.h */
 typedef struct Qcow2Tracker Qcow2Tracker;   /* bitmap.h */
 
@@ -78,6 +79,7 @@ typedef struct Qcow2State {
     Qcow2DiscardConfig discard;     /* reopening changes it */
     unsigned overlap_checks;        /* mask of Qcow2Overlap; reopening changes it */
     bool lazy_refcounts;            /* counts may be behind while the dirty bit is set; reopening changes it */
+    Qcow2Crypto *crypto;            /* NULL: guest data is not encrypted */
     Qcow2Meta *meta;                /* NULL with metadata_only */
     Qcow2Inflight *inflight;
     Qcow2CompressedCache *compressed;

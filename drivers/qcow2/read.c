@@ -5,7 +5,7 @@
 
 #include "drivers/qcow2/callbacks.h"
 #include "drivers/qcow2/compressed.h"
-#include "drivers/qcow2/data_file.h"
+#include "drivers/qcow2/crypto.h"
 #include "drivers/qcow2/fanout.h"
 #include "drivers/qcow2/map.h"
 #include "drivers/qcow2/meta/meta.h"
@@ -32,8 +32,7 @@ static int coroutine_fn read_extent(BlockDriverState *bs, uint64_t offset, const
     switch (extent->kind) {
     case QCOW2_CLUSTER_NORMAL:
         bdrv_debug_event(bs, BDRV_EVENT_READ_AIO);
-        return bdrv_co_preadv(qcow2_data_child(bs), (int64_t)extent->host_offset, (int64_t)extent->bytes, iov,
-                              iov_offset, 0);
+        return qcow2_read_data(bs, offset, extent->host_offset, extent->bytes, iov, iov_offset);
     case QCOW2_CLUSTER_ZERO:
         bdrv_iov_memset(iov, iov_offset, 0, extent->bytes);
         return 0;

@@ -56,6 +56,11 @@ static bool check_request(const Qcow2State *s, int64_t length, bool exact, BdrvP
         g_set_error(errp, BDRV_ERROR, EFBIG, "the new size %" PRId64 " is too large", length);
         return false;
     }
+    if (s->crypto && s->geometry.version < 3 && prealloc != BDRV_PREALLOC_OFF) {
+        g_set_error(errp, BDRV_ERROR, ENOTSUP,
+                    "an encrypted version 2 image cannot be preallocated: it cannot say that space reads as zeroes");
+        return false;
+    }
     if (s->geometry.version < 3 && s->header.nb_snapshots) {
         g_set_error(
             errp, BDRV_ERROR, ENOTSUP,
@@ -94,7 +99,8 @@ static bool has_space(Qcow2RawEntry raw)
 static Qcow2RawEntry preallocated(BlockDriverState *bs, uint64_t host_offset)
 {
     const Qcow2Geometry *g = &qcow2_state(bs)->geometry;
-    bool as_data = !g->extended_l2 || qcow2_data_is_raw(qcow2_state(bs));
+    const Qcow2State *s = qcow2_state(bs);
+    bool as_data = !s->crypto && (!g->extended_l2 || qcow2_data_is_raw(s)); /* what is encrypted reads as noise */
     return as_data ? qcow2_raw_data(host_offset, true, g) : qcow2_raw_zero(host_offset, true, g);
 }
 

@@ -20,6 +20,7 @@ int coroutine_fn qcow2_co_block_status(BlockDriverState *bs, int64_t offset, int
     if (ret < 0) {
         return ret;
     }
+    bool as_it_lies = mapped.placed && !qcow2_state(bs)->crypto; /* whoever reads there finds what the guest does */
     *extent = (BlockExtent){
         .kind = mapped.kind == QCOW2_CLUSTER_UNALLOCATED ? EXTENT_BACKING
                 : mapped.kind == QCOW2_CLUSTER_ZERO      ? EXTENT_ZERO
@@ -28,8 +29,8 @@ int coroutine_fn qcow2_co_block_status(BlockDriverState *bs, int64_t offset, int
                      (mapped.placed && mapped.kind != QCOW2_CLUSTER_UNALLOCATED),
         .compressed = mapped.kind == QCOW2_CLUSTER_COMPRESSED,
         .bytes = (int64_t)mapped.bytes,
-        .host_offset = mapped.placed ? (int64_t)mapped.host_offset : -1,
-        .file = mapped.placed ? qcow2_data_child(bs)->bs : NULL,
+        .host_offset = as_it_lies ? (int64_t)mapped.host_offset : -1,
+        .file = as_it_lies ? qcow2_data_child(bs)->bs : NULL,
     };
     return 0;
 }

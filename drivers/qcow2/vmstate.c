@@ -7,6 +7,7 @@
 #include <errno.h>
 
 #include "drivers/qcow2/callbacks.h"
+#include "drivers/qcow2/crypto.h"
 #include "drivers/qcow2/map.h"
 #include "drivers/qcow2/meta/meta.h"
 
@@ -45,32 +46,16 @@ static int coroutine_fn reach(BlockDriverState *bs, uint64_t end)
     return need <= have ? 0 : qcow2_meta_grow_l1(bs, MIN(MAX(need, have + have / 2), QCOW2_MAX_L1_BYTES / 8));
 }
 
-int coroutine_fn qcow2_save_vmstate(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov)
-{
-    uint64_t at;
-    int ret = place(bs, offset, bytes, &at);
-    if (ret >= 0 && bytes) {
-        ret = reach(bs, at + (uint64_t)bytes);
-    }
-    if (ret < 0) {
-        return ret;
-    }
-    bdrv_debug_event(bs, BDRV_EVENT_VMSTATE_SAVE);
-    return bytes ? qcow2_write(bs, (int64_t)at, bytes, iov, 0) : 0;
-}
-
-int coroutine_fn qcow2_load_vmstate(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov)
+static int coroutine_fn load_at(BlockDriverState *bs, uint64_t at, uint64_t bytes, const BdrvIov *iov)
 {
     const Qcow2State *s = qcow2_state(bs);
-    uint64_t at;
     size_t done = 0;
-    int ret = place(bs, offset, bytes, &at);
+    int ret = 0;
 
-    bdrv_debug_event(bs, BDRV_EVENT_VMSTATE_LOAD);
-    while (ret >= 0 && done < (uint64_t)bytes) {
+    while (ret >= 0 && done < bytes) {
         Qcow2Extent extent;
         unsigned epoch = qcow2_epoch_enter(s->meta);
-        ret = qcow2_map(bs, at + done, (uint64_t)bytes - done, QCOW2_MAP_PLAIN, &extent);
+        ret = qcow2_map(bs, at + done, bytes - done, QCOW2_MAP_PLAIN, &extent);
         qcow2_epoch_leave(s->meta, epoch);
         if (ret < 0) {
             break;
@@ -82,5 +67,60 @@ int coroutine_fn qcow2_load_vmstate(BlockDriverState *bs, int64_t offset, int64_
         }
         done += extent.bytes;
     }
+    return ret;
+}
+
+/* Sectors are encrypted whole, but a state may be written and read in pieces of any size. */
+static bool needs_padding(const BlockDriverState *bs, uint64_t at, uint64_t bytes)
+{
+    return qcow2_state(bs)->crypto && ((at | bytes) & (BDRV_VOLUME_SECTOR - 1));
+}
+
+/* The sectors that [at, +bytes) touches, read, changed and written, or just read. */
+static int coroutine_fn transfer_padded(BlockDriverState *bs, bool save, uint64_t at, uint64_t bytes, const BdrvIov *iov)
+{
+    uint64_t mask = BDRV_VOLUME_SECTOR - 1, begin = at & ~mask, padded = ((at + bytes + mask) & ~mask) - begin;
+    uint8_t *buf = bdrv_try_blockalign(bs->file->bs, padded);
+    struct iovec vec;
+    BdrvIov whole = BDRV_IOV_BUF(vec, buf, padded);
+
+    int ret = buf ? load_at(bs, begin, padded, &whole) : -ENOMEM;
+    if (ret >= 0 && save) {
+        bdrv_iov_to_buf(iov, 0, buf + (at - begin), bytes);
+        ret = qcow2_write(bs, (int64_t)begin, (int64_t)padded, &whole, 0);
+    } else if (ret >= 0) {
+        bdrv_iov_from_buf(iov, 0, buf + (at - begin), bytes);
+    }
+    bdrv_vfree(buf);
+    return ret;
+}
+
+int coroutine_fn qcow2_save_vmstate(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov)
+{
+    uint64_t at;
+    int ret = place(bs, offset, bytes, &at);
+    if (ret >= 0 && bytes) {
+        ret = reach(bs, at + (uint64_t)bytes);
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    bdrv_debug_event(bs, BDRV_EVENT_VMSTATE_SAVE);
+    if (needs_padding(bs, at, (uint64_t)bytes)) {
+        return transfer_padded(bs, true, at, (uint64_t)bytes, iov);
+    }
+    return bytes ? qcow2_write(bs, (int64_t)at, bytes, iov, 0) : 0;
+}
+
+int coroutine_fn qcow2_load_vmstate(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov)
+{
+    uint64_t at;
+    int ret = place(bs, offset, bytes, &at);
+    if (ret < 0) {
+        return ret;
+    }
+    bdrv_debug_event(bs, BDRV_EVENT_VMSTATE_LOAD);
+    ret = needs_padding(bs, at, (uint64_t)bytes) ? transfer_padded(bs, false, at, (uint64_t)bytes, iov)
+                                                 : load_at(bs, at, (uint64_t)bytes, iov);
     return ret < 0 ? ret : 0;
 }

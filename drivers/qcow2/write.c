@@ -11,7 +11,7 @@
 #include "drivers/qcow2/bitmap.h"
 #include "drivers/qcow2/callbacks.h"
 #include "drivers/qcow2/cow.h"
-#include "drivers/qcow2/data_file.h"
+#include "drivers/qcow2/crypto.h"
 #include "drivers/qcow2/fanout.h"
 #include "drivers/qcow2/inflight.h"
 #include "drivers/qcow2/map.h"
@@ -35,8 +35,7 @@ static int coroutine_fn write_in_place(BlockDriverState *bs, WriteState *state, 
     int ret = qcow2_check_data_write(bs, extent->host_offset, extent->bytes);
     if (G_LIKELY(ret >= 0)) {
         bdrv_debug_event(bs, BDRV_EVENT_WRITE_AIO);
-        ret = bdrv_co_pwritev(qcow2_data_child(bs), (int64_t)extent->host_offset, (int64_t)extent->bytes, state->iov,
-                              state->iov_offset, 0);
+        ret = qcow2_write_data(bs, state->offset, extent->host_offset, extent->bytes, state->iov, state->iov_offset);
     }
     if (ret >= 0) {
         advance(state, extent->bytes);
@@ -83,7 +82,7 @@ static int coroutine_fn write_run(BlockDriverState *bs, WriteState *state, Qcow2
         .iov = state->iov,
         .iov_offset = state->iov_offset,
         .host_offset = space.host_offset,
-        .reads_zero = space.reads_zero,
+        .reads_zero = space.reads_zero && !qcow2_state(bs)->crypto,
     };
     ret = qcow2_cow_write(bs, &write);
     if (ret >= 0) {

@@ -69,10 +69,12 @@ void conformance_file_setup(const ConformanceStack *stack, BdrvGraph *graph, con
 /* Without the real tool: a failure where CI is set, else nothing is checked. */
 static void check_with_qemu(const char *disk, const char *data)
 {
-    g_autofree char *options = g_strdup_printf("driver=qcow2,file.filename=%s,data-file.filename=%s", disk, data);
-    const char *plain[] = { "qemu-img", "check", "-f", "qcow2", disk, NULL };
-    const char *with_data[] = { "qemu-img", "check", "--image-opts", options, NULL }; /* it looks for the name elsewhere */
-    const char **argv = g_file_test(data, G_FILE_TEST_EXISTS) ? with_data : plain;
+    g_autofree char *image = g_strdup_printf(
+        "driver=qcow2,encrypt.key-secret=" CONFORMANCE_SECRET ",file.filename=%s%s%s", disk,
+        g_file_test(data, G_FILE_TEST_EXISTS) ? ",data-file.filename=" : "", /* it looks for the name elsewhere */
+        g_file_test(data, G_FILE_TEST_EXISTS) ? data : "");
+    const char *argv[] = { "qemu-img", "check", "--object", "secret,data=passphrase,id=" CONFORMANCE_SECRET, "--image-opts",
+                           image, NULL };
     g_autofree char *program = g_find_program_in_path(argv[0]), *out = NULL, *err = NULL;
     GError *error = NULL;
     int status;

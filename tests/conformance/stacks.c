@@ -116,6 +116,9 @@ static const ConformanceFile qcow2_over_qcow2 = { .format = "qcow2", .backing = 
 static const ConformanceFile qcow2_subclusters = { .format = "qcow2", .options = "extended_l2=on,cluster_size=16k" };
 static const ConformanceFile qcow2_subclusters_over_raw = { .format = "qcow2", .options = "extended_l2=on",
                                                             .backing = "raw" };
+static const ConformanceFile qcow2_luks = {
+    .format = "qcow2", .options = "encrypt.format=luks,encrypt.iter-time=1,encrypt.key-secret=" CONFORMANCE_SECRET
+};
 static const ConformanceFile luks = { .format = "luks", .options = "key-secret=" CONFORMANCE_SECRET ",iter-time=1" };
 static const ConformanceFile qcow2_v2_over_raw = { .format = "qcow2", .options = "compat=0.10", .backing = "raw" };
 
@@ -231,6 +234,7 @@ static const RaceSetup data_file = { .create = "cluster_size=512", .data_file = 
 static const RaceSetup raw_data_file = { .create = "cluster_size=512,data_file_raw=on", .data_file = true };
 static const RaceSetup v2_overlay = { .create = "cluster_size=512,compat=0.10", .backing = true };
 static const RaceSetup bitmap = { .create = "cluster_size=512", .bitmap = true };
+static const RaceSetup encrypted = { .create = "cluster_size=512,encrypt.format=aes,encrypt.key-secret=" CONFORMANCE_SECRET };
 static const RaceSetup normal = { .create = "cluster_size=4096" };
 
 #define RACE_QCOW2 .unit = 512, .crowded = true, .setup = race_setup, .teardown = race_teardown, \
@@ -261,6 +265,8 @@ const ConformanceStack race_stacks[] = {
       .inspect = conformance_check_raw_data },
     { .name = "bitmap", .options = SMALL ON_DISK, .length = 24 * 1024, .room = 24 * 1024, .data = &bitmap, .unit = 512,
       .crowded = true, .setup = race_setup, .teardown = race_teardown, .inspect = conformance_check_bitmap },
+    { .name = "encrypted", .options = SMALL "encrypt.key-secret=" CONFORMANCE_SECRET "," ON_DISK, .length = 24 * 1024,
+      .room = 24 * 1024, .data = &encrypted, .states = true, RACE_QCOW2 },
     { .name = "default caches", .options = "driver=qcow2," ON_DISK, .length = 256 * 1024, .data = &normal,
       RACE_QCOW2 },
     { .name = "raw", .options = "driver=raw," ON_DISK, .length = 64 * 1024, .crowded = true, .resize = true,
@@ -430,6 +436,14 @@ const ConformanceStack conformance_stacks[] = {
     QCOW2_ON_A_FILE("qcow2, data file", &qcow2_data),
     QCOW2_INSPECTED("qcow2, raw data file", &qcow2_raw_data, conformance_check_raw_data),
     QCOW2_ON_A_FILE("qcow2, subclusters in a data file, over raw", &qcow2_data_over_raw),
+    { .name = "qcow2, encrypted",
+      .length = MIB,
+      .torn_reads = true,
+      .setup = conformance_file_setup,
+      .teardown = conformance_file_teardown,
+      .inspect = conformance_check_image,
+      .options = "driver=qcow2,encrypt.key-secret=" CONFORMANCE_SECRET ",file.driver=file,file.filename=%DIR%/disk",
+      .data = &qcow2_luks },
     { .name = "qcow2, subclusters",
       .length = MIB,
       .torn_reads = true,

@@ -49,6 +49,9 @@ const CrashImage crash_images[] = {
     { "bitmap", .cluster_size = 512, .refcount_bits = 16, .bitmap = true },
     { "bitmap, odd size, lazy refcounts, backing", .cluster_size = 4096, .refcount_bits = 16, .missing = 1536,
       .backing = true, .bitmap = true, .options = "lazy-refcounts=on" },
+    { "encrypted", .cluster_size = 512, .refcount_bits = 16, .encrypt = "aes", .options = "encrypt.key-secret=" TEST_SECRET },
+    { "encrypted backing", .cluster_size = 1024, .refcount_bits = 16, .encrypt = "aes", .backing = true, .snapshot = true,
+      .options = "encrypt.key-secret=" TEST_SECRET },
     { "full refcount block", .cluster_size = 512, .refcount_bits = 64, .used = 32 * 1024 - 512 * 4 },
     { "full refcount table", .cluster_size = 512, .refcount_bits = 64, .backing = true, .used = 2048 * 1024 - 512 * 4 },
     { "empty file", .cluster_size = 512, .refcount_bits = 16, .start = START_EMPTY_FILE },
@@ -236,6 +239,7 @@ static BdrvSimDisk *coroutine_fn make_ready(const CrashImage *image, uint8_t cel
         .extended_l2 = image->extended_l2,
         .data_file = image->data_file ? "base-data" : NULL,
         .data_file_raw = image->data_file_raw,
+        .encrypt = image->encrypt,
     };
     BdrvSimDisk *disk = rig_create(&how);
     g_autoptr(BdrvSimDisk) data = image->data_file ? bdrv_simdisk_find("base-data") : NULL;

@@ -41,6 +41,7 @@ typedef struct CrashImage {
     bool data_file;            /* the guest's data is on a disk of its own, "DISK-data" */
     bool data_file_raw;        /* and that is the guest's disk byte for byte */
     bool bitmap;               /* an enabled bitmap "b" of sectors, empty to begin with */
+    const char *encrypt;       /* format, NULL: none; @options name the key */
     int64_t used; /* clusters up to this host offset are taken (leaked): where tables must grow next */
     CrashStart start;
 } CrashImage;

@@ -58,7 +58,7 @@ static bool for_compressed(const CrashImage *image, unsigned variant, CrashStep 
     bool ok = at_cluster(image, variant, step) && !(image->compat && image->backing);
     step->bytes = MAX(step->bytes, image->cluster_size); /* whole clusters only */
     step->flags = BDRV_REQ_COMPRESSED;
-    return ok && !image->data_file && !(image->options && strstr(image->options, "discard-no-unref"));
+    return ok && !image->data_file && !image->encrypt && !(image->options && strstr(image->options, "discard-no-unref"));
 }
 
 static bool for_fua(const CrashImage *image, unsigned variant, CrashStep *step)

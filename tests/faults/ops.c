@@ -56,7 +56,8 @@ static bool is_full(const FaultImage *image)
 /* Whether a cluster that was written gives up its space, so that the step can be taken again. */
 static bool takes_compressed(const FaultImage *image)
 {
-    return !image->data_file && !strstr(image->options, "discard-no-unref") && !(image->backing && strstr(image->create, "compat=0.10"));
+    return !image->data_file && !strstr(image->create, "encrypt") && !strstr(image->options, "discard-no-unref") &&
+           !(image->backing && strstr(image->create, "compat=0.10"));
 }
 
 #define WRITE(offset_, bytes_, value_) { STEP_WRITE, offset_, bytes_, .value = value_ }

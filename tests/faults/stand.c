@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "drivers/file-posix/engine.h"
+#include "tests/lib/test-node.h"
 #include "tests/lib/verify.h"
 #include "tests/unit/qcow2/surgery.h"
 
@@ -38,6 +39,10 @@ const FaultImage fault_images[] = {
     { LEVEL_FULL, "data file, subclusters", "qcow2", "cluster_size=16k,extended_l2=on,data_file=d-data", "", 16384,
       .data_file = true },
     { LEVEL_FULL, "discard-no-unref", "qcow2", "cluster_size=4096", "discard-no-unref=on", 4096 },
+    { LEVEL_SHORT, "aes", "qcow2", "cluster_size=4096,encrypt.format=aes,encrypt.key-secret=" TEST_SECRET,
+      "encrypt.key-secret=" TEST_SECRET, 4096, .on_files = true },
+    { LEVEL_FULL, "luks", "qcow2", "encrypt.format=luks,encrypt.iter-time=1,encrypt.key-secret=" TEST_SECRET,
+      "encrypt.key-secret=" TEST_SECRET, 65536 },
     { LEVEL_SHORT, "full block", "qcow2", "cluster_size=512,refcount_bits=64", "", 512, .full_block = true },
     { LEVEL_FULL, "full table", "qcow2", "cluster_size=512,refcount_bits=64", "", 512, .full_table = true },
     { LEVEL_LIGHT, "raw", "raw", "", "", 1, .on_files = true },
@@ -167,6 +172,7 @@ static void begin_context(Stand *stand)
     aio_context_enter(stand->ctx);
     stand->graph = bdrv_graph_new();
     bdrv_graph_set_opener_gate(stand->graph, bdrv_gate_any, NULL);
+    bdrv_graph_add_secret(stand->graph, TEST_SECRET, "passphrase", strlen("passphrase"), NULL);
 }
 
 static void end_context(Stand *stand)

@@ -108,6 +108,18 @@ static void free_node(BlockDriverState *bs)
     g_free(node);
 }
 
+/* What nodes ask of it: secrets. For all of them, as long as the process. */
+static BdrvGraph *the_graph(void)
+{
+    static gsize made;
+    if (g_once_init_enter(&made)) {
+        BdrvGraph *graph = bdrv_graph_new();
+        bdrv_graph_add_secret(graph, TEST_SECRET, "passphrase", strlen("passphrase"), NULL);
+        g_once_init_leave(&made, (gsize)graph);
+    }
+    return (BdrvGraph *)made;
+}
+
 static BlockDriverState *make_node(const BlockDriver *drv, BdrvChild *file, BdrvOpenFlags flags)
 {
     BdrvNode *node = g_new0(BdrvNode, 1);
@@ -117,6 +129,7 @@ static BlockDriverState *make_node(const BlockDriver *drv, BdrvChild *file, Bdrv
     bs->opaque = drv->instance_size ? g_malloc0(drv->instance_size) : NULL;
     bs->filename = g_strdup("");
     bs->node_name = g_strdup("test");
+    bs->graph = the_graph();
     bs->open_flags = flags;
     bs->read_only = !(flags & BDRV_O_RDWR);
     bs->limits.request_alignment = 1;

@@ -9,6 +9,9 @@
 
 #include "block/io/io.h"
 
+/* ID of a secret that every node finds, for images that are encrypted. */
+#define TEST_SECRET "key"
+
 /** test_seed() - BDRV_TEST_SEED, or a new one; printed */
 uint64_t test_seed(void);
 /** test_amount() - @light in builds whose tests take the light form (-Dtests_form), else @shorter */

@@ -107,6 +107,11 @@ static bool make_target(Convert *convert, BdrvGraph *graph)
             tool_error("Compression and preallocation not supported at the same time");
             return false;
         }
+        if (bdrv_options_has(convert->options, "encrypt.format") ||
+            strcmp(bdrv_options_get_string(convert->options, "encryption", "off"), "off") != 0) {
+            tool_error("Compression and encryption not supported at the same time");
+            return false;
+        }
     }
     for (unsigned i = 0; i < convert->source_count; i++) {
         if (same_file(convert->source_names[i], convert->target_name)) {

@@ -235,6 +235,12 @@ bool qcow2_bitmaps_extension_decode(const uint8_t *buf, size_t size, Qcow2Bitmap
     return true;
 }
 
+void qcow2_crypto_extension_encode(const Qcow2CryptoExtension *ext, uint8_t *buf)
+{
+    store_be64(buf, ext->offset);
+    store_be64(buf + 8, ext->length);
+}
+
 bool qcow2_crypto_extension_decode(const uint8_t *buf, size_t size, Qcow2CryptoExtension *out, GError **errp)
 {
     if (size != 16) {

@@ -214,6 +214,8 @@ bool qcow2_bitmaps_extension_decode(const uint8_t *buf, size_t size, Qcow2Bitmap
 typedef struct Qcow2CryptoExtension {
     uint64_t offset, length; /* bytes */
 } Qcow2CryptoExtension;
+#define QCOW2_CRYPTO_EXTENSION_BYTES 16u
+void qcow2_crypto_extension_encode(const Qcow2CryptoExtension *ext, uint8_t *buf);
 bool qcow2_crypto_extension_decode(const uint8_t *buf, size_t size, Qcow2CryptoExtension *out, GError **errp);
 
 /* ---- features.c ---- */

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "block/util/bytes.h"
+#include "drivers/qcow2/crypto.h"
 #include "drivers/qcow2/meta/invariants.h"
 
 typedef struct Walk {
@@ -201,7 +202,7 @@ static void check_nobody_inside(Qcow2Meta *meta)
 /* Parts of the image that this does not count may only be exact if there are none. */
 static bool all_known(const Qcow2State *s)
 {
-    return !s->extensions.bitmaps && !s->extensions.crypto;
+    return !s->extensions.bitmaps;
 }
 
 void coroutine_fn qcow2_check_references(Qcow2Meta *meta, bool exact)
@@ -219,6 +220,9 @@ void coroutine_fn qcow2_check_references(Qcow2Meta *meta, bool exact)
     count_refcounts(&walk);
     count_active(&walk);
     count_metadata(&walk, s->snapshots.offset, s->snapshots.bytes);
+    if (s->crypto) {
+        count(&walk, s->crypto->offset, s->crypto->length);
+    }
     for (unsigned i = 0; i < s->snapshots.count; i++) {
         count_snapshot(&walk, &s->snapshots.snapshots[i]);
     }

@@ -30,6 +30,10 @@ static BdrvOptions *create_options(const RigImage *image)
         bdrv_options_set_string(options, "data_file", image->data_file);
         bdrv_options_set_bool(options, "data_file_raw", image->data_file_raw);
     }
+    if (image->encrypt) {
+        bdrv_options_set_string(options, "encrypt.format", image->encrypt);
+        bdrv_options_set_string(options, "encrypt.key-secret", TEST_SECRET);
+    }
     const BdrvOptionSpec *specs[] = { bdrv_find_format("qcow2")->create_options,
                                       (const BdrvOptionSpec[]){ { "size", BDRV_OPTION_SIZE }, { NULL } }, NULL };
     GError *error = NULL;

@@ -23,6 +23,7 @@ typedef struct RigImage {
     bool extended_l2;
     const char *data_file; /* name of another simdisk, which is made too and lives until it is forgotten */
     bool data_file_raw;
+    const char *encrypt; /* format; the key is TEST_SECRET */
 } RigImage;
 
 /* An open node. */

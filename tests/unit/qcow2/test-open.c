@@ -218,7 +218,7 @@ static void test_information_only(void)
         const char *text; /* in the information */
         const char *refusal;
     } cases[] = {
-        { "AES", CRYPT, 4, 1, "\"encrypt\": {\"format\": \"aes\"}", "*AES encryption*not built yet*" },
+        { "AES", CRYPT, 4, 1, "\"encrypt\": {\"format\": \"aes\"}", "*'encrypt.key-secret' is required*" },
     };
     for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
         stand_create("o", "size=10M");
@@ -226,7 +226,7 @@ static void test_information_only(void)
         g_autofree char *json = info_json("o", BDRV_O_NO_IO);
         g_test_message("%s", json);
         g_assert_nonnull(strstr(json, cases[i].text));
-        expect_refused("o", NULL, 0, ENOTSUP, cases[i].refusal);
+        expect_refused("o", NULL, 0, ENOKEY, cases[i].refusal);
         BlockBackend *blk = stand_must_open("o", NULL, BDRV_O_NO_IO);
         uint8_t buf[512];
         g_assert_cmpint(blk_pread(blk, 0, sizeof(buf), buf, 0), <, 0);

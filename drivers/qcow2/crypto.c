@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: MIT */
+#include "drivers/qcow2/crypto.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <openssl/crypto.h>
+#include <string.h>
+
+#define AES_KEY_BYTES 16u /* AES-128, whatever the passphrase's length */
+
+const char *qcow2_crypto_name(uint32_t method)
+{
+    static const char *const names[] = { NULL, "aes", "luks" };
+    return method < G_N_ELEMENTS(names) ? names[method] : NULL;
+}
+
+/* ---- the encryption header of LUKS ---- */
+
+/* A part of the image file. */
+typedef struct Area {
+    BdrvChild *file;
+    uint64_t offset, length;
+} Area;
+
+static bool is_inside(const Area *area, uint64_t offset, size_t bytes)
+{
+    return offset <= area->length && bytes <= area->length - offset;
+}
+
+static int coroutine_fn read_area(void *opaque, uint64_t offset, void *buf, size_t bytes)
+{
+    const Area *area = opaque;
+    return is_inside(area, offset, bytes)
+               ? bdrv_co_pread(area->file, (int64_t)(area->offset + offset), (int64_t)bytes, buf, 0)
+               : -EINVAL;
+}
+
+static int coroutine_fn write_area(void *opaque, uint64_t offset, const void *buf, size_t bytes)
+{
+    const Area *area = opaque;
+    return is_inside(area, offset, bytes)
+               ? bdrv_co_pwrite(area->file, (int64_t)(area->offset + offset), (int64_t)bytes, buf, 0)
+               : -EINVAL;
+}
+
+static int coroutine_fn flush_area(void *opaque)
+{
+    const Area *area = opaque;
+    return bdrv_co_flush(area->file);
+}
+
+static BdrvLuksIo area_io(Area *area)
+{
+    return (BdrvLuksIo){ .read = read_area, .write = write_area, .flush = flush_area, .opaque = area };
+}
+
+static Area area_of(BlockDriverState *bs)
+{
+    const Qcow2Crypto *crypto = qcow2_state(bs)->crypto;
+    return (Area){ bs->file, crypto->offset, crypto->length };
+}
+
+static bool coroutine_fn load_luks(BlockDriverState *bs, int64_t file_length, GError **errp)
+{
+    const Qcow2State *s = qcow2_state(bs);
+    Qcow2Crypto *crypto = s->crypto;
+    Qcow2CryptoExtension ext;
+
+    if (!qcow2_crypto_extension_decode(s->extensions.crypto, s->extensions.crypto_bytes, &ext, errp)) {
+        return false;
+    }
+    if (ext.offset & (s->geometry.cluster_size - 1)) {
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "encryption header offset %" PRIu64 " is not a multiple of the cluster size (%u)", ext.offset,
+                    s->geometry.cluster_size);
+        return false;
+    }
+    if (ext.length < BDRV_LUKS_HEADER_BYTES || ext.length > QCOW2_MAX_CRYPTO_BYTES) {
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "encryption header length %" PRIu64 " is out of range; %u to %" PRIu64 " bytes are supported",
+                    ext.length, BDRV_LUKS_HEADER_BYTES, QCOW2_MAX_CRYPTO_BYTES);
+        return false;
+    }
+    if (ext.offset > (uint64_t)file_length || ext.length > (uint64_t)file_length - ext.offset) {
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "the encryption header at %" PRIu64 " (%" PRIu64 " bytes) lies past the end of the file (%" PRId64
+                    ")",
+                    ext.offset, ext.length, file_length);
+        return false;
+    }
+    crypto->offset = ext.offset;
+    crypto->length = ext.length;
+    Area area = area_of(bs);
+    BdrvLuksIo io = area_io(&area);
+    return bdrv_luks_load(&crypto->luks, &io, errp);
+}
+
+bool coroutine_fn qcow2_crypto_create(BdrvChild *file, uint64_t offset, const BdrvLuksCreate *create, const char *secret,
+                                      GError **errp)
+{
+    Area area = { file, offset, bdrv_luks_area_bytes(create) };
+    BdrvLuksIo io = area_io(&area);
+    GBytes *bytes = bdrv_passphrase_get(file->bs->graph, secret, errp);
+
+    if (!bytes) {
+        return false;
+    }
+    bool created = bdrv_luks_create(&io, create, bdrv_passphrase_of(bytes), errp);
+    g_bytes_unref(bytes);
+    return created;
+}
+
+/* ---- keys ---- */
+
+/* AES-128 in CBC mode; its key is the passphrase itself, cut or filled up with zeroes. Any key is taken. */
+static BdrvVolume *aes_volume(BdrvPassphrase passphrase, GError **errp)
+{
+    uint8_t key[AES_KEY_BYTES] = { 0 };
+    BdrvVolumeSpec spec;
+
+    if (!bdrv_volume_spec_parse("aes", "cbc-plain64", sizeof(key), &spec, errp)) {
+        return NULL;
+    }
+    memcpy(key, passphrase.data, MIN(passphrase.bytes, sizeof(key)));
+    BdrvVolume *volume = bdrv_volume_new(&spec, key, errp);
+    OPENSSL_cleanse(key, sizeof(key));
+    return volume;
+}
+
+static bool coroutine_fn unlock(BlockDriverState *bs, BdrvPassphrase passphrase, GError **errp)
+{
+    Qcow2Crypto *crypto = qcow2_state(bs)->crypto;
+    Area area = area_of(bs);
+    BdrvLuksIo io = area_io(&area);
+    BdrvVolume *volume = crypto->method == QCOW2_CRYPT_AES ? aes_volume(passphrase, errp)
+                                                           : bdrv_luks_unlock(&crypto->luks, &io, passphrase, errp);
+
+    if (volume) {
+        bdrv_volume_free(crypto->volume);
+        crypto->volume = volume;
+    }
+    return volume != NULL;
+}
+
+static bool coroutine_fn unlock_by_secret(BlockDriverState *bs, const char *id, GError **errp)
+{
+    GBytes *secret = bdrv_passphrase_get(bs->graph, id, errp);
+    if (!secret) {
+        return false;
+    }
+    bool unlocked = unlock(bs, bdrv_passphrase_of(secret), errp);
+    g_bytes_unref(secret);
+    return unlocked;
+}
+
+/* ---- open ---- */
+
+/* The options may name the format, which then must be the image's. */
+static bool check_format(uint32_t method, const BdrvOptions *options, GError **errp)
+{
+    const char *given = bdrv_options_get_string(options, "encrypt.format", NULL), *found = qcow2_crypto_name(method);
+
+    if (!given || g_strcmp0(given, found) == 0) {
+        return true;
+    }
+    if (found) {
+        g_set_error(errp, BDRV_ERROR, EINVAL, "Header reported '%s' encryption format but options specify '%s'", found,
+                    given);
+    } else {
+        g_set_error(errp, BDRV_ERROR, EINVAL, "No encryption in image header, but options specified format '%s'", given);
+    }
+    return false;
+}
+
+bool coroutine_fn qcow2_crypto_open(BlockDriverState *bs, const BdrvOptions *options, int64_t file_length,
+                                    Qcow2KeyNeed need, GError **errp)
+{
+    Qcow2State *s = qcow2_state(bs);
+    const char *secret = bdrv_options_get_string(options, "encrypt.key-secret", NULL);
+    uint32_t method = s->header.crypt_method;
+
+    if (!check_format(method, options, errp)) {
+        return false;
+    }
+    if (method == QCOW2_CRYPT_NONE) {
+        return true;
+    }
+    if (s->header.size % BDRV_VOLUME_SECTOR) {
+        g_set_error(errp, BDRV_ERROR, EINVAL, "size %" PRIu64 " of an encrypted image is not a multiple of %u",
+                    s->header.size, BDRV_VOLUME_SECTOR);
+        return false;
+    }
+    s->crypto = g_new0(Qcow2Crypto, 1);
+    s->crypto->method = method;
+    if (method == QCOW2_CRYPT_LUKS && !load_luks(bs, file_length, errp)) {
+        return false;
+    }
+    if (need == QCOW2_KEY_UNUSED) {
+        return true;
+    }
+    if (!secret && need == QCOW2_KEY_REQUIRED) {
+        g_set_error(errp, BDRV_ERROR, ENOKEY, "Parameter 'encrypt.key-secret' is required for cipher");
+        return false;
+    }
+    return !secret || unlock_by_secret(bs, secret, errp);
+}
+
+void qcow2_crypto_close(BlockDriverState *bs)
+{
+    Qcow2Crypto *crypto = g_steal_pointer(&qcow2_state(bs)->crypto);
+    if (crypto) {
+        bdrv_volume_free(crypto->volume);
+        g_free(crypto);
+    }
+}
+
+bool coroutine_fn qcow2_set_key(BlockDriverState *bs, const uint8_t *key, size_t bytes, GError **errp)
+{
+    return unlock(bs, (BdrvPassphrase){ key, bytes }, errp);
+}
+
+/* ---- guest data ---- */
+
+/* What the vectors count: the guest's sectors with AES, the file's with LUKS. */
+static uint64_t iv_offset(const Qcow2Crypto *crypto, uint64_t guest_offset, uint64_t host_offset)
+{
+    return crypto->method == QCOW2_CRYPT_AES ? guest_offset : host_offset;
+}
+
+int coroutine_fn qcow2_read_encrypted(BlockDriverState *bs, uint64_t guest_offset, uint64_t host_offset, uint64_t bytes,
+                                      const BdrvIov *iov, size_t iov_offset)
+{
+    const Qcow2Crypto *crypto = qcow2_state(bs)->crypto;
+    return crypto->volume ? bdrv_volume_co_preadv(crypto->volume, qcow2_data_child(bs), (int64_t)host_offset,
+                                                  iv_offset(crypto, guest_offset, host_offset), (int64_t)bytes, iov,
+                                                  iov_offset)
+                          : -ENOKEY;
+}
+
+int coroutine_fn qcow2_write_encrypted(BlockDriverState *bs, uint64_t guest_offset, uint64_t host_offset, uint64_t bytes,
+                                       const BdrvIov *iov, size_t iov_offset)
+{
+    const Qcow2Crypto *crypto = qcow2_state(bs)->crypto;
+    return crypto->volume ? bdrv_volume_co_pwritev(crypto->volume, qcow2_data_child(bs), (int64_t)host_offset,
+                                                   iv_offset(crypto, guest_offset, host_offset), (int64_t)bytes, iov,
+                                                   iov_offset, 0)
+                          : -ENOKEY;
+}
