@@ -404,11 +404,13 @@ static const char *qemu_img_agrees(Judge *judge, BdrvSimDisk *disk)
     g_autofree char *data_path = crash_data_disk(path), *out = NULL, *err = NULL;
     g_autoptr(BdrvSimDisk) data = judge->image->data_file ? bdrv_simdisk_find("state-data") : NULL;
     /* The backing file that it names is none that can be opened. */
-    g_autofree char *options = g_strdup_printf("driver=qcow2,file.filename=%s,backing=%s%s", path,
-                                               data ? ",data-file.filename=" : "", data ? data_path : "");
+    g_autofree char *options =
+        g_strdup_printf("driver=qcow2,encrypt.key-secret=" TEST_SECRET ",file.filename=%s,backing=%s%s", path,
+                        data ? ",data-file.filename=" : "", data ? data_path : "");
+    const char *secret = "secret,id=" TEST_SECRET ",data=" TEST_PASSPHRASE;
     /* A dirty image is only as good as what its first writable open makes of it. */
-    const char *plain[] = { "qemu-img", "check", "--image-opts", options, NULL };
-    const char *repair[] = { "qemu-img", "check", "-r", "all", "--image-opts", options, NULL };
+    const char *plain[] = { "qemu-img", "check", "--object", secret, "--image-opts", options, NULL };
+    const char *repair[] = { "qemu-img", "check", "-r", "all", "--object", secret, "--image-opts", options, NULL };
     const char **argv = judge->oracle.dirty || judge->oracle.untidy[0] ? repair : plain;
     int status = -1;
     judge->counts.qemu_checked++;

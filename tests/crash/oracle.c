@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 #include "tests/crash/oracle.h"
 
+#include <openssl/evp.h>
 #include <string.h>
 #include <zlib.h>
+
+#include "tests/lib/test-node.h"
 
 #define OFFSET_BITS UINT64_C(0x00fffffffffffe00)
 #define COPIED (UINT64_C(1) << 63)
@@ -458,6 +461,7 @@ void oracle_clear(Oracle *o)
 {
     g_free(o->clusters);
     g_free(o->plain);
+    EVP_CIPHER_CTX_free(o->aes);
     *o = (Oracle){ 0 };
 }
 
@@ -479,6 +483,25 @@ static bool inflate_cluster(Oracle *o, uint64_t entry, int64_t place)
     inflateEnd(&z);
     o->inflated = ok ? place : -1;
     return ok;
+}
+
+/* Method 1: AES-128 in CBC mode, the key is the passphrase with zeroes behind, the vector the guest's sector number. */
+static const uint8_t *decrypt(Oracle *o, int64_t n, const uint8_t *sector)
+{
+    uint8_t key[16] = TEST_PASSPHRASE, iv[16] = { 0 };
+    int bytes;
+
+    if (!o->aes) {
+        o->aes = EVP_CIPHER_CTX_new();
+        g_assert_true(EVP_DecryptInit_ex(o->aes, EVP_aes_128_cbc(), NULL, key, iv));
+        EVP_CIPHER_CTX_set_padding(o->aes, 0);
+    }
+    for (unsigned i = 0; i < 8; i++) {
+        iv[i] = (uint8_t)((uint64_t)n >> (8 * i));
+    }
+    g_assert_true(EVP_DecryptInit_ex(o->aes, NULL, NULL, NULL, iv) &&
+                  EVP_DecryptUpdate(o->aes, o->decrypted, &bytes, sector, sizeof(o->decrypted)));
+    return o->decrypted;
 }
 
 OracleKind oracle_sector(Oracle *o, int64_t n, const uint8_t **data)
@@ -508,6 +531,9 @@ OracleKind oracle_sector(Oracle *o, int64_t n, const uint8_t **data)
         *data = at < o->data_length ? o->data + at : zeroes;
     } else {
         *data = at < o->length ? o->bytes + at : zeroes;
+    }
+    if (number(o, 32, 4) == 1) {
+        *data = decrypt(o, n, *data);
     }
     return ORACLE_DATA;
 }

@@ -48,6 +48,9 @@ typedef struct Oracle {
 
     int64_t inflated; /* guest cluster in @plain, -1: none */
     uint8_t *plain;
+
+    void *aes; /* EVP_CIPHER_CTX of encrypted images, NULL: none was seen */
+    uint8_t decrypted[512];
 } Oracle;
 
 void oracle_clear(Oracle *oracle);

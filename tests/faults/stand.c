@@ -172,7 +172,7 @@ static void begin_context(Stand *stand)
     aio_context_enter(stand->ctx);
     stand->graph = bdrv_graph_new();
     bdrv_graph_set_opener_gate(stand->graph, bdrv_gate_any, NULL);
-    bdrv_graph_add_secret(stand->graph, TEST_SECRET, "passphrase", strlen("passphrase"), NULL);
+    bdrv_graph_add_secret(stand->graph, TEST_SECRET, TEST_PASSPHRASE, strlen(TEST_PASSPHRASE), NULL);
 }
 
 static void end_context(Stand *stand)

@@ -114,7 +114,7 @@ static BdrvGraph *the_graph(void)
     static gsize made;
     if (g_once_init_enter(&made)) {
         BdrvGraph *graph = bdrv_graph_new();
-        bdrv_graph_add_secret(graph, TEST_SECRET, "passphrase", strlen("passphrase"), NULL);
+        bdrv_graph_add_secret(graph, TEST_SECRET, TEST_PASSPHRASE, strlen(TEST_PASSPHRASE), NULL);
         g_once_init_leave(&made, (gsize)graph);
     }
     return (BdrvGraph *)made;

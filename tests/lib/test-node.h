@@ -11,6 +11,7 @@
 
 /* ID of a secret that every node finds, for images that are encrypted. */
 #define TEST_SECRET "key"
+#define TEST_PASSPHRASE "passphrase"
 
 /** test_seed() - BDRV_TEST_SEED, or a new one; printed */
 uint64_t test_seed(void);
