@@ -19,6 +19,7 @@
 #include <errno.h>
 #include <inttypes.h>
 
+#include "drivers/qcow2/crypto.h"
 #include "drivers/qcow2/meta/cluster_set.h"
 #include "drivers/qcow2/meta/meta.h"
 #include "drivers/qcow2/snapshot_tree.h"
@@ -28,8 +29,9 @@
 
 typedef struct Table {
     uint64_t host_offset, references;
-    uint8_t *entries; /* a cluster; made when first needed */
-    bool active;      /* of the active disk: COPIED counts there */
+    uint64_t guest_offset; /* of its first entry */
+    uint8_t *entries;      /* a cluster; made when first needed */
+    bool active;           /* of the active disk: COPIED counts there */
 } Table;
 
 /* Clusters that belong to entries of one table: each is counted @references times for them. */
@@ -99,6 +101,7 @@ static bool coroutine_fn visit_tree(Walk *w, const Qcow2Tree *tree, bool active,
         }
         Table *table = &w->round[w->round_count];
         table->host_offset = offset;
+        table->guest_offset = (i * w->s->geometry.l2_entries) << bits;
         table->active = active;
         if (!table->entries) {
             table->entries = bdrv_try_blockalign(w->bs->file->bs, w->s->geometry.cluster_size);
@@ -178,10 +181,32 @@ static void add_run(GArray *runs, uint64_t first, uint64_t count, uint64_t refer
     }
 }
 
-static int coroutine_fn zero_host(Walk *w, uint64_t host_offset, uint64_t bytes, BdrvRequestFlags flags)
+/* What is encrypted is not zero in the file. */
+static int coroutine_fn encrypt_zeroes(Walk *w, const Table *table, const uint32_t *indexes, uint64_t host_offset,
+                                       uint64_t count)
 {
+    const Qcow2Geometry *g = &w->s->geometry;
+    g_autofree uint8_t *zeroes = g_try_malloc0(g->cluster_size);
+    int ret = zeroes ? 0 : -ENOMEM;
+    for (uint64_t i = 0; i < count && ret >= 0; i++) {
+        struct iovec vec;
+        BdrvIov iov = BDRV_IOV_BUF(vec, zeroes, g->cluster_size);
+        uint64_t guest_offset = table->guest_offset + ((uint64_t)indexes[i] << g->cluster_bits);
+        ret = qcow2_write_encrypted(w->bs, guest_offset, host_offset + (i << g->cluster_bits), g->cluster_size, &iov, 0);
+    }
+    return ret;
+}
+
+/* @count clusters of the file, one each for the entries that @indexes names. */
+static int coroutine_fn zero_host(Walk *w, const Table *table, const uint32_t *indexes, uint64_t host_offset,
+                                  uint64_t count, BdrvRequestFlags flags)
+{
+    uint64_t bytes = count << w->s->geometry.cluster_bits;
     int ret = qcow2_check_data_write(w->bs, host_offset, bytes);
-    ret = ret < 0 ? ret : bdrv_co_pwrite_zeroes(w->bs->file, (int64_t)host_offset, (int64_t)bytes, flags);
+    if (ret >= 0) {
+        ret = w->s->crypto ? encrypt_zeroes(w, table, indexes, host_offset, count)
+                           : bdrv_co_pwrite_zeroes(w->bs->file, (int64_t)host_offset, (int64_t)bytes, flags);
+    }
     return ret < 0 ? ret : 0;
 }
 
@@ -193,7 +218,7 @@ static int coroutine_fn plan_space(Walk *w, Table *table, uint32_t index, const 
     int ret = qcow2_bulk_get(&w->bulk, cluster, &count);
     *kept = ret >= 0 && count == table->references;
     if (*kept) {
-        ret = zero_host(w, entry->host_offset, g->cluster_size, 0);
+        ret = zero_host(w, table, &index, entry->host_offset, 1, 0);
         qcow2_l2_entry_store(table->entries, index, qcow2_raw_data(entry->host_offset, entry->copied, g), g);
     } else if (ret >= 0) {
         add_run(w->dropped, cluster, 1, table->references);
@@ -237,7 +262,7 @@ static int coroutine_fn give_space(Walk *w, Table *table, const uint32_t *indexe
             return ret;
         }
         add_run(w->added, got.host_offset >> g->cluster_bits, got.count, table->references);
-        ret = zero_host(w, got.host_offset, got.count << g->cluster_bits, BDRV_REQ_MAY_UNMAP);
+        ret = zero_host(w, table, indexes + done, got.host_offset, got.count, BDRV_REQ_MAY_UNMAP);
         if (ret < 0) {
             return ret;
         }
