@@ -35,8 +35,8 @@ static const BdrvChildSpec qcow2_children[] = {
     { NULL },
 };
 
-/* Caches and checks do not change what the guest sees. */
-static const char *const qcow2_strong_options[] = { NULL };
+/* Caches and checks do not change what the guest sees; without the key there is nothing to see. */
+static const char *const qcow2_strong_options[] = { "encrypt.key-secret", NULL };
 
 const BlockDriver bdrv_qcow2 = {
     .format_name = "qcow2",
