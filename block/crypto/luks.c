@@ -272,10 +272,21 @@ static bool coroutine_fn flush(const BdrvLuksIo *io, GError **errp)
 
 /* ---- create ---- */
 
+bool bdrv_luks_iter_time_parse(const BdrvOptions *options, uint32_t *iter_time, GError **errp)
+{
+    int64_t ms = bdrv_options_get_int(options, "iter-time", DEFAULT_ITER_TIME);
+
+    if (ms < 0 || ms > UINT32_MAX) {
+        g_set_error(errp, BDRV_ERROR, EINVAL, "iter-time is %" PRId64 " ms; 0 to %u are possible", ms, UINT32_MAX);
+        return false;
+    }
+    *iter_time = (uint32_t)ms;
+    return true;
+}
+
 bool bdrv_luks_create_parse(const BdrvOptions *options, BdrvLuksCreate *create, GError **errp)
 {
     const char *iv_hash = bdrv_options_get_string(options, "ivgen-hash-alg", NULL);
-    int64_t iter_time = bdrv_options_get_int(options, "iter-time", DEFAULT_ITER_TIME);
     BdrvVolumeSpec *spec = &create->spec;
 
     *create = (BdrvLuksCreate){ 0 };
@@ -294,12 +305,7 @@ bool bdrv_luks_create_parse(const BdrvOptions *options, BdrvLuksCreate *create, 
     if (iv_hash && !spec->ivgen_hash) {
         return false;
     }
-    if (iter_time < 0 || iter_time > UINT32_MAX) {
-        g_set_error(errp, BDRV_ERROR, EINVAL, "iter-time is %" PRId64 " ms; 0 to %u are possible", iter_time, UINT32_MAX);
-        return false;
-    }
-    create->iter_time = (uint32_t)iter_time;
-    return bdrv_volume_spec_check(spec, errp);
+    return bdrv_luks_iter_time_parse(options, &create->iter_time, errp) && bdrv_volume_spec_check(spec, errp);
 }
 
 static uint32_t create_key_bytes(const BdrvLuksCreate *create)
@@ -436,10 +442,30 @@ static bool choose_slot(const BdrvLuks *luks, int wanted, bool force, unsigned *
     return true;
 }
 
+/* @key in @slot, sealed by @added. Durable, or @luks is as it was. */
+static bool coroutine_fn put_key(BdrvLuks *luks, const BdrvLuksIo *io, unsigned slot, BdrvPassphrase added,
+                                 uint32_t iterations, const uint8_t *key, GError **errp)
+{
+    BdrvLuks changed = *luks;
+    bool done = write_slot(&changed, io, slot, added, iterations, key, errp) && flush(io, errp) &&
+                write_header(&changed, io, errp) && flush(io, errp);
+    if (done) {
+        *luks = changed;
+    }
+    return done;
+}
+
+/* A key that is replaced may be the only one: until the slot has the new one, that is in a @spare slot too. */
+static bool coroutine_fn replace_key(BdrvLuks *luks, const BdrvLuksIo *io, unsigned slot, unsigned spare,
+                                     BdrvPassphrase added, uint32_t iterations, const uint8_t *key, GError **errp)
+{
+    return put_key(luks, io, spare, added, iterations, key, errp) &&
+           put_key(luks, io, slot, added, iterations, key, errp) && bdrv_luks_erase_slot(luks, io, spare, false, errp);
+}
+
 bool coroutine_fn bdrv_luks_add_key(BdrvLuks *luks, const BdrvLuksIo *io, BdrvPassphrase known, BdrvPassphrase added,
                                     int wanted, uint32_t iter_time, bool force, GError **errp)
 {
-    BdrvLuks changed = *luks;
     uint8_t key[BDRV_CIPHER_MAX_KEY];
     uint32_t iterations;
     unsigned slot;
@@ -447,14 +473,31 @@ bool coroutine_fn bdrv_luks_add_key(BdrvLuks *luks, const BdrvLuksIo *io, BdrvPa
     if (!choose_slot(luks, wanted, force, &slot, errp) || !find_key(luks, io, known, key, errp)) {
         return false;
     }
-    bool done = !failed(count_iterations(luks, iter_time, &iterations), "cannot time the key derivation", errp) &&
-                write_slot(&changed, io, slot, added, iterations, key, errp) && flush(io, errp) &&
-                write_header(&changed, io, errp) && flush(io, errp);
-    OPENSSL_cleanse(key, sizeof(key));
-    if (done) {
-        *luks = changed;
+    int spare = luks->header.slots[slot].active ? find_free_slot(luks) : -1;
+    bool done = !failed(count_iterations(luks, iter_time, &iterations), "cannot time the key derivation", errp);
+    if (done && spare >= 0) {
+        done = replace_key(luks, io, slot, (unsigned)spare, added, iterations, key, errp);
+    } else if (done) {
+        done = put_key(luks, io, slot, added, iterations, key, errp);
     }
+    OPENSSL_cleanse(key, sizeof(key));
     return done;
+}
+
+static bool check_erasure(const BdrvLuks *luks, unsigned slot, GError **errp)
+{
+    if (!luks->header.slots[slot].active) {
+        g_set_error(errp, BDRV_ERROR, EINVAL, "Given keyslot %u is already erased (inactive)", slot);
+        return false;
+    }
+    if (count_active(luks) == 1) {
+        g_set_error(errp, BDRV_ERROR, EPERM,
+                    "Attempt to erase the only active keyslot %u which will erase all the data in the image "
+                    "irreversibly - refusing operation",
+                    slot);
+        return false;
+    }
+    return true;
 }
 
 bool coroutine_fn bdrv_luks_erase_slot(BdrvLuks *luks, const BdrvLuksIo *io, unsigned slot, bool force, GError **errp)
@@ -463,11 +506,7 @@ bool coroutine_fn bdrv_luks_erase_slot(BdrvLuks *luks, const BdrvLuksIo *io, uns
     BdrvLuksSlot *s = &changed.header.slots[slot];
     uint64_t bytes = bdrv_luks_material_bytes(luks->header.key_bytes);
 
-    if (s->active && count_active(luks) == 1 && !force) {
-        g_set_error(errp, BDRV_ERROR, EPERM,
-                    "Attempt to erase the only active keyslot %u which will erase all the data in the image "
-                    "irreversibly - refusing operation",
-                    slot);
+    if (!force && !check_erasure(luks, slot, errp)) {
         return false;
     }
     g_autofree uint8_t *noise = g_try_malloc(bytes);
@@ -485,23 +524,50 @@ bool coroutine_fn bdrv_luks_erase_slot(BdrvLuks *luks, const BdrvLuksIo *io, uns
     return done;
 }
 
-bool coroutine_fn bdrv_luks_erase_key(BdrvLuks *luks, const BdrvLuksIo *io, BdrvPassphrase passphrase, bool force,
-                                      GError **errp)
+/* Which of the slots @passphrase opens, of one if @slot is not -1; how many in *count. */
+static bool coroutine_fn find_slots(const BdrvLuks *luks, const BdrvLuksIo *io, BdrvPassphrase passphrase, int slot,
+                                    bool *opens, unsigned *count, GError **errp)
 {
-    bool opens[BDRV_LUKS_SLOTS];
-    unsigned count = 0;
     uint8_t key[BDRV_CIPHER_MAX_KEY];
+    bool told = true;
 
-    for (unsigned i = 0; i < BDRV_LUKS_SLOTS; i++) {
-        if (!try_slot(luks, io, i, passphrase, &opens[i], key, errp)) {
-            return false;
+    *count = 0;
+    for (unsigned i = 0; told && i < BDRV_LUKS_SLOTS; i++) {
+        opens[i] = false;
+        if (slot < 0 || (unsigned)slot == i) {
+            told = try_slot(luks, io, i, passphrase, &opens[i], key, errp);
+            *count += opens[i];
         }
-        count += opens[i];
     }
     OPENSSL_cleanse(key, sizeof(key));
-    if (count == 0) {
+    return told;
+}
+
+static bool no_match(int slot, GError **errp)
+{
+    if (slot >= 0) {
+        g_set_error(errp, BDRV_ERROR, EACCES,
+                    "Given keyslot %d doesn't contain the given old password for erase operation", slot);
+    } else {
         g_set_error(errp, BDRV_ERROR, EACCES, "No keyslots match given (old) password for erase operation");
+    }
+    return false;
+}
+
+bool coroutine_fn bdrv_luks_erase_key(BdrvLuks *luks, const BdrvLuksIo *io, BdrvPassphrase passphrase, int slot,
+                                      bool force, GError **errp)
+{
+    bool opens[BDRV_LUKS_SLOTS];
+    unsigned count;
+
+    if (!find_slots(luks, io, passphrase, slot, opens, &count, errp)) {
         return false;
+    }
+    if (count == 0) {
+        return no_match(slot, errp);
+    }
+    if (slot >= 0) {
+        return bdrv_luks_erase_slot(luks, io, (unsigned)slot, force, errp);
     }
     if (count == count_active(luks) && !force) {
         g_set_error(errp, BDRV_ERROR, EPERM,

@@ -19,6 +19,7 @@ typedef struct LuksState {
     BdrvLuks luks;
     BdrvVolume *volume; /* NULL: locked */
     int64_t payload;    /* where the disk begins in the file */
+    char *key_secret;   /* ID of the secret that unlocked it, NULL: none */
 } LuksState;
 
 static const BdrvOptionSpec luks_open_options[] = {
@@ -81,6 +82,7 @@ static bool coroutine_fn unlock(BlockDriverState *bs, BdrvPassphrase passphrase,
 
 static bool coroutine_fn unlock_by_secret(BlockDriverState *bs, const char *id, GError **errp)
 {
+    LuksState *s = bs->opaque;
     GBytes *secret = bdrv_passphrase_get(bs->graph, id, errp);
 
     if (!secret) {
@@ -88,6 +90,9 @@ static bool coroutine_fn unlock_by_secret(BlockDriverState *bs, const char *id, 
     }
     bool unlocked = unlock(bs, bdrv_passphrase_of(secret), errp);
     g_bytes_unref(secret);
+    if (unlocked) {
+        s->key_secret = g_strdup(id);
+    }
     return unlocked;
 }
 
@@ -128,6 +133,7 @@ static int luks_close(BlockDriverState *bs)
 {
     LuksState *s = bs->opaque;
     bdrv_volume_free(g_steal_pointer(&s->volume));
+    g_free(g_steal_pointer(&s->key_secret));
     return 0;
 }
 
@@ -144,6 +150,17 @@ static void luks_reopen_done(BlockDriverState *bs, void *state)
 static bool coroutine_fn luks_set_key(BlockDriverState *bs, const uint8_t *key, size_t bytes, GError **errp)
 {
     return unlock(bs, (BdrvPassphrase){ key, bytes }, errp);
+}
+
+static bool coroutine_fn luks_amend(BlockDriverState *bs, const BdrvOptions *options, bool force,
+                                    BdrvProgressFunc *progress, void *opaque, GError **errp)
+{
+    LuksState *s = bs->opaque;
+    BdrvLuksIo io = area_of(bs->file);
+    BdrvLuksAmend amend;
+
+    return bdrv_luks_amend_parse(options, &amend, errp) &&
+           bdrv_luks_amend(&s->luks, &io, bs->graph, &amend, s->key_secret, force, errp);
 }
 
 static void luks_refresh_limits(BlockDriverState *bs)
@@ -267,6 +284,7 @@ static const BlockDriver bdrv_luks = {
     .children = luks_children,
     .open_options = luks_open_options,
     .create_options = bdrv_luks_create_options,
+    .amend_options = bdrv_luks_amend_options,
 
     .bdrv_probe = luks_probe,
     .bdrv_open = luks_open,
@@ -278,6 +296,7 @@ static const BlockDriver bdrv_luks = {
 
     .bdrv_create = luks_create,
     .bdrv_set_key = luks_set_key,
+    .bdrv_amend = luks_amend,
     .bdrv_truncate = luks_truncate,
 
     .bdrv_co_readv = luks_co_readv,

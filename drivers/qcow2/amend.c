@@ -15,18 +15,14 @@
 #include "block/open/open.h"
 #include "drivers/qcow2/callbacks.h"
 #include "drivers/qcow2/create.h"
+#include "drivers/qcow2/crypto.h"
 #include "drivers/qcow2/data_file.h"
 #include "drivers/qcow2/meta/meta.h"
 
 #define SECTOR_BYTES 512
 
 const BdrvOptionSpec qcow2_amend_options[] = {
-    { "encrypt.state", BDRV_OPTION_STRING, "Select new state of affected keyslots (active/inactive)", NULL, NULL },
-    { "encrypt.new-secret", BDRV_OPTION_STRING, "New secret to set in the matching keyslots. Empty string to erase",
-      NULL, NULL },
-    { "encrypt.old-secret", BDRV_OPTION_STRING, "Select all keyslots that match this password", NULL, NULL },
-    { "encrypt.keyslot", BDRV_OPTION_INT, "Select a single keyslot to modify explicitly", NULL, NULL },
-    { "encrypt.iter-time", BDRV_OPTION_INT, "Time to spend in PBKDF in milliseconds", NULL, NULL },
+    BDRV_LUKS_AMEND_OPTIONS("encrypt."),
     { "size", BDRV_OPTION_SIZE, "Virtual disk size", NULL, NULL },
     { "compat", BDRV_OPTION_STRING, "Compatibility level (v2 [0.10] or v3 [1.1])", NULL, NULL },
     { "backing_file", BDRV_OPTION_STRING, "File name of a base image", NULL, NULL },
@@ -146,20 +142,27 @@ static bool check_backing(Qcow2Amend *a, GError **errp)
 
 /* ---- encrypt.* ---- */
 
-/* Key slots are not built yet. */
 static bool check_encryption(Qcow2Amend *a, GError **errp)
 {
-    for (const BdrvOptionSpec *spec = qcow2_amend_options; spec->name; spec++) {
-        if (!g_str_has_prefix(spec->name, "encrypt.") || !bdrv_options_has(a->options, spec->name)) {
-            continue;
-        }
-        if (a->s->header.crypt_method == 0) {
-            return refuse(EINVAL, errp, "Can't amend encryption options - encryption not present");
-        }
-        g_set_error(errp, BDRV_ERROR, ENOTSUP, "amending %s is not built yet; leave it out", spec->name);
-        return false;
+    g_autoptr(BdrvOptions) copy = bdrv_options_copy(a->options);
+    uint32_t method = a->s->header.crypt_method;
+
+    a->encrypt = bdrv_options_take_subtree(copy, "encrypt");
+    if (bdrv_options_count(a->encrypt) == 0) {
+        return true;
     }
-    return true;
+    if (method == QCOW2_CRYPT_NONE) {
+        return refuse(EINVAL, errp, "Can't amend encryption options - encryption not present");
+    }
+    if (method != QCOW2_CRYPT_LUKS) {
+        return refuse(ENOTSUP, errp, "Only LUKS encryption options can be amended");
+    }
+    return bdrv_luks_amend_parse(a->encrypt, &a->keys, errp);
+}
+
+static bool coroutine_fn apply_encryption(Qcow2Amend *a, GError **errp)
+{
+    return bdrv_options_count(a->encrypt) == 0 || qcow2_crypto_amend(a->bs, &a->keys, a->force, errp);
 }
 
 /* ---- lazy_refcounts ---- */
@@ -221,11 +224,11 @@ static bool coroutine_fn apply_size(Qcow2Amend *a, GError **errp)
 /* ---- all of them ---- */
 
 static const Qcow2AmendGroup groups[] = {
+    { check_encryption, apply_encryption }, /* may be refused by what the slots hold: before anything is written */
     { NULL, qcow2_amend_upgrade },
     { check_refcount_bits, apply_refcount_bits },
     { check_data_file, apply_data_file },
     { check_backing, NULL },
-    { check_encryption, NULL },
     { check_lazy, apply_lazy },
     { check_size, apply_size },
     { qcow2_amend_check_version, qcow2_amend_downgrade }, /* which looks at what the others want */
@@ -267,5 +270,6 @@ bool coroutine_fn qcow2_amend(BlockDriverState *bs, const BdrvOptions *options, 
         ok = !groups[i].apply || groups[i].apply(&a, errp);
         qcow2_progress(&a.progress, 1, 1);
     }
+    bdrv_options_free(a.encrypt);
     return ok;
 }

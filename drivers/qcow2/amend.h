@@ -4,6 +4,7 @@
 
 /* What the parts of an amend share. Start at amend.c. */
 
+#include "block/crypto/luks.h"
 #include "drivers/qcow2/qcow2.h"
 
 /* An amend under way. */
@@ -16,6 +17,8 @@ typedef struct Qcow2Amend {
     unsigned refcount_order;    /* the same */
     bool lazy_refcounts;        /* the same */
     int64_t size;               /* the same; bytes */
+    BdrvOptions *encrypt;       /* those under "encrypt.", without that; owned */
+    BdrvLuksAmend keys;         /* that, parsed; says nothing if there are none */
     Qcow2Progress progress;
 } Qcow2Amend;
 

@@ -150,6 +150,9 @@ static bool coroutine_fn unlock_by_secret(BlockDriverState *bs, const char *id, 
     }
     bool unlocked = unlock(bs, bdrv_passphrase_of(secret), errp);
     g_bytes_unref(secret);
+    if (unlocked) {
+        qcow2_state(bs)->crypto->key_secret = g_strdup(id);
+    }
     return unlocked;
 }
 
@@ -210,6 +213,7 @@ void qcow2_crypto_close(BlockDriverState *bs)
     Qcow2Crypto *crypto = g_steal_pointer(&qcow2_state(bs)->crypto);
     if (crypto) {
         bdrv_volume_free(crypto->volume);
+        g_free(crypto->key_secret);
         g_free(crypto);
     }
 }
@@ -217,6 +221,14 @@ void qcow2_crypto_close(BlockDriverState *bs)
 bool coroutine_fn qcow2_set_key(BlockDriverState *bs, const uint8_t *key, size_t bytes, GError **errp)
 {
     return unlock(bs, (BdrvPassphrase){ key, bytes }, errp);
+}
+
+bool coroutine_fn qcow2_crypto_amend(BlockDriverState *bs, const BdrvLuksAmend *amend, bool force, GError **errp)
+{
+    Qcow2Crypto *crypto = qcow2_state(bs)->crypto;
+    Area area = area_of(bs);
+    BdrvLuksIo io = area_io(&area);
+    return bdrv_luks_amend(&crypto->luks, &io, bs->graph, amend, crypto->key_secret, force, errp);
 }
 
 /* ---- guest data ---- */

@@ -23,6 +23,7 @@ struct Qcow2Crypto {
     BdrvLuks luks;           /* of LUKS; loaded at open */
     uint64_t offset, length; /* of LUKS: the encryption header in the file */
     BdrvVolume *volume;      /* NULL: locked, guest data cannot be read or written */
+    char *key_secret;        /* ID of the secret that unlocked it, NULL: none */
 };
 
 /** qcow2_crypto_name() - "aes", "luks", NULL for none */
@@ -43,6 +44,9 @@ void qcow2_crypto_close(BlockDriverState *bs);
 
 /** qcow2_set_key() - the driver's callback */
 bool coroutine_fn qcow2_set_key(BlockDriverState *bs, const uint8_t *key, size_t bytes, GError **errp);
+
+/** qcow2_crypto_amend() - add a key to an image encrypted by LUKS, or erase some; drained */
+bool coroutine_fn qcow2_crypto_amend(BlockDriverState *bs, const BdrvLuksAmend *amend, bool force, GError **errp);
 
 /** qcow2_crypto_create() - write the encryption header of a new image at @offset; the place reads as zeroes */
 bool coroutine_fn qcow2_crypto_create(BdrvChild *file, uint64_t offset, const BdrvLuksCreate *create, const char *secret,

@@ -110,12 +110,12 @@ static void coroutine_fn keys(void)
     g_assert_false(bdrv_luks_add_key(&luks, &io, phrase("first"), phrase("other"), 7, 1, false, &error));
     g_assert_error(error, BDRV_ERROR, EEXIST);
     g_clear_error(&error);
-    g_assert_true(bdrv_luks_erase_key(&luks, &io, phrase("first"), false, &error));
+    g_assert_true(bdrv_luks_erase_key(&luks, &io, phrase("first"), -1, false, &error));
     g_assert_no_error(error);
     luks = load();
     g_assert_false(opens(&luks, "first", NULL));
     g_assert_true(opens(&luks, "third", NULL));
-    g_assert_false(bdrv_luks_erase_key(&luks, &io, phrase("first"), false, &error));
+    g_assert_false(bdrv_luks_erase_key(&luks, &io, phrase("first"), -1, false, &error));
     g_assert_error(error, BDRV_ERROR, EACCES);
     g_clear_error(&error);
 }
@@ -129,7 +129,7 @@ static void coroutine_fn last_key(void)
     g_assert_false(bdrv_luks_erase_slot(&luks, &io, 0, false, &error));
     g_assert_error(error, BDRV_ERROR, EPERM);
     g_clear_error(&error);
-    g_assert_false(bdrv_luks_erase_key(&luks, &io, phrase("first"), false, &error));
+    g_assert_false(bdrv_luks_erase_key(&luks, &io, phrase("first"), -1, false, &error));
     g_assert_error(error, BDRV_ERROR, EPERM);
     g_clear_error(&error);
     g_assert_true(opens(&luks, "first", NULL));
