@@ -8,16 +8,18 @@
 #include "config.h"
 #ifdef CONFIG_NETTLE
 #include <nettle/nettle-meta.h>
-#define NETTLE(detail_) .ops = &bdrv_cipher_nettle, .detail = &(detail_)
+#define NETTLE(detail_) .ops = &bdrv_cipher_nettle, .xts_ops = &bdrv_cipher_nettle, .detail = &(detail_)
+#define XTS_NETTLE(detail_) .xts_ops = &bdrv_cipher_nettle, .detail = &(detail_)
 #else
 #define NETTLE(detail_) .ops = NULL
+#define XTS_NETTLE(detail_) .xts_ops = NULL
 #endif
 #define OPENSSL .ops = &bdrv_cipher_openssl
 
 static const BdrvCipherAlgorithm algorithms[] = {
-    { "aes-128", "aes", 16, 16, OPENSSL },
-    { "aes-192", "aes", 24, 16, OPENSSL },
-    { "aes-256", "aes", 32, 16, OPENSSL },
+    { "aes-128", "aes", 16, 16, OPENSSL, .xts_ops = &bdrv_cipher_openssl },
+    { "aes-192", "aes", 24, 16, OPENSSL, XTS_NETTLE(nettle_aes192) }, /* IEEE 1619 has no such key length */
+    { "aes-256", "aes", 32, 16, OPENSSL, .xts_ops = &bdrv_cipher_openssl },
     { "cast5-128", "cast5", 16, 8, NETTLE(nettle_cast128) },
     { "serpent-128", "serpent", 16, 16, NETTLE(nettle_serpent128) },
     { "serpent-192", "serpent", 24, 16, NETTLE(nettle_serpent192) },
@@ -101,10 +103,9 @@ size_t bdrv_cipher_key_bytes(const BdrvCipherAlgorithm *algorithm, BdrvCipherMod
 bool bdrv_cipher_check(const BdrvCipherAlgorithm *algorithm, BdrvCipherMode mode, GError **errp)
 {
     bool xts_block = algorithm->block_bytes == 16; /* IEEE 1619 is about blocks of 128 bits */
-    bool xts_key = algorithm->ops != &bdrv_cipher_openssl || algorithm->key_bytes != 24;
-    if (mode == BDRV_CIPHER_XTS && !(xts_block && xts_key)) {
+    if (mode == BDRV_CIPHER_XTS && !(xts_block && algorithm->xts_ops)) {
         g_set_error(errp, BDRV_ERROR, ENOTSUP, "cipher '%s' cannot be used in mode 'xts': %s", algorithm->name,
-                    xts_block ? "there is no such key length" : "its blocks have 64 bits, not 128");
+                    xts_block ? "built without nettle" : "its blocks have 64 bits, not 128");
         return false;
     }
     return true;
@@ -116,8 +117,8 @@ BdrvCipher *bdrv_cipher_new(const BdrvCipherAlgorithm *algorithm, BdrvCipherMode
     if (!cipher) {
         return NULL;
     }
-    cipher->ops = algorithm->ops;
-    cipher->state = algorithm->ops->new(algorithm, mode, key);
+    cipher->ops = mode == BDRV_CIPHER_XTS ? algorithm->xts_ops : algorithm->ops;
+    cipher->state = cipher->ops->new(algorithm, mode, key);
     if (!cipher->state) {
         g_free(cipher);
         return NULL;

@@ -3,8 +3,8 @@
 #define BDRV_CRYPTO_CIPHER_H
 
 /*
- * Block ciphers with a mode, as disk encryption uses them. AES comes from libcrypto; CAST5, Serpent and
- * Twofish from nettle, if the library was built with it.
+ * Block ciphers with a mode, as disk encryption uses them. AES comes from libcrypto; CAST5, Serpent, Twofish and what
+ * libcrypto lacks of AES (xts with keys of 192 bits) from nettle, if the library was built with it.
  */
 
 #include <glib.h>
@@ -23,8 +23,9 @@ typedef struct BdrvCipherAlgorithm {
     const char *luks_name; /* "aes": the cipher-name of a LUKS header */
     unsigned key_bytes;
     unsigned block_bytes;
-    const BdrvCipherOps *ops; /* NULL: not built in */
-    const void *detail;       /* for @ops */
+    const BdrvCipherOps *ops;     /* NULL: not built in */
+    const BdrvCipherOps *xts_ops; /* for that mode; NULL: not there */
+    const void *detail;           /* for nettle's */
 } BdrvCipherAlgorithm;
 
 typedef enum BdrvCipherMode {
