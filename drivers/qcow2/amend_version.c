@@ -45,7 +45,6 @@ static const char *feature_that_stays(const Qcow2State *s)
     uint64_t bits = s->header.incompatible_features;
     return bits & QCOW2_INCOMPAT_EXTENDED_L2  ? "extended L2 entries (extended_l2=on)"
            : bits & QCOW2_INCOMPAT_DATA_FILE ? "an external data file"
-           : s->header.crypt_method == 2     ? "LUKS encryption"
            : s->bitmaps.count                ? "persistent dirty bitmaps (remove them first)"
                                              : NULL;
 }

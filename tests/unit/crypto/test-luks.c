@@ -14,6 +14,7 @@ enum { AREA = 3 << 20 };
 /* Header and key material. */
 static uint8_t area[AREA];
 static unsigned writes, flushes, fail_write;
+static size_t torn; /* bytes that the write that fails writes */
 
 static int coroutine_fn area_read(void *opaque, uint64_t offset, void *buf, size_t bytes)
 {
@@ -24,6 +25,7 @@ static int coroutine_fn area_read(void *opaque, uint64_t offset, void *buf, size
 static int coroutine_fn area_write(void *opaque, uint64_t offset, const void *buf, size_t bytes)
 {
     if (++writes == fail_write) {
+        memcpy(area + offset, buf, MIN(bytes, torn));
         return -EIO;
     }
     memcpy(area + offset, buf, bytes);
@@ -159,6 +161,50 @@ static void coroutine_fn added_in_vain(void)
     }
 }
 
+/* The power is lost at each write of a forced replacement, or in the middle of it: one of both keys opens the volume. */
+static void coroutine_fn replaced_in_vain(void)
+{
+    bool done = false;
+    unsigned n;
+    for (n = 0; !done; n++) {
+        g_autoptr(GError) error = NULL;
+        make("");
+        BdrvLuks luks = load();
+        writes = 0;
+        fail_write = n / 2 + 1;
+        torn = n % 2 * 512;
+        done = bdrv_luks_add_key(&luks, &io, phrase("first"), phrase("second"), 0, 1, true, &error);
+        luks = load();
+        g_assert_true(opens(&luks, "second", NULL) || opens(&luks, "first", NULL));
+    }
+    torn = 0;
+    g_assert_cmpuint(n, ==, 2 * 6 + 1); /* key material and header of: the spare slot, the slot, the spare slot again */
+    BdrvLuks luks = load();
+    g_assert_false(opens(&luks, "first", NULL));
+    for (unsigned i = 0; i < BDRV_LUKS_SLOTS; i++) {
+        g_assert_cmpint(luks.header.slots[i].active, ==, i == 0);
+    }
+}
+
+static void coroutine_fn slots_named(void)
+{
+    GError *error = NULL;
+    make("");
+    BdrvLuks luks = load();
+    g_assert_false(bdrv_luks_erase_slot(&luks, &io, 3, false, &error));
+    g_assert_error(error, BDRV_ERROR, EINVAL);
+    g_clear_error(&error);
+    g_assert_true(bdrv_luks_add_key(&luks, &io, phrase("first"), phrase("second"), 3, 1, false, &error));
+    g_assert_false(bdrv_luks_erase_key(&luks, &io, phrase("first"), 3, false, &error));
+    g_assert_error(error, BDRV_ERROR, EACCES);
+    g_clear_error(&error);
+    g_assert_true(bdrv_luks_erase_key(&luks, &io, phrase("first"), 0, false, &error));
+    g_assert_false(bdrv_luks_erase_key(&luks, &io, phrase("second"), 3, false, &error));
+    g_assert_error(error, BDRV_ERROR, EPERM);
+    g_clear_error(&error);
+    g_assert_true(opens(&luks, "second", NULL));
+}
+
 static void coroutine_fn no_room(void)
 {
     GError *error = NULL;
@@ -226,6 +272,8 @@ int main(int argc, char **argv)
     add("/luks/keys are added and erased, and all open the same volume", keys);
     add("/luks/the last key is erased by force only", last_key);
     add("/luks/adding a key that fails harms nothing", added_in_vain);
+    add("/luks/a key that is replaced is there until the new one is", replaced_in_vain);
+    add("/luks/a slot that is named is erased if it is used and not the last", slots_named);
     add("/luks/a ninth key has no place", no_room);
     add("/luks/a damaged header is refused, naming the field", hostile);
     return g_test_run();

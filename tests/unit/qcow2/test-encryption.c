@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: MIT */
+/* Encrypted images that are opened without their key, or with a wrong one. */
+#include <errno.h>
+#include <string.h>
+
+#include "tests/unit/qcow2/stand.h"
+
+#define CREATE_LUKS "size=1M,encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=1"
+#define CREATE_AES "size=1M,encrypt.format=aes,encrypt.key-secret=s"
+
+static void add_secrets(void)
+{
+    GError *error = NULL;
+    g_assert_true(bdrv_graph_add_secret(stand_graph(), "s", "passphrase", 10, &error));
+    g_assert_true(bdrv_graph_add_secret(stand_graph(), "wrong", "guess", 5, &error));
+    g_assert_no_error(error);
+}
+
+/* All of the disk's bytes; caller frees. */
+static uint8_t *bytes_of(const char *name, size_t *length)
+{
+    g_autoptr(BdrvSimDisk) disk = bdrv_simdisk_find(name);
+    *length = (size_t)stand_length(name);
+    uint8_t *bytes = g_malloc(*length);
+    bdrv_simdisk_peek(disk, 0, bytes, *length);
+    return bytes;
+}
+
+static void expect_bytes(const char *name, const uint8_t *before, size_t length)
+{
+    size_t now;
+    g_autofree uint8_t *after = bytes_of(name, &now);
+    g_assert_cmpmem(before, length, after, now);
+}
+
+/* Whoever opens it by the secret reads @value at offset 0. */
+static void expect_value(const char *name, uint8_t value)
+{
+    uint8_t buf[512];
+    BlockBackend *blk = stand_must_open(name, "encrypt.key-secret=s", 0);
+    g_assert_cmpint(blk_pread(blk, 0, sizeof(buf), buf, 0), ==, 0);
+    g_assert_cmpint(buf[0], ==, value);
+    g_assert_cmpint(buf[511], ==, value);
+    stand_close(blk);
+}
+
+static void write_value(BlockBackend *blk, uint8_t value)
+{
+    uint8_t buf[512];
+    memset(buf, value, sizeof(buf));
+    g_assert_cmpint(blk_pwrite(blk, 0, sizeof(buf), buf, 0), ==, 0);
+}
+
+/* Requests of an image that has data at offset 0, of which nothing may become known or change. */
+static void expect_locked(BlockBackend *blk)
+{
+    uint8_t buf[512] = { 0 };
+    g_assert_cmpint(blk_pread(blk, 0, sizeof(buf), buf, 0), ==, -ENOKEY);
+    g_assert_cmpint(blk_pwrite(blk, 0, sizeof(buf), buf, 0), ==, -ENOKEY);
+    g_assert_cmpint(blk_pwrite(blk, 512 * 1024, sizeof(buf), buf, 0), ==, -ENOKEY);
+    g_assert_cmpint(blk_length(blk), ==, 1 << 20);
+}
+
+static void test_locked(void)
+{
+    static const char *const kinds[] = { CREATE_LUKS, CREATE_AES };
+    for (unsigned i = 0; i < G_N_ELEMENTS(kinds); i++) {
+        GError *error = NULL;
+        stand_create("k", kinds[i]);
+        BlockBackend *blk = stand_must_open("k", "encrypt.key-secret=s", BDRV_O_RDWR);
+        write_value(blk, 7);
+        stand_close(blk);
+        blk = stand_must_open("k", NULL, BDRV_O_RDWR | BDRV_O_NO_KEY);
+        expect_locked(blk);
+        g_assert_true(blk_set_key(blk, "passphrase", 10, &error));
+        g_assert_no_error(error);
+        write_value(blk, 8);
+        stand_close(blk);
+        expect_value("k", 8);
+        stand_forget("k");
+    }
+}
+
+static void test_wrong_key(void)
+{
+    GError *error = NULL;
+    size_t length;
+    stand_create("w", CREATE_LUKS);
+    g_autofree uint8_t *before = bytes_of("w", &length);
+    g_assert_null(stand_open("w", "encrypt.key-secret=wrong", BDRV_O_RDWR, &error));
+    g_assert_error(error, BDRV_ERROR, EACCES);
+    g_clear_error(&error);
+    BlockBackend *blk = stand_must_open("w", NULL, BDRV_O_RDWR | BDRV_O_NO_KEY);
+    g_assert_false(blk_set_key(blk, "guess", 5, &error));
+    g_assert_error(error, BDRV_ERROR, EACCES);
+    g_clear_error(&error);
+    stand_close(blk);
+    expect_bytes("w", before, length);
+    stand_forget("w");
+}
+
+/* A key that is set, but to a wrong one, stays the right one. */
+static void test_set_twice(void)
+{
+    GError *error = NULL;
+    stand_create("t", CREATE_LUKS);
+    BlockBackend *blk = stand_must_open("t", "encrypt.key-secret=s", BDRV_O_RDWR);
+    write_value(blk, 3);
+    g_assert_false(blk_set_key(blk, "guess", 5, &error));
+    g_clear_error(&error);
+    write_value(blk, 4);
+    stand_close(blk);
+    expect_value("t", 4);
+    stand_forget("t");
+}
+
+/* The key that unlocked it is not known: no slot can be filled, any can be erased. */
+static void test_amend_by_key(void)
+{
+    GError *error = NULL;
+    g_autoptr(BdrvOptions) add = bdrv_options_parse("encrypt.state=active,encrypt.new-secret=wrong", NULL, NULL);
+    g_autoptr(BdrvOptions) last = bdrv_options_parse("encrypt.state=inactive,encrypt.keyslot=0", NULL, NULL);
+    stand_create("a", CREATE_LUKS);
+    BlockBackend *blk = stand_must_open("a", NULL, BDRV_O_RDWR | BDRV_O_NO_KEY);
+    g_assert_true(blk_set_key(blk, "passphrase", 10, &error));
+    g_assert_false(blk_amend(blk, add, false, NULL, NULL, &error));
+    g_assert_error(error, BDRV_ERROR, ENOKEY);
+    g_clear_error(&error);
+    g_assert_false(blk_amend(blk, last, false, NULL, NULL, &error));
+    g_assert_error(error, BDRV_ERROR, EPERM);
+    g_clear_error(&error);
+    stand_close(blk);
+    stand_forget("a");
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    add_secrets();
+    g_test_add_func("/qcow2-encryption/a locked image fails its requests until its key is set", test_locked);
+    g_test_add_func("/qcow2-encryption/a wrong key is refused and touches nothing", test_wrong_key);
+    g_test_add_func("/qcow2-encryption/a wrong key does not replace the right one", test_set_twice);
+    g_test_add_func("/qcow2-encryption/an image unlocked by no secret gets no further key", test_amend_by_key);
+    return g_test_run();
+}
