@@ -92,7 +92,17 @@ static bool coroutine_fn load_luks(BlockDriverState *bs, int64_t file_length, GE
     crypto->length = ext.length;
     Area area = area_of(bs);
     BdrvLuksIo io = area_io(&area);
-    return bdrv_luks_load(&crypto->luks, &io, errp);
+    if (!bdrv_luks_load(&crypto->luks, &io, errp)) {
+        return false;
+    }
+    uint64_t needed = (uint64_t)crypto->luks.header.payload_sector * BDRV_LUKS_SECTOR;
+    if (needed > ext.length) {
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "encryption header length %" PRIu64 " is too short for the key slots, which take %" PRIu64 " bytes",
+                    ext.length, needed);
+        return false;
+    }
+    return true;
 }
 
 bool coroutine_fn qcow2_crypto_create(BdrvChild *file, uint64_t offset, const BdrvLuksCreate *create, const char *secret,

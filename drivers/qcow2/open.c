@@ -283,17 +283,17 @@ static bool load_backing_name(Opening *o, GError **errp)
     return true;
 }
 
-/* A check reads no guest data: it needs no key, and judges the encryption header by its place only. */
+/* A check reads no guest data and needs no key, but it must know which clusters the key slots have. */
 static bool coroutine_fn open_crypto(Opening *o, GError **errp)
 {
-    Qcow2KeyNeed need = o->info_only                   ? QCOW2_KEY_UNUSED
+    Qcow2KeyNeed need = o->info_only || o->check       ? QCOW2_KEY_UNUSED
                         : (o->flags & BDRV_O_NO_KEY) ? QCOW2_KEY_OPTIONAL
                                                        : QCOW2_KEY_REQUIRED;
     if (!o->options && o->s->header.crypt_method != 0) {
         g_set_error(errp, BDRV_ERROR, ENOTSUP, "the image has become an encrypted one; close it and open it again");
         return false;
     }
-    return o->check || !o->options || qcow2_crypto_open(o->bs, o->options, o->file_length, need, errp);
+    return !o->options || qcow2_crypto_open(o->bs, o->options, o->file_length, need, errp);
 }
 
 static bool coroutine_fn load_snapshots(Opening *o, GError **errp)

@@ -162,3 +162,17 @@ def test_resize_keeps_zeroes_behind_the_old_end(tmp_path):
         out = ok(io, [*SECRET, *commands("read -P 3 0 1000k", f"read -P 0 1000k {3072 - 1000}k"), *image()], tmp_path)
         assert "failed" not in out
     ok(THEIRS["img"], ["check", *SECRET, *image()], tmp_path)
+
+
+@pytest.mark.parametrize("at,value", [(4, (8).to_bytes(4, "big")), (8, bytes(8)), (8, (1 << 40).to_bytes(8, "big")),
+                                      (8, (1).to_bytes(8, "big")), (16, bytes(8)), (16, (4096).to_bytes(8, "big")),
+                                      (16, b"\xff" * 8)])
+def test_a_repair_never_frees_the_key_slots(tmp_path, at, value):
+    ok(OURS["img"], ["create", "-q", *SECRET, "-f", "qcow2", "-o", LUKS, "x", "3M"], tmp_path)
+    bytes_ = bytearray((tmp_path / "x").read_bytes())
+    extension = bytes_.index(b"\x05\x37\xbe\x77")
+    bytes_[extension + at:extension + at + len(value)] = value
+    (tmp_path / "x").write_bytes(bytes_)
+    result = run([OURS["img"], "check", "-r", "all", "x"], tmp_path)
+    assert result.returncode != 0 and result.stderr
+    assert (tmp_path / "x").read_bytes() == bytes_
