@@ -28,7 +28,7 @@ typedef struct Qcow2Amend {
  */
 typedef struct Qcow2AmendGroup {
     bool (*check)(Qcow2Amend *amend, GError **errp);              /* may yield; writes nothing; NULL: always possible */
-    bool coroutine_fn (*apply)(Qcow2Amend *amend, GError **errp); /* NULL: nothing to do */
+    bool (*apply)(Qcow2Amend *amend, GError **errp); /* NULL: nothing to do */
 } Qcow2AmendGroup;
 
 /* ---- amend_version.c ---- */

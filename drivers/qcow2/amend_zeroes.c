@@ -89,7 +89,7 @@ static void end(Walk *w)
 /* ---- all tables ---- */
 
 /* Whether the table in w->round[w->round_count] is one of those to be changed. */
-typedef bool coroutine_fn TableVisitor(Walk *w, Table *table, GError **errp);
+typedef bool TableVisitor(Walk *w, Table *table, GError **errp);
 
 static bool coroutine_fn visit_tree(Walk *w, const Qcow2Tree *tree, bool active, TableVisitor *visit, GError **errp)
 {
