@@ -57,7 +57,7 @@ def content(path):
 
 
 def merged(entries):
-    """Of a map: when the file below is asked for holes, and where one entry ends, is nobody's promise."""
+    """Of a map: ours never looks for zeroes in the file below, and where one entry ends is nobody's promise."""
     found = []
     for entry in entries:
         entry["zero"] = entry["zero"] and not entry["data"]

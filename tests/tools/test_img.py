@@ -355,20 +355,6 @@ def test_map_of_nothing_and_little(twin, arguments):
         twin.same("img", "map", "--output=json", *arguments, image)
 
 
-@pytest.mark.parametrize("cluster", ["4k", "64k", "2M"])
-@pytest.mark.parametrize("mode", ["metadata", "falloc", "full"])
-def test_space_that_was_never_written_reads_as_zeroes_without_being_read(twin, mode, cluster):
-    for where in (twin.ours, twin.theirs):
-        for command in (["qemu-img", "create", "-q", "-f", "qcow2", "-o", f"preallocation={mode},cluster_size={cluster}", "x", "32M"],
-                        ["qemu-io", "-c", "write -P 1 3M 64k", "-c", "write -P 2 8193k 7k", "-c", "discard 20M 2M", "x"]):
-            run(command, where).check_returncode()
-    for command in (["map"], ["map", "--output=json"], ["measure", "-O", "raw"], ["compare", "-f", "qcow2", "-F", "qcow2", "x"]):
-        twin.same("img", *command, "x")
-    twin.same("img", "convert", "-O", "raw", "x", "copy")
-    twin.same_content("copy", "raw")
-    assert (twin.ours / "copy").stat().st_blocks == (twin.theirs / "copy").stat().st_blocks
-
-
 JSON_LOCAL = 'json:{"driver":"qcow2","file":{"driver":"file","filename":"base.qcow2"}}'
 
 

@@ -69,16 +69,11 @@ static int64_t first_difference(const uint8_t *a, const uint8_t *b, int64_t byte
     return bytes;
 }
 
-static bool has_data(const BlockExtent *extent)
-{
-    return extent->kind == EXTENT_DATA && !extent->hole;
-}
-
 /* One side has data: the other must read the same, or as zeroes where it has none. */
 static int compare_content(const Comparison *comparison, int64_t offset, int64_t bytes, const BlockExtent *extents)
 {
     for (int i = 0; i < 2; i++) {
-        if (has_data(&extents[i])) {
+        if (extents[i].kind == EXTENT_DATA) {
             int status = read_side(&comparison->sides[i], offset, bytes);
 
             if (status) {
@@ -108,7 +103,7 @@ static int compare_range(Comparison *comparison, int64_t end)
                 return fail(side, "getting the status of", offset, ret, FAILED_STATUS);
             }
         }
-        if (!has_data(&extents[0]) && !has_data(&extents[1])) {
+        if (extents[0].kind != EXTENT_DATA && extents[1].kind != EXTENT_DATA) {
             bytes = end - offset;
         }
         bytes = MIN(bytes, MIN(extents[0].bytes, extents[1].bytes));
@@ -117,7 +112,7 @@ static int compare_range(Comparison *comparison, int64_t end)
              (extents[0].host_offset < 0) != (extents[1].host_offset < 0))) {
             return different(comparison, "Strict mode: Offset % block status mismatch!", offset);
         }
-        if (has_data(&extents[0]) || has_data(&extents[1])) {
+        if (extents[0].kind == EXTENT_DATA || extents[1].kind == EXTENT_DATA) {
             status = compare_content(comparison, offset, bytes, extents);
         }
         if (status != IDENTICAL) {
@@ -141,7 +136,7 @@ static int check_rest(const Comparison *comparison, Side *longer, int64_t start)
             return fail(longer, "getting the status of", offset, ret, FAILED_STATUS);
         }
         bytes = extent.bytes;
-        if (has_data(&extent)) {
+        if (extent.kind == EXTENT_DATA) {
             bytes = MIN(bytes, CHUNK);
             int status = read_side(longer, offset, bytes);
 

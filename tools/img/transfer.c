@@ -84,7 +84,7 @@ static ChunkKind classify(const ImgTransfer *transfer, const BlockExtent *extent
     if (shared) {
         return CHUNK_SKIP;
     }
-    return extent->kind == EXTENT_DATA && !extent->hole ? CHUNK_DATA : CHUNK_ZERO;
+    return extent->kind == EXTENT_DATA ? CHUNK_DATA : CHUNK_ZERO;
 }
 
 /* Whether a chunk goes through a buffer: zeroes do only with -S 0, which writes them out. */
