@@ -224,6 +224,13 @@ static void edit_snapshots(Qcow2Header *header, const void *opaque)
     header->nb_snapshots = table->count;
 }
 
+/* The table to be: written, counted, then switched to. */
+static bool coroutine_fn store_and_switch(Change *c, GError **errp)
+{
+    return qcow2_store_snapshots(c->bs, &c->next, errp) && settle_tables(c, errp) &&
+           !failed(qcow2_edit_header(c->bs, edit_snapshots, &c->next), "write the header", errp);
+}
+
 /* After the switch: the end of it. @what has happened in any case. */
 static bool coroutine_fn finish(Change *c, bool ok, const char *what, GError **errp)
 {
@@ -360,9 +367,7 @@ bool coroutine_fn qcow2_snapshot_delete(BlockDriverState *bs, const char *id, co
               qcow2_tree_look(&c.bulk, &c.tree, false, errp) &&
               !failed(qcow2_meta_mark(bs), "set the dirty bit", errp) &&
               copy_entries(&c, index, errp) &&
-              qcow2_store_snapshots(bs, &c.next, errp) &&
-              settle_tables(&c, errp) &&
-              !failed(qcow2_edit_header(bs, edit_snapshots, &c.next), "write the header", errp);
+              store_and_switch(&c, errp);
     /* clang-format on */
     if (!ok) {
         undo(&c, &c.tree);
@@ -557,9 +562,7 @@ bool coroutine_fn qcow2_snapshots_record_sizes(BlockDriverState *bs, GError **er
     /* clang-format off */
     bool ok = begin(&c, bs, errp) &&
               copy_entries(&c, -1, errp) &&
-              qcow2_store_snapshots(bs, &c.next, errp) &&
-              settle_tables(&c, errp) &&
-              !failed(qcow2_edit_header(bs, edit_snapshots, &c.next), "write the header", errp);
+              store_and_switch(&c, errp);
     /* clang-format on */
     if (!ok) {
         undo(&c, &c.tree);
