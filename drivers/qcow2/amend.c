@@ -60,15 +60,8 @@ static bool coroutine_fn write_header(Qcow2Amend *a, const Qcow2Header *header, 
 static bool check_refcount_bits(Qcow2Amend *a, GError **errp)
 {
     int64_t bits = bdrv_options_get_int(a->options, "refcount_bits", a->s->geometry.refcount_bits);
-    unsigned order = 0;
-    while (order <= QCOW2_MAX_REFCOUNT_ORDER && bits != INT64_C(1) << order) {
-        order++;
-    }
-    if (order > QCOW2_MAX_REFCOUNT_ORDER) {
-        g_set_error(errp, BDRV_ERROR, EINVAL,
-                    "refcount_bits %" PRId64
-                    " is wrong: Refcount width must be a power of two and may not exceed 64 bits",
-                    bits);
+    unsigned order;
+    if (!qcow2_parse_refcount_bits(bits, &order, errp)) {
         return false;
     }
     a->refcount_order = order;

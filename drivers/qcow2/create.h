@@ -42,6 +42,8 @@ extern const BdrvOptionSpec qcow2_create_options[];
 
 /** qcow2_parse_compat() - the version that "0.10", "v2", "1.1" or "v3" is; EINVAL */
 bool qcow2_parse_compat(const char *compat, unsigned *version, GError **errp);
+/** qcow2_parse_refcount_bits() - the refcount_order of a width; EINVAL unless it is 1, 2, 4 ... 64 */
+bool qcow2_parse_refcount_bits(int64_t bits, unsigned *order, GError **errp);
 
 /** qcow2_create_params() - judge create options; @params is set on success. EINVAL, EFBIG, or ENOTSUP for
  * what is not built */

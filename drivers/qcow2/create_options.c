@@ -170,19 +170,27 @@ static bool parse_extended_l2(const BdrvOptions *options, Qcow2CreateParams *p, 
     return true;
 }
 
-static bool parse_refcount_bits(const BdrvOptions *options, Qcow2CreateParams *p, GError **errp)
+bool qcow2_parse_refcount_bits(int64_t bits, unsigned *order, GError **errp)
 {
-    int64_t bits = bdrv_options_get_int(options, "refcount_bits", 16);
-    unsigned order = 0;
-    while (order <= QCOW2_MAX_REFCOUNT_ORDER && bits != INT64_C(1) << order) {
-        order++;
+    *order = 0;
+    while (*order <= QCOW2_MAX_REFCOUNT_ORDER && bits != INT64_C(1) << *order) {
+        ++*order;
     }
-    if (order > QCOW2_MAX_REFCOUNT_ORDER) {
+    if (*order > QCOW2_MAX_REFCOUNT_ORDER) {
         g_set_error(errp, BDRV_ERROR, EINVAL,
                     "refcount_bits %" PRId64
                     " is wrong: Refcount width must be a power of two and may not exceed 64 "
                     "bits",
                     bits);
+        return false;
+    }
+    return true;
+}
+
+static bool parse_refcount_bits(const BdrvOptions *options, Qcow2CreateParams *p, GError **errp)
+{
+    unsigned order;
+    if (!qcow2_parse_refcount_bits(bdrv_options_get_int(options, "refcount_bits", 16), &order, errp)) {
         return false;
     }
     if (p->version == 2 && order != 4) {
