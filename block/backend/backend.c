@@ -8,6 +8,7 @@
 #include "block/open/open.h"
 
 #include <errno.h>
+#include <inttypes.h>
 
 static const BdrvOptionSpec backend_options[] = {
     { "cache.writeback", BDRV_OPTION_BOOL, "Off: every write is durable when it returns", "on", NULL },
@@ -272,4 +273,11 @@ void blk_allow_write_beyond_eof(BlockBackend *blk, bool allow)
 bool blk_probed(BlockBackend *blk)
 {
     return bdrv_node(blk_bs(blk))->probed;
+}
+
+bool blk_fail_at(int ret, const char *what, BlockBackend *blk, int64_t offset, GError **errp)
+{
+    g_set_error(errp, BDRV_ERROR, -ret, "%s '%s' at offset %" PRId64 " failed: %s", what, blk_filename(blk), offset,
+                g_strerror(-ret));
+    return false;
 }

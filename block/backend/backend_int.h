@@ -73,6 +73,9 @@ bool blocking_fn blk_change(BlockBackend *blk, const char *purpose, BlkChangeFun
 bool coroutine_fn blk_co_change(BlockBackend *blk, const char *purpose, BlkChangeFunc *func, const void *args,
                                 GError **errp);
 
+/** blk_fail_at() - set @errp to what went wrong at an offset of an image, for who copies one; false */
+bool blk_fail_at(int ret, const char *what, BlockBackend *blk, int64_t offset, GError **errp);
+
 /** blk_co_with_resize() - @func with the right to resize: who did not open for it has it for the moment; drained */
 bool coroutine_fn blk_co_with_resize(BlockBackend *blk, BlkChangeFunc *func, const void *args, GError **errp);
 

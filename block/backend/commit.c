@@ -6,7 +6,6 @@
 #include "block/backend/backend_int.h"
 
 #include <errno.h>
-#include <inttypes.h>
 
 #define CHUNK_BYTES (2 << 20)
 
@@ -18,13 +17,6 @@ typedef struct Commit {
     uint8_t *buffer;
     int64_t begun_us, moved; /* rate limit: since when, and how many bytes */
 } Commit;
-
-static bool fail(int ret, const char *what, BlockBackend *blk, int64_t offset, GError **errp)
-{
-    g_set_error(errp, BDRV_ERROR, -ret, "%s '%s' at offset %" PRId64 " failed: %s", what, blk_filename(blk), offset,
-                g_strerror(-ret));
-    return false;
-}
 
 /* Room for all of @top; what is new reads as zeroes. */
 static bool make_room(const Commit *c, GError **errp)
@@ -50,11 +42,11 @@ static bool copy(Commit *c, int64_t offset, int64_t bytes, GError **errp)
 {
     int ret = blk_pread(c->top, offset, bytes, c->buffer, 0);
     if (ret < 0) {
-        return fail(ret, "reading", c->top, offset, errp);
+        return blk_fail_at(ret, "reading", c->top, offset, errp);
     }
     ret = blk_pwrite(c->base, offset, bytes, c->buffer, 0);
     respect_rate(c, bytes);
-    return ret >= 0 || fail(ret, "writing", c->base, offset, errp);
+    return ret >= 0 || blk_fail_at(ret, "writing", c->base, offset, errp);
 }
 
 /* What no layer has shows the base; but where a layer is too short it shows nothing. */
@@ -72,7 +64,7 @@ static bool commit_extent(Commit *c, int64_t offset, const BlockExtent *extent, 
         return copy(c, offset, extent->bytes, errp);
     }
     int ret = blk_pwrite_zeroes(c->base, offset, extent->bytes, BDRV_REQ_MAY_UNMAP);
-    return ret >= 0 || fail(ret, "writing zeroes to", c->base, offset, errp);
+    return ret >= 0 || blk_fail_at(ret, "writing zeroes to", c->base, offset, errp);
 }
 
 static bool commit_all(Commit *c, GError **errp)
@@ -81,7 +73,7 @@ static bool commit_all(Commit *c, GError **errp)
         BlockExtent extent;
         int ret = blk_block_status_above(c->top, offset, c->length - offset, &extent);
         if (ret < 0) {
-            return fail(ret, "getting the status of", c->top, offset, errp);
+            return blk_fail_at(ret, "getting the status of", c->top, offset, errp);
         }
         if (extent.kind == EXTENT_DATA) {
             extent.bytes = MIN(extent.bytes, CHUNK_BYTES);
@@ -100,7 +92,7 @@ static bool commit_all(Commit *c, GError **errp)
 static bool flush(BlockBackend *blk, GError **errp)
 {
     int ret = blk_flush(blk);
-    return ret >= 0 || fail(ret, "flushing", blk, 0, errp);
+    return ret >= 0 || blk_fail_at(ret, "flushing", blk, 0, errp);
 }
 
 bool blk_commit(BlockBackend *top, BlockBackend *base, const BlkCommitOptions *options, GError **errp)

@@ -7,7 +7,6 @@
 #include "block/backend/backend_int.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <string.h>
 
 #define CHUNK_BYTES (2 << 20)
@@ -19,24 +18,17 @@ typedef struct Rebase {
     uint8_t *shown, *would_show;
 } Rebase;
 
-static bool fail(int ret, const char *what, BlockBackend *blk, int64_t offset, GError **errp)
-{
-    g_set_error(errp, BDRV_ERROR, -ret, "%s '%s' at offset %" PRId64 " failed: %s", what, blk_filename(blk), offset,
-                g_strerror(-ret));
-    return false;
-}
-
 /* Past the end of the new backing file, or without one, zeroes show. */
 static bool read_both(Rebase *r, int64_t offset, int64_t bytes, GError **errp)
 {
     int64_t there = r->to ? CLAMP(blk_length(r->to) - offset, 0, bytes) : 0;
     int ret = blk_pread(r->top, offset, bytes, r->shown, 0);
     if (ret < 0) {
-        return fail(ret, "reading", r->top, offset, errp);
+        return blk_fail_at(ret, "reading", r->top, offset, errp);
     }
     ret = there > 0 ? blk_pread(r->to, offset, there, r->would_show, 0) : 0;
     memset(r->would_show + there, 0, (size_t)(bytes - there));
-    return ret >= 0 || fail(ret, "reading", r->to, offset, errp);
+    return ret >= 0 || blk_fail_at(ret, "reading", r->to, offset, errp);
 }
 
 static bool is_in_top(const BlockExtent *extent)
@@ -66,7 +58,7 @@ static bool rebase_piece(Rebase *r, int64_t offset, int64_t bytes, GError **errp
     }
     int ret = bdrv_buffer_is_zero(r->shown, (size_t)bytes) ? write_zeroes(r, offset, bytes)
                                                            : blk_pwrite(r->top, offset, bytes, r->shown, 0);
-    return ret >= 0 || fail(ret, "writing", r->top, offset, errp);
+    return ret >= 0 || blk_fail_at(ret, "writing", r->top, offset, errp);
 }
 
 static bool rebase_all(Rebase *r, const BlkRebaseOptions *options, GError **errp)
@@ -75,7 +67,7 @@ static bool rebase_all(Rebase *r, const BlkRebaseOptions *options, GError **errp
         BlockExtent extent;
         int ret = blk_block_status_above(r->top, offset, r->length - offset, &extent);
         if (ret < 0) {
-            return fail(ret, "getting the status of", r->top, offset, errp);
+            return blk_fail_at(ret, "getting the status of", r->top, offset, errp);
         }
         int64_t bytes = extent.bytes;
         if (!is_in_top(&extent)) {
@@ -90,7 +82,7 @@ static bool rebase_all(Rebase *r, const BlkRebaseOptions *options, GError **errp
         }
     }
     int ret = blk_flush(r->top);
-    return ret >= 0 || fail(ret, "flushing", r->top, 0, errp);
+    return ret >= 0 || blk_fail_at(ret, "flushing", r->top, 0, errp);
 }
 
 bool blk_rebase(BlockBackend *top, BlockBackend *to, const BlkRebaseOptions *options, GError **errp)
