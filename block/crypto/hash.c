@@ -18,7 +18,21 @@ static const BdrvHash hashes[] = {
     { "ripemd160", EVP_ripemd160, 20 },
 };
 
-/* Which hashes a libcrypto really has depends on its providers: it tells when one is used. */
+/* Looked up once for all uses, which costs more than hashing a few bytes. NULL: this libcrypto's providers do not offer
+ * it. Kept as long as the process. */
+static const EVP_MD *fetch(const BdrvHash *hash)
+{
+    static const EVP_MD *fetched[G_N_ELEMENTS(hashes)];
+    static gsize known[G_N_ELEMENTS(hashes)];
+    size_t i = (size_t)(hash - hashes);
+
+    if (g_once_init_enter(&known[i])) {
+        fetched[i] = EVP_MD_fetch(NULL, EVP_MD_get0_name(hash->evp()), NULL);
+        g_once_init_leave(&known[i], 1);
+    }
+    return fetched[i];
+}
+
 static bool is_usable(const BdrvHash *hash)
 {
     uint8_t digest[BDRV_HASH_MAX_BYTES];
@@ -55,11 +69,12 @@ size_t bdrv_hash_bytes(const BdrvHash *hash)
 int bdrv_hash_digest(const BdrvHash *hash, const void *prefix, size_t prefix_bytes, const void *data, size_t bytes,
                      uint8_t *digest)
 {
+    const EVP_MD *md = fetch(hash);
     EVP_MD_CTX *ctx = EVP_MD_CTX_new();
     if (!ctx) {
         return -ENOMEM;
     }
-    bool done = EVP_DigestInit_ex(ctx, hash->evp(), NULL) && EVP_DigestUpdate(ctx, prefix, prefix_bytes) &&
+    bool done = md && EVP_DigestInit_ex(ctx, md, NULL) && EVP_DigestUpdate(ctx, prefix, prefix_bytes) &&
                 EVP_DigestUpdate(ctx, data, bytes) && EVP_DigestFinal_ex(ctx, digest, NULL);
     EVP_MD_CTX_free(ctx);
     return done ? 0 : -EIO;
@@ -71,8 +86,9 @@ int bdrv_hash_pbkdf2(const BdrvHash *hash, const void *passphrase, size_t passph
     if (passphrase_bytes > INT_MAX || iterations == 0 || iterations > INT_MAX) {
         return -EINVAL;
     }
-    return PKCS5_PBKDF2_HMAC(passphrase, (int)passphrase_bytes, salt, (int)salt_bytes, (int)iterations, hash->evp(),
-                             (int)key_bytes, key)
+    const EVP_MD *md = fetch(hash);
+    return md && PKCS5_PBKDF2_HMAC(passphrase, (int)passphrase_bytes, salt, (int)salt_bytes, (int)iterations, md,
+                                   (int)key_bytes, key)
                ? 0
                : -EIO;
 }
