@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "tests/crash/images.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "block/util/bytes.h"
@@ -49,9 +50,12 @@ const CrashImage crash_images[] = {
     { "bitmap", .cluster_size = 512, .refcount_bits = 16, .bitmap = true },
     { "bitmap, odd size, lazy refcounts, backing", .cluster_size = 4096, .refcount_bits = 16, .missing = 1536,
       .backing = true, .bitmap = true, .options = "lazy-refcounts=on" },
-    { "encrypted", .cluster_size = 512, .refcount_bits = 16, .encrypt = "aes", .options = "encrypt.key-secret=" TEST_SECRET },
-    { "encrypted backing", .cluster_size = 1024, .refcount_bits = 16, .encrypt = "aes", .backing = true, .snapshot = true,
-      .options = "encrypt.key-secret=" TEST_SECRET },
+    { "encrypted", .cluster_size = 512, .refcount_bits = 16, .encrypt = "aes" },
+    { "encrypted backing", .cluster_size = 1024, .refcount_bits = 16, .encrypt = "aes", .backing = true,
+      .snapshot = true },
+    { "luks", .cluster_size = 4096, .refcount_bits = 16, .encrypt = "luks", .slow = true },
+    { "luks backing", .cluster_size = 2048, .refcount_bits = 16, .encrypt = "luks", .missing = 1536, .backing = true,
+      .snapshot = true, .slow = true, .searched = true },
     { "full refcount block", .cluster_size = 512, .refcount_bits = 64, .used = 32 * 1024 - 512 * 4 },
     { "full refcount table", .cluster_size = 512, .refcount_bits = 64, .backing = true, .used = 2048 * 1024 - 512 * 4 },
     { "empty file", .cluster_size = 512, .refcount_bits = 16, .start = START_EMPTY_FILE },
@@ -112,16 +116,12 @@ static BdrvChild *coroutine_fn open_disk(const char *disk)
     return test_must_open("simdisk", where, NULL);
 }
 
-bool coroutine_fn crash_image_open(const CrashImage *image, const char *disk, bool quiet, Rig *rig)
+static bool coroutine_fn open_image(const CrashImage *image, const char *disk, const char *options, Rig *rig,
+                                    GError **errp)
 {
-    GError *error = NULL;
     BdrvChild *file = open_disk(disk);
-    BdrvChild *child = test_open("qcow2", image->options ? image->options : "", file, BDRV_O_RDWR | BDRV_O_UNMAP, &error);
+    BdrvChild *child = test_open("qcow2", options, file, BDRV_O_RDWR | BDRV_O_UNMAP, errp);
     if (!child) {
-        if (!quiet) {
-            g_test_message("cannot open the image: %s", error->message);
-        }
-        g_error_free(error);
         test_close(file);
         return false;
     }
@@ -135,6 +135,39 @@ bool coroutine_fn crash_image_open(const CrashImage *image, const char *disk, bo
         test_set_data_file(child, open_disk(data));
     }
     return true;
+}
+
+static bool coroutine_fn open_by(const CrashImage *image, const char *disk, unsigned secret, Rig *rig, GError **errp)
+{
+    g_autofree char *options = g_strconcat("encrypt.key-secret=", test_secrets[secret], NULL);
+    return open_image(image, disk, options, rig, errp);
+}
+
+static bool told(bool opened, bool quiet, GError *error)
+{
+    if (!opened && !quiet) {
+        g_test_message("cannot open the image: %s", error->message);
+    }
+    g_clear_error(&error);
+    return opened;
+}
+
+bool coroutine_fn crash_image_open_by(const CrashImage *image, const char *disk, unsigned secret, bool quiet, Rig *rig)
+{
+    GError *error = NULL;
+    return told(open_by(image, disk, secret, rig, &error), quiet, error);
+}
+
+bool coroutine_fn crash_image_open(const CrashImage *image, const char *disk, bool quiet, Rig *rig)
+{
+    GError *error = NULL;
+    bool ok = image->encrypt ? open_by(image, disk, 0, rig, &error)
+                             : open_image(image, disk, image->options ? image->options : "", rig, &error);
+    for (unsigned i = 1; i < TEST_SECRETS && g_error_matches(error, BDRV_ERROR, EACCES); i++) {
+        g_clear_error(&error);
+        ok = open_by(image, disk, i, rig, &error);
+    }
+    return told(ok, quiet, error);
 }
 
 /* Take clusters that nothing refers to. */
@@ -252,6 +285,7 @@ static BdrvSimDisk *coroutine_fn make_ready(const CrashImage *image, uint8_t cel
     write_base(image, &rig, cells);
     g_assert_cmpint(rig_close(&rig), ==, 0);
     cells[MODEL_SIZE] = SIZE_BASE;
+    cells[MODEL_KEYS] = crash_has_keys(image);
     if (image->compressed) {
         compress_some(disk, image->cluster_size);
     }

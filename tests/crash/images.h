@@ -41,9 +41,11 @@ typedef struct CrashImage {
     bool data_file;            /* the guest's data is on a disk of its own, "DISK-data" */
     bool data_file_raw;        /* and that is the guest's disk byte for byte */
     bool bitmap;               /* an enabled bitmap "b" of sectors, empty to begin with */
-    const char *encrypt;       /* format, NULL: none; @options name the key */
+    const char *encrypt;       /* format, NULL: none; the key is the first of the test_secrets that opens it */
     int64_t used; /* clusters up to this host offset are taken (leaked): where tables must grow next */
     CrashStart start;
+    bool slow;     /* its states take milliseconds to open: less of it in the short form */
+    bool searched; /* by searches only: the short form has one like it */
 } CrashImage;
 
 extern const CrashImage crash_images[];
@@ -72,8 +74,15 @@ BdrvSimDisk *coroutine_fn crash_image_make(const CrashImage *image, uint8_t cell
 /** crash_data_disk() - the name of the disk with the data of the image on @disk; caller frees */
 char *crash_data_disk(const char *disk);
 
-/** crash_image_open() - the image on @disk with its backing file and its data file; false if it cannot be opened, which is printed unless
- * @quiet */
+static inline bool crash_has_keys(const CrashImage *image)
+{
+    return g_strcmp0(image->encrypt, "luks") == 0;
+}
+
+/** crash_image_open() - the image on @disk with its backing file and its data file; false if it cannot be opened, which
+ * is printed unless @quiet */
 bool coroutine_fn crash_image_open(const CrashImage *image, const char *disk, bool quiet, Rig *rig);
+/** crash_image_open_by() - the same with one of the test_secrets */
+bool coroutine_fn crash_image_open_by(const CrashImage *image, const char *disk, unsigned secret, bool quiet, Rig *rig);
 
 #endif

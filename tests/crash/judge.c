@@ -254,6 +254,9 @@ static const char *judge_bytes(Judge *judge, const Bytes *bytes, CrashReading *r
     for (int64_t i = 0; i < MODEL_SECTORS && i * 512 < (int64_t)o->size; i++) {
         reading->values[i] = oracle_value(o, judge->image, i);
     }
+    if (o->keys) {
+        memcpy(reading->keys, o->keys->opens, sizeof(reading->keys));
+    }
     reading->bitmap = !o->has_bitmap ? 0 : o->bitmap_in_use ? 1 : 2;
     if (reading->bitmap == 2) {
         return judge_bitmap(judge, reading);
@@ -327,6 +330,24 @@ static const char *judge_disk(Judge *judge, BdrvSimDisk *disk, CrashReading *rea
     return judge_bytes(judge, &bytes, reading);
 }
 
+/* What the driver says of the secrets: once for all states whose slots are the same. */
+static const char *coroutine_fn judge_keys(Judge *judge)
+{
+    Keys *keys = judge->oracle.keys;
+    for (unsigned i = 0; i < TEST_SECRETS && !keys->compared; i++) {
+        Rig rig;
+        bool opened = crash_image_open_by(judge->image, "state", i, true, &rig);
+        if (opened && rig_close(&rig) < 0) {
+            return "the image cannot be closed";
+        }
+        if (opened != (bool)keys->opens[i]) {
+            return wrong(judge, "%s the image, the oracle says otherwise", opened ? "a secret opens" : "no secret opens");
+        }
+    }
+    keys->compared = true;
+    return NULL;
+}
+
 /* Open it writable, read, close: still clean, still the same. */
 static const char *coroutine_fn judge_first_open(Judge *judge, BdrvSimDisk *disk, const CrashReading *reading)
 {
@@ -397,6 +418,15 @@ static bool have_qemu_img(void)
     return known;
 }
 
+static unsigned secret_that_opens(const Oracle *oracle)
+{
+    unsigned which = 0;
+    while (oracle->keys && which < TEST_SECRETS - 1 && !oracle->keys->opens[which]) {
+        which++;
+    }
+    return which;
+}
+
 /* Exit code 0: clean, 3: leaks only. */
 static const char *qemu_img_agrees(Judge *judge, BdrvSimDisk *disk)
 {
@@ -404,10 +434,11 @@ static const char *qemu_img_agrees(Judge *judge, BdrvSimDisk *disk)
     g_autofree char *data_path = crash_data_disk(path), *out = NULL, *err = NULL;
     g_autoptr(BdrvSimDisk) data = judge->image->data_file ? bdrv_simdisk_find("state-data") : NULL;
     /* The backing file that it names is none that can be opened. */
+    unsigned which = secret_that_opens(&judge->oracle);
     g_autofree char *options =
-        g_strdup_printf("driver=qcow2,encrypt.key-secret=" TEST_SECRET ",file.filename=%s,backing=%s%s", path,
+        g_strdup_printf("driver=qcow2,encrypt.key-secret=key,file.filename=%s,backing=%s%s", path,
                         data ? ",data-file.filename=" : "", data ? data_path : "");
-    const char *secret = "secret,id=" TEST_SECRET ",data=" TEST_PASSPHRASE;
+    g_autofree char *secret = g_strdup_printf("secret,id=key,data=%s", test_passphrases[which]);
     /* A dirty image is only as good as what its first writable open makes of it. */
     const char *plain[] = { "qemu-img", "check", "--object", secret, "--image-opts", options, NULL };
     const char *repair[] = { "qemu-img", "check", "-r", "all", "--object", secret, "--image-opts", options, NULL };
@@ -484,6 +515,9 @@ static const char *coroutine_fn judge_new(Judge *judge, Content contents[2], con
     if (!fault) {
         fault = judge_first_open(judge, disk, reading);
     }
+    if (!fault && judge->oracle.keys) {
+        fault = judge_keys(judge);
+    }
     if (!fault && every(judge, SECOND_LIFE_EVERY)) {
         fault = judge_second_life(judge, disk, reading);
     }
@@ -504,6 +538,11 @@ static const char *compare(Judge *judge, const CrashReading *reading, const Mode
         if (!model_may(sets, i, reading->values[i])) {
             g_autofree char *may = model_may_text(sets, i);
             return wrong(judge, "sector %u reads as 0x%02x, not as one of %s", i, reading->values[i], may);
+        }
+    }
+    for (unsigned i = 0; i < TEST_SECRETS; i++) {
+        if (!model_may(sets, MODEL_KEYS + i, reading->keys[i])) {
+            return wrong(judge, "secret %u %s the image", i, reading->keys[i] ? "opens" : "does not open");
         }
     }
     if (reading->untidy && !may_be_untidy) {

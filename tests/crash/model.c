@@ -167,7 +167,7 @@ ModelSets *model_present(const Model *model)
 
 void model_restore(Model *model, uint32_t operation, const ModelSets *sets)
 {
-    for (unsigned i = 0; i < MODEL_CELLS; i++) {
+    for (unsigned i = 0; i <= MODEL_SIZE; i++) {
         for (unsigned value = 0; value < 256; value++) {
             if (model_may(sets, i, (uint8_t)value)) {
                 model_write(model, operation, i, 1, (uint8_t)value);

@@ -3,8 +3,8 @@
 #define TEST_CRASH_MODEL_H
 
 /*
- * What may be read after a power loss. A cell is a guest sector, or the size of the disk. Each write to a
- * cell has a begin and an end; it may be read unless another one that is durable began after it had ended.
+ * What may be read after a power loss. A cell is a guest sector, the size of the disk, or what a secret does. Each
+ * write to a cell has a begin and an end; it may be read unless another one that is durable began after it had ended.
  * So of concurrent ones any may be the last. One that failed has happened or not, and never becomes durable.
  */
 
@@ -12,9 +12,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "tests/lib/test-node.h"
+
 #define MODEL_SECTORS 256 /* guest sectors that are watched */
 #define MODEL_SIZE MODEL_SECTORS
-#define MODEL_CELLS (MODEL_SECTORS + 1)
+#define MODEL_KEYS (MODEL_SIZE + 1) /* for each of the secrets whether it opens a key slot */
+#define MODEL_CELLS (MODEL_KEYS + TEST_SECRETS)
 #define MODEL_WRITES 64 /* to one cell, as long as they may be read */
 
 typedef struct ModelWrite {
@@ -63,7 +66,7 @@ void model_sets_unref(ModelSets *sets);
 
 /** model_present() - what the cells may hold now, while nothing runs: a set of values each, the caller unrefs it */
 ModelSets *model_present(const Model *model);
-/** model_restore() - the operation makes every cell hold one of the values of its set */
+/** model_restore() - the operation makes disk and size hold one of the values of their sets */
 void model_restore(Model *model, uint32_t operation, const ModelSets *sets);
 
 static inline bool model_may(const ModelSets *sets, unsigned cell, uint8_t value)

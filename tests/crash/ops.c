@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "drivers/qcow2/crypto.h"
 #include "drivers/qcow2/qcow2.h"
 
 /* ---- where ---- */
@@ -118,6 +119,11 @@ static bool for_create(const CrashImage *image, unsigned variant, CrashStep *ste
 {
     step->size = SIZE_BASE;
     return image->start != START_READY;
+}
+
+static bool for_keys(const CrashImage *image, unsigned variant, CrashStep *step)
+{
+    return crash_has_keys(image);
 }
 
 /* A raw data file shows all that there is. */
@@ -387,13 +393,13 @@ static int coroutine_fn run_backing(CrashRun *run, const CrashStep *step)
     return ret;
 }
 
-static int coroutine_fn amend(CrashRun *run, BdrvOptions *options_taken)
+static int coroutine_fn amend(CrashRun *run, BdrvOptions *options_taken, bool force)
 {
     g_autoptr(BdrvOptions) options = options_taken;
     BlockDriverState *bs = run->rig.child->bs;
     GError *error = NULL;
     bs->drv->bdrv_drain_begin(bs);
-    bool ok = bs->drv->bdrv_amend(bs, options, false, NULL, NULL, &error);
+    bool ok = bs->drv->bdrv_amend(bs, options, force, NULL, NULL, &error);
     bs->drv->bdrv_drain_end(bs);
     int ret = ok ? bdrv_co_flush(run->rig.child) : -bdrv_error_code(error);
     g_clear_error(&error);
@@ -404,7 +410,7 @@ static int coroutine_fn run_amend_up(CrashRun *run, const CrashStep *step)
 {
     BdrvOptions *options = bdrv_options_new();
     bdrv_options_set_string(options, "compat", "1.1");
-    return amend(run, options);
+    return amend(run, options, false);
 }
 
 /* Snapshots of another size keep version 3. */
@@ -418,7 +424,7 @@ static int coroutine_fn run_amend_down(CrashRun *run, const CrashStep *step)
     }
     bdrv_options_set_string(options, "compat", fits ? "0.10" : "1.1");
     bdrv_options_set_int(options, "refcount_bits", 16);
-    return amend(run, options);
+    return amend(run, options, false);
 }
 
 /* Never one bit: snapshots may come. */
@@ -428,7 +434,7 @@ static int coroutine_fn run_amend_refcounts(CrashRun *run, const CrashStep *step
     BdrvOptions *options = bdrv_options_new();
     bdrv_options_set_string(options, "compat", "1.1");
     bdrv_options_set_int(options, "refcount_bits", now == wanted ? 32 : wanted);
-    return amend(run, options);
+    return amend(run, options, false);
 }
 
 static int coroutine_fn run_amend_lazy(CrashRun *run, const CrashStep *step)
@@ -436,8 +442,90 @@ static int coroutine_fn run_amend_lazy(CrashRun *run, const CrashStep *step)
     BdrvOptions *options = bdrv_options_new();
     bdrv_options_set_string(options, "compat", "1.1");
     bdrv_options_set_bool(options, "lazy_refcounts", !qcow2_state(run->rig.child->bs)->lazy_refcounts);
-    return amend(run, options);
+    return amend(run, options, false);
 }
+
+/* ---- key slots ---- */
+
+/* Secrets 0 and 2 take turns in slot 0, secret 1 comes and goes in another one. */
+#define IN_TURN 1
+
+/* Whether the secret surely opens the image, or (@value 0) surely does not. */
+static bool surely(const CrashRun *run, int secret, uint8_t value)
+{
+    ModelSets *sets = model_present(&run->model);
+    unsigned cell = MODEL_KEYS + (unsigned)secret;
+    bool is = model_may(sets, cell, value) && !model_may(sets, cell, !value);
+    model_sets_unref(sets);
+    return is;
+}
+
+/* Of the two that take turns. */
+static int in_slot_0(const CrashRun *run)
+{
+    return surely(run, 0, 1) ? 0 : surely(run, 2, 1) ? 2 : -1;
+}
+
+/* What opened the image still does: only then can a key be added. */
+static bool key_is_known(const CrashRun *run)
+{
+    const char *id = qcow2_state(run->rig.child->bs)->crypto->key_secret;
+    int secret = TEST_SECRETS - 1;
+    while (!g_str_equal(test_secrets[secret], id)) {
+        secret--;
+    }
+    return surely(run, secret, 1);
+}
+
+/* Slot 6 lies across two sectors of the header. */
+static bool can_add_key(CrashRun *run, const CrashStep *step)
+{
+    run->keys = (CrashKeys){ .added = IN_TURN, .erased = -1, .slot = step->variant ? 6 : -1 };
+    return key_is_known(run) && surely(run, IN_TURN, 0);
+}
+
+static bool can_replace_key(CrashRun *run, const CrashStep *step)
+{
+    int old = in_slot_0(run);
+    run->keys = (CrashKeys){ .added = old == 0 ? 2 : 0, .erased = old, .slot = 0 };
+    return key_is_known(run) && (old >= 0 || (surely(run, 0, 0) && surely(run, 2, 0)));
+}
+
+/* Never the last one. The one in slot 0 by its secret or by its slot. */
+static bool can_erase_key(CrashRun *run, const CrashStep *step)
+{
+    int other = in_slot_0(run);
+    run->keys = (CrashKeys){ -1, step->variant ? other : IN_TURN, step->variant == 2 ? 0 : -1 };
+    return other >= 0 && surely(run, IN_TURN, 1);
+}
+
+static void expect_keys(CrashRun *run, const CrashStep *step, uint32_t operation)
+{
+    if (run->keys.erased >= 0) {
+        model_write(&run->model, operation, MODEL_KEYS + (unsigned)run->keys.erased, 1, 0);
+    }
+    if (run->keys.added >= 0) {
+        model_write(&run->model, operation, MODEL_KEYS + (unsigned)run->keys.added, 1, 1);
+    }
+}
+
+static int coroutine_fn run_keys(CrashRun *run, const CrashStep *step)
+{
+    const CrashKeys *keys = &run->keys;
+    BdrvOptions *options = bdrv_options_new();
+    bdrv_options_set_string(options, "encrypt.state", keys->added < 0 ? "inactive" : "active");
+    if (keys->added >= 0) {
+        bdrv_options_set_string(options, "encrypt.new-secret", test_secrets[keys->added]);
+    } else if (keys->slot < 0) {
+        bdrv_options_set_string(options, "encrypt.old-secret", test_secrets[keys->erased]);
+    }
+    if (keys->slot >= 0) {
+        bdrv_options_set_int(options, "encrypt.keyslot", keys->slot);
+    }
+    return amend(run, options, keys->added >= 0 && keys->slot == 0);
+}
+
+/* ---- the rest ---- */
 
 static int coroutine_fn run_empty(CrashRun *run, const CrashStep *step)
 {
@@ -532,6 +620,9 @@ const CrashOp crash_ops[] = {
     { "amend-compat-down", 1, for_version_2, NULL, run_amend_down, .durable = DURABLE_ALL, .alone = true },
     { "amend-refcount-bits", 2, anywhere, NULL, run_amend_refcounts, .durable = DURABLE_ALL, .alone = true },
     { "amend-lazy", 1, anywhere, NULL, run_amend_lazy, .durable = DURABLE_ALL, .alone = true },
+    { "key-add", 2, for_keys, expect_keys, run_keys, .durable = DURABLE_ALL, .possible = can_add_key, .alone = true },
+    { "key-replace", 1, for_keys, expect_keys, run_keys, .durable = DURABLE_ALL, .possible = can_replace_key, .alone = true },
+    { "key-erase", 3, for_keys, expect_keys, run_keys, .durable = DURABLE_ALL, .possible = can_erase_key, .alone = true },
     { "reopen", 1, anywhere, NULL, run_reopen, .durable = DURABLE_ALL, .alone = true, .closes = true },
     { "drop", 1, anywhere, NULL, run_drop, .durable = DURABLE_NEVER, .alone = true, .closes = true },
     { "check", 3, anywhere, NULL, run_check, .alone = true },
@@ -592,12 +683,12 @@ static bool may_resize(const CrashRun *run)
 
 /* What lies past the end of the disk is cut off; nothing left, nothing open, a disk that has that size
  * or more (when shrunk: less) already: not now. */
-static bool fit_step(const CrashRun *run, CrashStep *step)
+static bool fit_step(CrashRun *run, CrashStep *step)
 {
     if (is_create(step->op)) {
         return true;
     }
-    if (!run->is_open) {
+    if (!run->is_open || (step->op->possible && !step->op->possible(run, step))) {
         return false;
     }
     int64_t length = run->rig.child->bs->length;

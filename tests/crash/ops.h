@@ -24,6 +24,12 @@ typedef struct CrashStep {
 
 #define CRASH_SNAPSHOTS 16 /* ids from 1 on that are kept account of */
 
+/* How an operation changes which secrets open the image. */
+typedef struct CrashKeys {
+    int added, erased; /* of the test_secrets, -1: none */
+    int slot;          /* -1: the driver's choice */
+} CrashKeys;
+
 /* What happens to. */
 typedef struct CrashRun {
     const CrashImage *image;
@@ -34,6 +40,7 @@ typedef struct CrashRun {
     Model model;
     ModelSets *kept[CRASH_SNAPSHOTS]; /* by snapshots, by id; NULL: there was none */
     bool untidy; /* an operation runs that may leave it so for a while, or has failed */
+    CrashKeys keys; /* what the operation that is about to run does to key slots */
     const char *finding; /* what an operation itself saw go wrong */
 } CrashRun;
 
@@ -49,6 +56,7 @@ typedef struct CrashReading {
     uint8_t size; /* SIZE_ value; NO_IMAGE: the rest says nothing */
     bool untidy;  /* safe, but not as it should be between operations; version 2 */
     uint8_t bitmap; /* "b": 0 not there, 1 in use, 2 right */
+    uint8_t keys[TEST_SECRETS]; /* whether each opens a key slot */
     uint8_t values[MODEL_SECTORS];
 } CrashReading;
 
@@ -67,6 +75,8 @@ struct CrashOp {
     CrashDurable durable;
     /* NULL, or whether what a state reads as may be, while the operation runs: beyond what the model says cell by cell. */
     bool (*plausible)(const CrashReading *reading);
+    /* NULL, or whether it can be done now; else nothing happens. */
+    bool (*possible)(CrashRun *run, const CrashStep *step);
     bool untidy; /* version 2, which has no dirty bit: meanwhile COPIED may not be set where it could be */
     bool alone;  /* never beside another one */
     bool closes; /* the image, so that a failure loses what was not durable */

@@ -14,14 +14,16 @@
 #define EXTENDED_L2 UINT64_C(16) /* of the incompatible features */
 #define DATA_FILE UINT64_C(4)
 #define BITMAPS 0x23852875 /* header extension */
+#define ENCRYPTION 0x0537be77
 #define BITMAP_FIXED 24   /* bytes of a bitmap directory entry before its variable part */
 #define SNAPSHOT_FIXED 40 /* bytes of a snapshot table entry before its variable part */
 
 enum { ROLE_NONE, ROLE_HEADER, ROLE_REFCOUNT_TABLE, ROLE_REFCOUNT_BLOCK, ROLE_L1, ROLE_L2, ROLE_DATA,
-       ROLE_COMPRESSED, ROLE_SNAPSHOT_TABLE, ROLE_BITMAP_DIRECTORY, ROLE_BITMAP_TABLE, ROLE_BITMAP };
+       ROLE_COMPRESSED, ROLE_SNAPSHOT_TABLE, ROLE_BITMAP_DIRECTORY, ROLE_BITMAP_TABLE, ROLE_BITMAP,
+       ROLE_ENCRYPTION };
 static const char *const role_names[] = { "nothing",  "header",   "refcount table", "refcount block", "L1 table",
                                           "L2 table", "data",     "compressed data", "snapshot table",
-                                          "bitmap directory", "bitmap table", "bitmap data" };
+                                          "bitmap directory", "bitmap table", "bitmap data", "encryption header" };
 
 static void G_GNUC_PRINTF(2, 3) fault(Oracle *o, const char *format, ...)
 {
@@ -281,7 +283,7 @@ static void walk_snapshots(Oracle *o)
 
 static uint64_t find_extension(const Oracle *o, uint32_t type)
 {
-    uint64_t at = number(o, 100, 4);
+    uint64_t at = o->version < 3 ? 72 : number(o, 100, 4);
     while (at + 8 <= (uint64_t)cluster_size(o) && number(o, at, 4)) {
         if (number(o, at, 4) == type) {
             return at + 8;
@@ -366,6 +368,28 @@ bool oracle_bit(const Oracle *o, int64_t n)
     return number(o, offset + (byte & (uint64_t)(cluster_size(o) - 1)), 1) >> (bit % 8) & 1;
 }
 
+/* ---- keys ---- */
+
+static uint32_t crypt_method(const Oracle *o)
+{
+    return (uint32_t)number(o, 32, 4);
+}
+
+static void walk_keys(Oracle *o)
+{
+    uint64_t extension = find_extension(o, ENCRYPTION);
+    uint64_t offset = number(o, extension, 8), bytes = number(o, extension + 8, 8);
+    if (!extension || !refer(o, offset, bytes, ROLE_ENCRYPTION, 0, 0) || offset + bytes > (uint64_t)o->length) {
+        fault(o, "the image is encrypted and has no encryption header, or not all of it");
+        return;
+    }
+    o->known_keys = o->known_keys ? o->known_keys : keys_new();
+    o->keys = keys_of(o->known_keys, o->bytes + offset, bytes);
+    if (o->keys->fault[0]) {
+        fault(o, "%s", o->keys->fault);
+    }
+}
+
 /* ---- comparing ---- */
 
 static void compare_counts(Oracle *o)
@@ -424,6 +448,7 @@ static void prepare(Oracle *o, const uint8_t *bytes, int64_t length)
     o->leaks = o->behind = 0;
     o->dirty = o->has_bitmap = o->bitmap_in_use = false;
     o->inflated = -1;
+    o->keys = NULL;
     if (most > o->cluster_capacity) {
         o->clusters = g_renew(OracleCluster, o->clusters, most);
         o->cluster_capacity = most;
@@ -442,6 +467,9 @@ void oracle_judge(Oracle *o, const uint8_t *bytes, int64_t length)
     walk_l1(o, o->l1_offset, o->l1_size, 0);
     walk_snapshots(o);
     walk_bitmaps(o);
+    if (crypt_method(o) == 2) {
+        walk_keys(o);
+    }
     if (!o->fault[0]) {
         compare_counts(o);
     }
@@ -462,6 +490,7 @@ void oracle_clear(Oracle *o)
     g_free(o->clusters);
     g_free(o->plain);
     EVP_CIPHER_CTX_free(o->aes);
+    g_clear_pointer(&o->known_keys, g_hash_table_unref);
     *o = (Oracle){ 0 };
 }
 
@@ -485,15 +514,17 @@ static bool inflate_cluster(Oracle *o, uint64_t entry, int64_t place)
     return ok;
 }
 
-/* Method 1: AES-128 in CBC mode, the key is the passphrase with zeroes behind, the vector the guest's sector number. */
+/* AES-128 in CBC mode with a sector number as vector. Method 1: the key is the passphrase with zeroes behind, the number
+ * the guest's; method 2: the key is that of the slots, which never changes, the number the file's. */
 static const uint8_t *decrypt(Oracle *o, int64_t n, const uint8_t *sector)
 {
-    uint8_t key[16] = TEST_PASSPHRASE, iv[16] = { 0 };
+    const uint8_t passphrase[16] = TEST_PASSPHRASE;
+    uint8_t iv[16] = { 0 };
     int bytes;
 
     if (!o->aes) {
         o->aes = EVP_CIPHER_CTX_new();
-        g_assert_true(EVP_DecryptInit_ex(o->aes, EVP_aes_128_cbc(), NULL, key, iv));
+        g_assert_true(EVP_DecryptInit_ex(o->aes, EVP_aes_128_cbc(), NULL, o->keys ? o->keys->key : passphrase, iv));
         EVP_CIPHER_CTX_set_padding(o->aes, 0);
     }
     for (unsigned i = 0; i < 8; i++) {
@@ -532,8 +563,8 @@ OracleKind oracle_sector(Oracle *o, int64_t n, const uint8_t **data)
     } else {
         *data = at < o->length ? o->bytes + at : zeroes;
     }
-    if (number(o, 32, 4) == 1) {
-        *data = decrypt(o, n, *data);
+    if (crypt_method(o)) {
+        *data = decrypt(o, o->keys ? at / 512 : n, *data);
     }
     return ORACLE_DATA;
 }

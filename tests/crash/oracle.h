@@ -12,6 +12,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "tests/crash/keys.h"
+
 typedef struct OracleCluster {
     uint32_t references; /* from what the header leads to */
     uint8_t role;
@@ -49,6 +51,8 @@ typedef struct Oracle {
     int64_t inflated; /* guest cluster in @plain, -1: none */
     uint8_t *plain;
 
+    GHashTable *known_keys; /* see keys.h; NULL: none was seen */
+    Keys *keys;             /* of LUKS; NULL: none */
     void *aes; /* EVP_CIPHER_CTX of encrypted images, NULL: none was seen */
     uint8_t decrypted[512];
 } Oracle;

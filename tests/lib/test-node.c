@@ -108,13 +108,18 @@ static void free_node(BlockDriverState *bs)
     g_free(node);
 }
 
+const char *const test_secrets[] = { TEST_SECRET, "key1", "key2" };
+const char *const test_passphrases[] = { TEST_PASSPHRASE, "another passphrase", "a third one" };
+
 /* What nodes ask of it: secrets. For all of them, as long as the process. */
 static BdrvGraph *the_graph(void)
 {
     static gsize made;
     if (g_once_init_enter(&made)) {
         BdrvGraph *graph = bdrv_graph_new();
-        bdrv_graph_add_secret(graph, TEST_SECRET, TEST_PASSPHRASE, strlen(TEST_PASSPHRASE), NULL);
+        for (unsigned i = 0; i < TEST_SECRETS; i++) {
+            bdrv_graph_add_secret(graph, test_secrets[i], test_passphrases[i], strlen(test_passphrases[i]), NULL);
+        }
         g_once_init_leave(&made, (gsize)graph);
     }
     return (BdrvGraph *)made;

@@ -13,6 +13,10 @@
 #define TEST_SECRET "key"
 #define TEST_PASSPHRASE "passphrase"
 
+/* All secrets that it finds; the first one is the above. */
+#define TEST_SECRETS 3
+extern const char *const test_secrets[TEST_SECRETS], *const test_passphrases[TEST_SECRETS];
+
 /** test_seed() - BDRV_TEST_SEED, or a new one; printed */
 uint64_t test_seed(void);
 /** test_amount() - @light in builds whose tests take the light form (-Dtests_form), else @shorter */

@@ -34,6 +34,10 @@ static BdrvOptions *create_options(const RigImage *image)
         bdrv_options_set_string(options, "encrypt.format", image->encrypt);
         bdrv_options_set_string(options, "encrypt.key-secret", TEST_SECRET);
     }
+    if (g_strcmp0(image->encrypt, "luks") == 0) { /* of the least key material */
+        bdrv_options_set_string(options, "encrypt.cipher-alg", "aes-128");
+        bdrv_options_set_string(options, "encrypt.cipher-mode", "cbc");
+    }
     const BdrvOptionSpec *specs[] = { bdrv_find_format("qcow2")->create_options,
                                       (const BdrvOptionSpec[]){ { "size", BDRV_OPTION_SIZE }, { NULL } }, NULL };
     GError *error = NULL;
