@@ -19,20 +19,18 @@ static int take_option(Amend *amend, int option, char **argv)
 {
     switch (option) {
     case 'f': amend->image.format = optarg; return -1;
-    case 'h': img_print_help(stdout); return 0;
+    case 'h': return 0;
     case 'o': return parse_option(amend, optarg) ? -1 : 1;
     case 'p': amend->progress = true; return -1;
     case 'q': amend->quiet = true; return -1;
     case 't':
-        if (!tool_cache_mode(optarg, &amend->image.flags)) {
-            tool_error("Invalid cache option: %s", optarg);
+        if (!img_take_cache(optarg, "cache mode", &amend->image.flags)) {
             return 1;
         }
         return -1;
-    case IMG_OPTION_OBJECT: return tool_add_object(optarg) ? -1 : 1;
     case IMG_OPTION_IMAGE_OPTS: amend->image.image_opts = true; return -1;
     case IMG_OPTION_FORCE: amend->force = true; return -1;
-    default: return img_bad_option(option, argv);
+    default: return 1;
     }
 }
 
@@ -78,17 +76,10 @@ static int open_and_amend(const Amend *amend)
 
 int img_amend(int argc, char **argv)
 {
-    static const struct option long_options[] = {
-        { "help", no_argument, NULL, 'h' },
-        { "object", required_argument, NULL, IMG_OPTION_OBJECT },
-        { "image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS },
-        { "force", no_argument, NULL, IMG_OPTION_FORCE },
-        { NULL, 0, NULL, 0 },
-    };
     Amend amend = { .image.flags = BDRV_O_RDWR };
     int option, status = -1;
 
-    while (status < 0 && (option = getopt_long(argc, argv, ":f:ho:pqt:", long_options, NULL)) != -1) {
+    while (status < 0 && (option = img_next_option(argc, argv)) != -1) {
         status = take_option(&amend, option, argv);
     }
     if (status < 0 && !amend.options && !amend.help) {

@@ -179,24 +179,15 @@ static bool check(const Bench *bench)
 
 int img_bench(int argc, char **argv)
 {
-    static const struct option long_options[] = {
-        { "help", no_argument, NULL, 'h' },
-        { "flush-interval", required_argument, NULL, IMG_OPTION_FLUSH_INTERVAL },
-        { "image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS },
-        { "pattern", required_argument, NULL, IMG_OPTION_PATTERN },
-        { "no-drain", no_argument, NULL, IMG_OPTION_NO_DRAIN },
-        { "force-share", no_argument, NULL, 'U' },
-        { NULL, 0, NULL, 0 },
-    };
     g_autoptr(BdrvGraph) graph = NULL;
     Bench bench = { .count = 75000, .depth = 64, .buffer_size = 4096, .drain_before_flush = true };
     ToolImage image = { 0 };
     int64_t pattern = 0;
     int option, status;
 
-    while ((option = getopt_long(argc, argv, ":hc:d:f:ni:o:qs:S:t:wU", long_options, NULL)) != -1) {
+    while ((option = img_next_option(argc, argv)) != -1) {
         switch (option) {
-        case 'h': img_print_help(stdout); return 0;
+        case 'h': return 0;
         case 'c':
             if (!img_parse_integer(optarg, "request count", 0, INT32_MAX, &bench.count)) {
                 return 1;
@@ -237,8 +228,7 @@ int img_bench(int argc, char **argv)
             }
             break;
         case 't':
-            if (!tool_cache_mode(optarg, &image.flags)) {
-                tool_error("Invalid cache mode");
+            if (!img_take_cache(optarg, "cache mode", &image.flags)) {
                 return 1;
             }
             break;
@@ -259,7 +249,7 @@ int img_bench(int argc, char **argv)
             break;
         case IMG_OPTION_NO_DRAIN: bench.drain_before_flush = false; break;
         case IMG_OPTION_IMAGE_OPTS: image.image_opts = true; break;
-        default: return img_bad_option(option, argv);
+        default: return 1;
         }
     }
     if (optind != argc - 1) {

@@ -183,14 +183,13 @@ static void add_action(Bitmap *bitmap, ActionKind kind, const char *source)
 static int take_option(Bitmap *bitmap, int option, char **argv)
 {
     switch (option) {
-    case 'h': img_print_help(stdout); return 0;
+    case 'h': return 0;
     case 'b': bitmap->source.filename = optarg; break;
     case 'F': bitmap->source.format = optarg; break;
     case 'f': bitmap->image.format = optarg; break;
     case 'g':
         bitmap->has_granularity = true;
         return img_parse_size(optarg, "granularity", &bitmap->granularity) ? -1 : 1;
-    case IMG_OPTION_OBJECT: return tool_add_object(optarg) ? -1 : 1;
     case IMG_OPTION_IMAGE_OPTS: bitmap->image.image_opts = true; break;
     case IMG_OPTION_ADD: add_action(bitmap, ACTION_ADD, NULL); break;
     case IMG_OPTION_REMOVE: add_action(bitmap, ACTION_REMOVE, NULL); break;
@@ -198,7 +197,7 @@ static int take_option(Bitmap *bitmap, int option, char **argv)
     case IMG_OPTION_ENABLE: add_action(bitmap, ACTION_ENABLE, NULL); break;
     case IMG_OPTION_DISABLE: add_action(bitmap, ACTION_DISABLE, NULL); break;
     case IMG_OPTION_MERGE: add_action(bitmap, ACTION_MERGE, optarg); break;
-    default: return img_bad_option(option, argv);
+    default: return 1;
     }
     return -1;
 }
@@ -226,21 +225,6 @@ static bool check(const Bitmap *bitmap, int arguments)
 
 int img_bitmap(int argc, char **argv)
 {
-    static const struct option long_options[] = {
-        { "help", no_argument, NULL, 'h' },
-        { "object", required_argument, NULL, IMG_OPTION_OBJECT },
-        { "image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS },
-        { "add", no_argument, NULL, IMG_OPTION_ADD },
-        { "remove", no_argument, NULL, IMG_OPTION_REMOVE },
-        { "clear", no_argument, NULL, IMG_OPTION_CLEAR },
-        { "enable", no_argument, NULL, IMG_OPTION_ENABLE },
-        { "disable", no_argument, NULL, IMG_OPTION_DISABLE },
-        { "merge", required_argument, NULL, IMG_OPTION_MERGE },
-        { "granularity", required_argument, NULL, 'g' },
-        { "source-file", required_argument, NULL, 'b' },
-        { "source-format", required_argument, NULL, 'F' },
-        { NULL, 0, NULL, 0 },
-    };
     g_autoptr(GArray) actions = g_array_new(FALSE, FALSE, sizeof(Action));
     Bitmap bitmap = {
         .image.flags = BDRV_O_RDWR | BDRV_O_NO_BACKING,
@@ -249,7 +233,7 @@ int img_bitmap(int argc, char **argv)
     };
     int option, status = -1;
 
-    while (status < 0 && (option = getopt_long(argc, argv, ":b:f:F:g:h", long_options, NULL)) != -1) {
+    while (status < 0 && (option = img_next_option(argc, argv)) != -1) {
         status = take_option(&bitmap, option, argv);
     }
     if (status >= 0) {

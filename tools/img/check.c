@@ -143,11 +143,6 @@ static int check(BlockBackend *blk, const char *filename, ImgOutput output, Bdrv
 
 int img_check(int argc, char **argv)
 {
-    static const struct option long_options[] = {
-        { "repair", required_argument, NULL, 'r' },
-        IMG_LOOK_LONG_OPTIONS,
-        { NULL, 0, NULL, 0 },
-    };
     g_autoptr(BdrvGraph) graph = NULL;
     ImgLook look = { .image = { .flags = BDRV_O_CHECK } };
     BdrvCheckFix fix = BDRV_FIX_NONE;
@@ -155,7 +150,7 @@ int img_check(int argc, char **argv)
     bool quiet = false;
     int option, status;
 
-    while ((option = getopt_long(argc, argv, ":r:T:q" IMG_LOOK_LETTERS, long_options, NULL)) != -1) {
+    while ((option = img_next_option(argc, argv)) != -1) {
         switch (option) {
         case 'q': quiet = true; break;
         case 'r':
@@ -168,13 +163,12 @@ int img_check(int argc, char **argv)
             }
             break;
         case 'T':
-            if (!tool_cache_mode(optarg, &look.image.flags)) {
-                tool_error("Invalid source cache option: %s", optarg);
+            if (!img_take_cache(optarg, "source cache mode", &look.image.flags)) {
                 return 1;
             }
             break;
         default:
-            status = img_look_option(&look, option, argv);
+            status = img_look_option(&look, option);
             if (status >= 0) {
                 return status;
             }

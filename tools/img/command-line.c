@@ -19,10 +19,55 @@ int img_usage_error(const char *format, ...)
     return 1;
 }
 
-int img_bad_option(int option, char **argv)
+/* What getopt_long() wants of a syntax. */
+#define MAX_OPTIONS 40
+typedef struct Getopt {
+    char letters[2 * MAX_OPTIONS + 2];
+    struct option names[MAX_OPTIONS + 1];
+} Getopt;
+
+static void make_getopt(Getopt *getopt, const ImgSyntax *syntax)
 {
-    return option == ':' ? img_usage_error("missing argument for option '%s'", argv[optind - 1])
-                         : img_usage_error("unrecognized option '%s'", argv[optind - 1]);
+    char *letter = getopt->letters;
+    struct option *name = getopt->names;
+
+    *letter++ = ':';
+    for (const ImgOption *option = syntax->options; option->id; option++) {
+        if (option->id < IMG_OPTION_OUTPUT) {
+            *letter++ = (char)option->id;
+            letter = option->value ? g_stpcpy(letter, ":") : letter;
+        }
+        if (option->name) {
+            *name++ = (struct option){ option->name, option->value ? required_argument : no_argument, NULL, option->id };
+        }
+    }
+}
+
+int img_next_option(int argc, char **argv)
+{
+    const ImgSyntax *syntax = img_find_syntax(argv[0]);
+    Getopt tables = { 0 };
+    int option;
+
+    make_getopt(&tables, syntax);
+    do {
+        option = getopt_long(argc, argv, tables.letters, tables.names, NULL);
+    } while (option == IMG_OPTION_OBJECT && tool_add_object(optarg));
+    switch (option) {
+    case 'h': img_print_command_help(syntax); return 'h';
+    case ':': img_usage_error("missing argument for option '%s'", argv[optind - 1]); return '?';
+    case '?': img_usage_error("unrecognized option '%s'", argv[optind - 1]); return '?';
+    default: return option;
+    }
+}
+
+bool img_take_cache(const char *name, const char *what, BdrvOpenFlags *flags)
+{
+    if (!tool_cache_mode(name, flags)) {
+        tool_error("Invalid %s: '%s' is none of none, writeback, writethrough, directsync and unsafe", what, name);
+        return false;
+    }
+    return true;
 }
 
 static bool parse_output(const char *text, ImgOutput *output)
@@ -38,16 +83,15 @@ static bool parse_output(const char *text, ImgOutput *output)
     return true;
 }
 
-int img_look_option(ImgLook *look, int option, char **argv)
+int img_look_option(ImgLook *look, int option)
 {
     switch (option) {
-    case 'h': img_print_help(stdout); return 0;
+    case 'h': return 0;
     case 'f': look->image.format = optarg; return -1;
     case 'U': look->image.flags |= BDRV_O_FORCE_SHARE; return -1;
-    case IMG_OPTION_OBJECT: return tool_add_object(optarg) ? -1 : 1;
     case IMG_OPTION_IMAGE_OPTS: look->image.image_opts = true; return -1;
     case IMG_OPTION_OUTPUT: return parse_output(optarg, &look->output) ? -1 : 1;
-    default: return img_bad_option(option, argv);
+    default: return 1;
     }
 }
 

@@ -26,19 +26,17 @@ static int take_option(Commit *commit, int option, char **argv)
     case 'b': commit->base = optarg; return -1;
     case 'd': commit->keep = true; return -1;
     case 'f': commit->image.format = optarg; return -1;
-    case 'h': img_print_help(stdout); return 0;
+    case 'h': return 0;
     case 'p': commit->progress = true; return -1;
     case 'q': commit->quiet = true; return -1;
     case 'r': return img_parse_size(optarg, "rate limit", &commit->options.rate_limit) ? -1 : 1;
     case 't':
-        if (!tool_cache_mode(optarg, &commit->image.flags)) {
-            tool_error("Invalid cache option: %s", optarg);
+        if (!img_take_cache(optarg, "cache mode", &commit->image.flags)) {
             return 1;
         }
         return -1;
-    case IMG_OPTION_OBJECT: return tool_add_object(optarg) ? -1 : 1;
     case IMG_OPTION_IMAGE_OPTS: commit->image.image_opts = true; return -1;
-    default: return img_bad_option(option, argv);
+    default: return 1;
     }
 }
 
@@ -153,17 +151,11 @@ static int commit_to(const Commit *commit, const Base *found)
 
 int img_commit(int argc, char **argv)
 {
-    static const struct option long_options[] = {
-        { "help", no_argument, NULL, 'h' },
-        { "object", required_argument, NULL, IMG_OPTION_OBJECT },
-        { "image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS },
-        { NULL, 0, NULL, 0 },
-    };
     Commit commit = { .image.flags = BDRV_O_RDWR | BDRV_O_UNMAP };
     Base base = { 0 };
     int option, status;
 
-    while ((option = getopt_long(argc, argv, ":f:ht:b:dpqr:", long_options, NULL)) != -1) {
+    while ((option = img_next_option(argc, argv)) != -1) {
         status = take_option(&commit, option, argv);
         if (status >= 0) {
             return status;

@@ -217,25 +217,17 @@ out:
 
 int img_compare(int argc, char **argv)
 {
-    static const struct option long_options[] = {
-        { "help", no_argument, NULL, 'h' },
-        { "object", required_argument, NULL, IMG_OPTION_OBJECT },
-        { "image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS },
-        { "force-share", no_argument, NULL, 'U' },
-        { NULL, 0, NULL, 0 },
-    };
     ToolImage images[2] = { 0 };
     Comparison comparison = { 0 };
     int option;
 
-    while ((option = getopt_long(argc, argv, ":hf:F:T:pqsU", long_options, NULL)) != -1) {
+    while ((option = img_next_option(argc, argv)) != -1) {
         switch (option) {
-        case 'h': img_print_help(stdout); return 0;
+        case 'h': return 0;
         case 'f': images[0].format = optarg; break;
         case 'F': images[1].format = optarg; break;
         case 'T':
-            if (!tool_cache_mode(optarg, &images[0].flags)) {
-                tool_error("Invalid source cache option: %s", optarg);
+            if (!img_take_cache(optarg, "source cache mode", &images[0].flags)) {
                 return FAILED_OPEN;
             }
             break;
@@ -243,13 +235,9 @@ int img_compare(int argc, char **argv)
         case 'q': comparison.quiet = true; break;
         case 's': comparison.strict = true; break;
         case 'U': images[0].flags |= BDRV_O_FORCE_SHARE; break;
-        case IMG_OPTION_OBJECT:
-            if (!tool_add_object(optarg)) {
-                return FAILED_OPEN;
-            }
-            break;
+        case IMG_OPTION_OBJECT: return FAILED_OPEN;
         case IMG_OPTION_IMAGE_OPTS: images[0].image_opts = true; break;
-        default: return img_bad_option(option, argv);
+        default: return 1;
         }
     }
     comparison.progress &= !comparison.quiet;

@@ -206,19 +206,6 @@ static bool parse_sparse(const char *text, int64_t *bytes)
     return true;
 }
 
-static const struct option long_options[] = {
-    { "help", no_argument, NULL, 'h' },
-    { "source-image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS },
-    { "object", required_argument, NULL, IMG_OPTION_OBJECT },
-    { "image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS },
-    { "force-share", no_argument, NULL, 'U' },
-    { "target-image-opts", no_argument, NULL, IMG_OPTION_TARGET_IMAGE_OPTS },
-    { "salvage", no_argument, NULL, IMG_OPTION_SALVAGE },
-    { "target-is-zero", no_argument, NULL, IMG_OPTION_TARGET_IS_ZERO },
-    { "bitmaps", no_argument, NULL, IMG_OPTION_BITMAPS },
-    { "skip-broken-bitmaps", no_argument, NULL, IMG_OPTION_SKIP_BROKEN_BITMAPS },
-    { NULL, 0, NULL, 0 },
-};
 
 /* -1: go on; else the exit code. */
 static int parse_option(Convert *convert, int option, char **argv, bool *help)
@@ -227,7 +214,7 @@ static int parse_option(Convert *convert, int option, char **argv, bool *help)
     int64_t number;
 
     switch (option) {
-    case 'h': img_print_help(stdout); return 0;
+    case 'h': return 0;
     case 'f': convert->source.format = optarg; break;
     case 'O': convert->output_format = optarg; break;
     case 'B': convert->backing = optarg; break;
@@ -250,14 +237,12 @@ static int parse_option(Convert *convert, int option, char **argv, bool *help)
     case 'W': transfer->out_of_order = true; break;
     case 'U': convert->source.flags |= BDRV_O_FORCE_SHARE; break;
     case 't':
-        if (!tool_cache_mode(optarg, &convert->target.flags)) {
-            tool_error("Invalid cache option: %s", optarg);
+        if (!img_take_cache(optarg, "cache mode", &convert->target.flags)) {
             return 1;
         }
         break;
     case 'T':
-        if (!tool_cache_mode(optarg, &convert->source.flags)) {
-            tool_error("Invalid source cache option: %s", optarg);
+        if (!img_take_cache(optarg, "source cache mode", &convert->source.flags)) {
             return 1;
         }
         break;
@@ -273,14 +258,13 @@ static int parse_option(Convert *convert, int option, char **argv, bool *help)
             return 1;
         }
         break;
-    case IMG_OPTION_OBJECT: return tool_add_object(optarg) ? -1 : 1;
     case IMG_OPTION_IMAGE_OPTS: convert->source.image_opts = true; break;
     case IMG_OPTION_TARGET_IMAGE_OPTS: convert->target.image_opts = true; break;
     case IMG_OPTION_SALVAGE: transfer->salvage = true; break;
     case IMG_OPTION_TARGET_IS_ZERO: convert->target_is_zero = true; break;
     case IMG_OPTION_BITMAPS: convert->bitmaps = true; break;
     case IMG_OPTION_SKIP_BROKEN_BITMAPS: convert->skip_broken_bitmaps = true; break;
-    default: return img_bad_option(option, argv);
+    default: return 1;
     }
     return -1;
 }
@@ -361,7 +345,7 @@ int img_convert(int argc, char **argv)
     bool help = false;
     int option, status = -1;
 
-    while (status < 0 && (option = getopt_long(argc, argv, ":hf:O:B:Cco:l:S:pt:T:qnm:WUr:F:", long_options, NULL)) != -1) {
+    while (status < 0 && (option = img_next_option(argc, argv)) != -1) {
         status = parse_option(&convert, option, argv, &help);
     }
     if (status < 0 && help) {

@@ -199,11 +199,6 @@ bool img_create_image(BdrvGraph *graph, const char *format, const char *filename
 
 int img_create(int argc, char **argv)
 {
-    static const struct option long_options[] = {
-        { "help", no_argument, NULL, 'h' },
-        { "object", required_argument, NULL, IMG_OPTION_OBJECT },
-        { NULL, 0, NULL, 0 },
-    };
     g_autoptr(BdrvOptions) options = NULL;
     g_autoptr(BdrvGraph) graph = NULL;
     const char *format = "raw", *backing = NULL, *backing_format = NULL, *filename;
@@ -211,12 +206,12 @@ int img_create(int argc, char **argv)
     int64_t size = -1;
     int option;
 
-    while ((option = getopt_long(argc, argv, ":F:b:f:ho:qu", long_options, NULL)) != -1) {
+    while ((option = img_next_option(argc, argv)) != -1) {
         switch (option) {
         case 'F': backing_format = optarg; break;
         case 'b': backing = optarg; break;
         case 'f': format = optarg; break;
-        case 'h': img_print_help(stdout); return 0;
+        case 'h': return 0;
         case 'o':
             help |= img_wants_help(optarg);
             if (!help && !img_add_options(&options, optarg)) {
@@ -225,12 +220,7 @@ int img_create(int argc, char **argv)
             break;
         case 'q': quiet = true; break;
         case 'u': unsafe = true; break;
-        case IMG_OPTION_OBJECT:
-            if (!tool_add_object(optarg)) {
-                return 1;
-            }
-            break;
-        default: return img_bad_option(option, argv);
+        default: return 1;
         }
     }
     filename = optind < argc ? argv[optind++] : NULL;

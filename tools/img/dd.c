@@ -97,31 +97,19 @@ static int copy(const Dd *dd, const ToolImage *input, const char *output_format)
 
 int img_dd(int argc, char **argv)
 {
-    static const struct option long_options[] = {
-        { "help", no_argument, NULL, 'h' },
-        { "object", required_argument, NULL, IMG_OPTION_OBJECT },
-        { "image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS },
-        { "force-share", no_argument, NULL, 'U' },
-        { NULL, 0, NULL, 0 },
-    };
     ToolImage input = { 0 };
     const char *output_format = "raw";
     Dd dd = { .block_size = 512, .count = -1 };
     int option;
 
-    while ((option = getopt_long(argc, argv, ":hf:O:U", long_options, NULL)) != -1) {
+    while ((option = img_next_option(argc, argv)) != -1) {
         switch (option) {
-        case 'h': img_print_help(stdout); return 0;
+        case 'h': return 0;
         case 'f': input.format = optarg; break;
         case 'O': output_format = optarg; break;
         case 'U': input.flags |= BDRV_O_FORCE_SHARE; break;
-        case IMG_OPTION_OBJECT:
-            if (!tool_add_object(optarg)) {
-                return 1;
-            }
-            break;
         case IMG_OPTION_IMAGE_OPTS: input.image_opts = true; break;
-        default: return img_bad_option(option, argv);
+        default: return 1;
         }
     }
     for (int i = optind; i < argc; i++) {

@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "tools/common/tool.h"
+#include "tools/img/syntax.h"
 
 /* A subcommand gets its name as argv[0] and answers the exit code; the message has been printed. */
 int img_amend(int argc, char **argv);
@@ -41,39 +42,22 @@ void img_extent_keep(ImgExtent *known, BlockBackend *blk, int64_t offset, const 
 
 /* ---- command line (command-line.c) ---- */
 
-/* Long options without a letter, the same number in every subcommand */
-enum {
-    IMG_OPTION_OUTPUT = 256,
-    IMG_OPTION_BACKING_CHAIN,
-    IMG_OPTION_OBJECT,
-    IMG_OPTION_IMAGE_OPTS,
-    IMG_OPTION_TARGET_IMAGE_OPTS,
-    IMG_OPTION_PATTERN,
-    IMG_OPTION_FLUSH_INTERVAL,
-    IMG_OPTION_NO_DRAIN,
-    IMG_OPTION_PREALLOCATION,
-    IMG_OPTION_SHRINK,
-    IMG_OPTION_SALVAGE,
-    IMG_OPTION_TARGET_IS_ZERO,
-    IMG_OPTION_START_OFFSET,
-    IMG_OPTION_MAX_LENGTH,
-    IMG_OPTION_BITMAPS,
-    IMG_OPTION_SKIP_BROKEN_BITMAPS,
-    IMG_OPTION_SIZE,
-    IMG_OPTION_FORCE,
-    IMG_OPTION_ADD,
-    IMG_OPTION_REMOVE,
-    IMG_OPTION_CLEAR,
-    IMG_OPTION_ENABLE,
-    IMG_OPTION_DISABLE,
-    IMG_OPTION_MERGE,
-};
-
 /** img_usage_error() - message and "Try 'NAME --help' for more information"; returns 1 */
 int img_usage_error(const char *format, ...) G_GNUC_PRINTF(1, 2);
-/** img_bad_option() - what getopt_long() answered ':' or '?' for; returns 1 */
-int img_bad_option(int option, char **argv);
-void img_print_help(FILE *out);
+void img_print_help(void);
+void img_print_command_help(const ImgSyntax *syntax);
+
+/**
+ * img_next_option() - the next option of a subcommand, by its syntax; its argument is in optarg
+ * --help and --object are dealt with.
+ *
+ * Returns: the option's id; -1: no more, optind is the first operand; 'h': help was printed, end with 0; IMG_OPTION_OBJECT:
+ * an object was refused, '?': that was no option; both have been told, end with an error.
+ */
+int img_next_option(int argc, char **argv);
+
+/** img_take_cache() - a cache mode's name into @flags; false with a message, in which it is called @what */
+bool img_take_cache(const char *name, const char *what, BdrvOpenFlags *flags);
 
 typedef enum ImgOutput {
     IMG_OUTPUT_HUMAN,
@@ -85,13 +69,8 @@ typedef struct ImgLook {
     ToolImage image;
     ImgOutput output;
 } ImgLook;
-#define IMG_LOOK_LETTERS "hf:U"
-#define IMG_LOOK_LONG_OPTIONS \
-    { "help", no_argument, NULL, 'h' }, { "format", required_argument, NULL, 'f' }, \
-    { "output", required_argument, NULL, IMG_OPTION_OUTPUT }, { "object", required_argument, NULL, IMG_OPTION_OBJECT }, \
-    { "image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS }, { "force-share", no_argument, NULL, 'U' }
 /** img_look_option() - take one of them; -1: go on; else the exit code: help, or an error with its message */
-int img_look_option(ImgLook *look, int option, char **argv);
+int img_look_option(ImgLook *look, int option);
 /** img_look_filename() - the one argument left is the image's name; false with a message */
 bool img_look_filename(ImgLook *look, int argc, char **argv);
 

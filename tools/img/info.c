@@ -240,21 +240,16 @@ static int print_images(BdrvGraph *graph, const ToolImage *first, bool chain, Im
 
 int img_info(int argc, char **argv)
 {
-    static const struct option long_options[] = {
-        { "backing-chain", no_argument, NULL, IMG_OPTION_BACKING_CHAIN },
-        IMG_LOOK_LONG_OPTIONS,
-        { NULL, 0, NULL, 0 },
-    };
     g_autoptr(BdrvGraph) graph = NULL;
     ImgLook look = { .image = { .flags = BDRV_O_NO_BACKING | BDRV_O_NO_IO } };
     bool chain = false;
     int option, status;
 
-    while ((option = getopt_long(argc, argv, ":" IMG_LOOK_LETTERS, long_options, NULL)) != -1) {
+    while ((option = img_next_option(argc, argv)) != -1) {
         switch (option) {
         case IMG_OPTION_BACKING_CHAIN: chain = true; break;
         default:
-            status = img_look_option(&look, option, argv);
+            status = img_look_option(&look, option);
             if (status >= 0) {
                 return status;
             }

@@ -118,19 +118,13 @@ static int map(BlockBackend *blk, int64_t start, int64_t length, ImgOutput outpu
 
 int img_map(int argc, char **argv)
 {
-    static const struct option long_options[] = {
-        IMG_LOOK_LONG_OPTIONS,
-        { "start-offset", required_argument, NULL, 's' },
-        { "max-length", required_argument, NULL, 'l' },
-        { NULL, 0, NULL, 0 },
-    };
     g_autoptr(BdrvGraph) graph = NULL;
     ImgLook look = { 0 };
     int64_t start = 0, length = INT64_MAX;
     BlockBackend *blk;
     int option, status;
 
-    while ((option = getopt_long(argc, argv, ":s:l:" IMG_LOOK_LETTERS, long_options, NULL)) != -1) {
+    while ((option = img_next_option(argc, argv)) != -1) {
         switch (option) {
         case 's':
             if (!img_parse_size(optarg, "start offset", &start)) {
@@ -143,7 +137,7 @@ int img_map(int argc, char **argv)
             }
             break;
         default:
-            status = img_look_option(&look, option, argv);
+            status = img_look_option(&look, option);
             if (status >= 0) {
                 return status;
             }

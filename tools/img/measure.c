@@ -104,14 +104,9 @@ static bool check(const Measure *m)
 
 static int parse_and_measure(Measure *m, int argc, char **argv)
 {
-    static const struct option long_options[] = {
-        IMG_LOOK_LONG_OPTIONS,
-        { "size", required_argument, NULL, IMG_OPTION_SIZE },
-        { NULL, 0, NULL, 0 },
-    };
     int option;
 
-    while ((option = getopt_long(argc, argv, ":" IMG_LOOK_LETTERS "l:O:o:", long_options, NULL)) != -1) {
+    while ((option = img_next_option(argc, argv)) != -1) {
         switch (option) {
         case 'l':
             img_clear_snapshot_param(&m->snapshot);
@@ -132,7 +127,7 @@ static int parse_and_measure(Measure *m, int argc, char **argv)
             }
             break;
         default: {
-            int status = img_look_option(&m->look, option, argv);
+            int status = img_look_option(&m->look, option);
             if (status >= 0) {
                 return status;
             }

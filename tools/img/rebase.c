@@ -25,16 +25,15 @@ static int take_option(Rebase *rebase, int option, char **argv)
     case 'b': rebase->backing.filename = optarg; return -1;
     case 'F': rebase->backing.format = optarg; return -1;
     case 'f': rebase->image.format = optarg; return -1;
-    case 'h': img_print_help(stdout); return 0;
+    case 'h': return 0;
     case 'p': rebase->progress = true; return -1;
     case 'q': rebase->quiet = true; return -1;
     case 't': return parse_cache(optarg, &rebase->image.flags, "") ? -1 : 1;
     case 'T': return parse_cache(optarg, &rebase->backing.flags, "source ") ? -1 : 1;
     case 'u': rebase->unsafe = true; return -1;
     case 'U': rebase->backing.flags |= BDRV_O_FORCE_SHARE; return -1;
-    case IMG_OPTION_OBJECT: return tool_add_object(optarg) ? -1 : 1;
     case IMG_OPTION_IMAGE_OPTS: rebase->image.image_opts = true; return -1;
-    default: return img_bad_option(option, argv);
+    default: return 1;
     }
 }
 
@@ -147,17 +146,10 @@ static int rebase_image(const Rebase *rebase)
 
 int img_rebase(int argc, char **argv)
 {
-    static const struct option long_options[] = {
-        { "help", no_argument, NULL, 'h' },
-        { "force-share", no_argument, NULL, 'U' },
-        { "object", required_argument, NULL, IMG_OPTION_OBJECT },
-        { "image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS },
-        { NULL, 0, NULL, 0 },
-    };
     Rebase rebase = { .image.flags = BDRV_O_RDWR };
     int option, status;
 
-    while ((option = getopt_long(argc, argv, ":hf:F:b:upt:T:qU", long_options, NULL)) != -1) {
+    while ((option = img_next_option(argc, argv)) != -1) {
         status = take_option(&rebase, option, argv);
         if (status >= 0) {
             return status;

@@ -61,14 +61,6 @@ static int resize(BlockBackend *blk, const char *size, BdrvPrealloc prealloc, bo
 
 int img_resize(int argc, char **argv)
 {
-    static const struct option long_options[] = {
-        { "help", no_argument, NULL, 'h' },
-        { "object", required_argument, NULL, IMG_OPTION_OBJECT },
-        { "image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS },
-        { "preallocation", required_argument, NULL, IMG_OPTION_PREALLOCATION },
-        { "shrink", no_argument, NULL, IMG_OPTION_SHRINK },
-        { NULL, 0, NULL, 0 },
-    };
     g_autoptr(BdrvGraph) graph = NULL;
     ToolImage image = { .flags = BDRV_O_RDWR | BDRV_O_RESIZE };
     BdrvPrealloc prealloc = BDRV_PREALLOC_OFF;
@@ -79,19 +71,11 @@ int img_resize(int argc, char **argv)
 
     /* The size comes last and may look like an option: "-1G". */
     size = argc >= 3 ? argv[--argc] : NULL;
-    if (!size) {
-        return img_usage_error("Not enough arguments");
-    }
-    while ((option = getopt_long(argc, argv, ":f:hq", long_options, NULL)) != -1) {
+    while ((option = img_next_option(argc, argv)) != -1) {
         switch (option) {
-        case 'h': img_print_help(stdout); return 0;
+        case 'h': return 0;
         case 'f': image.format = optarg; break;
         case 'q': quiet = true; break;
-        case IMG_OPTION_OBJECT:
-            if (!tool_add_object(optarg)) {
-                return 1;
-            }
-            break;
         case IMG_OPTION_IMAGE_OPTS: image.image_opts = true; break;
         case IMG_OPTION_PREALLOCATION:
             if (!tool_parse_prealloc(optarg, &prealloc)) {
@@ -99,8 +83,11 @@ int img_resize(int argc, char **argv)
             }
             break;
         case IMG_OPTION_SHRINK: shrink = true; break;
-        default: return img_bad_option(option, argv);
+        default: return 1;
         }
+    }
+    if (!size) {
+        return img_usage_error("Not enough arguments");
     }
     if (optind != argc - 1) {
         return img_usage_error("Expecting image file name and size");

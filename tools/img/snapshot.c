@@ -185,35 +185,23 @@ static int run(ToolImage *image, Action action, const char *name)
 
 int img_snapshot(int argc, char **argv)
 {
-    static const struct option long_options[] = {
-        { "help", no_argument, NULL, 'h' },
-        { "object", required_argument, NULL, IMG_OPTION_OBJECT },
-        { "image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS },
-        { "force-share", no_argument, NULL, 'U' },
-        { NULL, 0, NULL, 0 },
-    };
     ToolImage image = { 0 };
     Action action = ACTION_NONE;
     const char *name = NULL;
     bool ok = true;
     int option;
 
-    while (ok && (option = getopt_long(argc, argv, ":la:c:d:hqU", long_options, NULL)) != -1) {
+    while (ok && (option = img_next_option(argc, argv)) != -1) {
         switch (option) {
-        case 'h': img_print_help(stdout); return 0;
+        case 'h': return 0;
         case 'l': ok = set_action(&action, ACTION_LIST, &name, NULL); break;
         case 'a': ok = set_action(&action, ACTION_APPLY, &name, optarg); break;
         case 'c': ok = set_action(&action, ACTION_CREATE, &name, optarg); break;
         case 'd': ok = set_action(&action, ACTION_DELETE, &name, optarg); break;
         case 'q': break; /* nothing is said but what is asked for, and errors */
         case 'U': image.flags |= BDRV_O_FORCE_SHARE; break;
-        case IMG_OPTION_OBJECT:
-            if (!tool_add_object(optarg)) {
-                return 1;
-            }
-            break;
         case IMG_OPTION_IMAGE_OPTS: image.image_opts = true; break;
-        default: return img_bad_option(option, argv);
+        default: return 1;
         }
     }
     if (!ok) {
