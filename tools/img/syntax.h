@@ -3,8 +3,8 @@
 #define BDRV_TOOLS_IMG_SYNTAX_H
 
 /*
- * The command line of each subcommand, told once: parsing and help come from here.
- * It needs nothing of the library.
+ * The command line of each subcommand, told once: parsing, help, the man page and the shell's completion come from here.
+ * It needs nothing of the library, so that what makes the documents at build time (documents.c) can do without.
  */
 
 #include <stddef.h>

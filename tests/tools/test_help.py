@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: MIT
+"""What bdrv-img says of itself: help, man page and completion come from one table, and the examples work."""
+
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+
+import pytest
+
+from tools import OURS, run
+
+BUILT = pathlib.Path(OURS["img"]).parent
+COMMANDS = ["amend", "bench", "bitmap", "check", "commit", "compare", "convert", "create", "dd", "info", "map", "measure",
+            "rebase", "resize", "snapshot"]
+
+
+def help_of(command, tmp_path):
+    result = run([OURS["img"], command, "-h"], tmp_path)
+    assert result.returncode == 0 and result.stderr == ""
+    return result.stdout
+
+
+def options_of(text):
+    """Of a command's help: ("-f", "--format"), …"""
+    listed = re.findall(r"^  (-\S+(?: \S+)?(?:, --\S+)?)(?:  |\n)", text.split("\n\nExamples:")[0], re.M)
+    return [re.findall(r"(?:^|(?<=[ ,]))--?[A-Za-z][\w-]*", option) for option in listed]
+
+
+def test_help_lists_every_command(tmp_path):
+    text = run([OURS["img"], "--help"], tmp_path).stdout
+    assert re.findall(r"^  ([a-z]+) \[", text.split("Command syntax:")[1], re.M) == COMMANDS
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_help_with_options_and_examples(command, tmp_path):
+    text = help_of(command, tmp_path)
+    assert text.startswith(f"usage: bdrv-img {command} [")
+    assert options_of(text)[-1] == ["-h", "--help"]
+    assert re.search(rf"^  bdrv-img {command} ", text, re.M)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_option_that_help_lists_is_known(command, tmp_path):
+    for names in options_of(help_of(command, tmp_path)):
+        for name in names:
+            result = run([OURS["img"], command, name], tmp_path)
+            assert "unrecognized" not in result.stderr, name
+
+
+def test_an_unknown_option_is_named(tmp_path):
+    result = run([OURS["img"], "info", "--frobnicate", "x"], tmp_path)
+    assert result.returncode == 1 and "unrecognized option '--frobnicate'" in result.stderr
+
+
+def examples(command, tmp_path):
+    text = help_of(command, tmp_path).split("Examples:\n")[1].split("\n\n")[0]
+    return [line.strip() for line in text.splitlines() if not line.strip().startswith("#")]
+
+
+def prepare(directory):
+    """The files that the examples name."""
+    def img(*args):
+        run([OURS["img"], *args], directory).check_returncode()
+    (directory / "passphrase").write_text("open sesame")
+    (directory / "disk.raw").write_bytes(b"data" * 65536 + bytes(1 << 20))
+    img("convert", "-O", "qcow2", "disk.raw", "disk.qcow2")
+    img("resize", "-q", "disk.qcow2", "6M")
+    img("snapshot", "-c", "before-update", "disk.qcow2")
+    img("convert", "-O", "qcow2", "disk.raw", "base.qcow2")
+    img("convert", "-O", "qcow2", "disk.raw", "new-base.qcow2")
+    img("create", "-q", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", "overlay.qcow2")
+    shutil.copy(directory / "base.qcow2", directory / "renamed.qcow2")
+
+
+# What is only an example together with what comes before it in the real world
+BEFORE = {
+    ("amend", 0): "bdrv-img snapshot -d before-update disk.qcow2",
+    ("bitmap", 1): "bdrv-img bitmap --add disk.qcow2 since-monday",
+    ("resize", 1): "bdrv-img snapshot -d before-update disk.qcow2; bdrv-img resize disk.qcow2 6G",
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_examples_work(command, tmp_path):
+    for number, line in enumerate(examples(command, tmp_path)):
+        prepare(tmp_path)
+        for one in [*filter(None, BEFORE.get((command, number), "").split("; ")), line]:
+            words = shlex.split(one.replace("-c 10000", "-c 100"))
+            if words[0] == "bdrv-img":
+                words[0] = OURS["img"]
+            result = run(words, tmp_path)
+            assert result.returncode == 0, (one, result.stderr)
+
+
+def test_the_man_page_is_clean_and_names_every_option(tmp_path):
+    if not shutil.which("groff"):
+        pytest.skip("groff is not installed")
+    done = subprocess.run(["groff", "-man", "-ww", "-Tascii", "-P-c", "-P-b", "-P-o", "-P-u", BUILT / "bdrv-img.1"],
+                          capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == ""
+    for command in COMMANDS:
+        part = re.search(rf"^   {command}\n(.*?)(?=^   [a-z]+\n|^[A-Z])", done.stdout, re.M | re.S).group(1)
+        for names in options_of(help_of(command, tmp_path)):
+            assert re.search(rf"^       {', '.join(names)}\b", part, re.M), (command, names)
+
+
+def complete(tmp_path, *words):
+    script = f"""PATH={shlex.quote(str(BUILT))}:$PATH; source {shlex.quote(str(BUILT / 'bdrv-img.bash'))}
+        COMP_WORDS=({' '.join(map(shlex.quote, words))}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+        _bdrv_img; printf '%s\\n' "${{COMPREPLY[@]}}" """
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def test_completion_knows_the_commands(tmp_path):
+    assert complete(tmp_path, "bdrv-img", "co") == ["commit", "compare", "convert"]
+
+
+def test_completion_knows_the_options_of_a_command(tmp_path):
+    assert complete(tmp_path, "bdrv-img", "convert", "--sk") == ["--skip-broken-bitmaps"]
+
+
+def test_completion_knows_the_formats(tmp_path):
+    assert complete(tmp_path, "bdrv-img", "create", "-f", "q") == ["qcow2"]
+
+
+def test_completion_knows_choices(tmp_path):
+    assert complete(tmp_path, "bdrv-img", "check", "-r", "") == ["leaks", "all"]
+
+
+def test_completion_knows_the_keys_of_a_format(tmp_path):
+    assert complete(tmp_path, "bdrv-img", "create", "-f", "qcow2", "-o", "cluster") == ["cluster_size="]
+    assert complete(tmp_path, "bdrv-img", "create", "-f", "qcow2", "-o", "compat=1.1,lazy") == ["compat=1.1,lazy_refcounts="]
+
+
+def test_completion_knows_files(tmp_path):
+    (tmp_path / "disk.qcow2").touch()
+    assert complete(tmp_path, "bdrv-img", "info", "di") == ["disk.qcow2"]
