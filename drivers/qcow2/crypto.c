@@ -93,6 +93,7 @@ static bool coroutine_fn load_luks(BlockDriverState *bs, int64_t file_length, GE
     Area area = area_of(bs);
     BdrvLuksIo io = area_io(&area);
     if (!bdrv_luks_load(&crypto->luks, &io, errp)) {
+        g_prefix_error(errp, "encryption header at offset %" PRIu64 ": ", ext.offset);
         return false;
     }
     uint64_t needed = (uint64_t)crypto->luks.header.payload_sector * BDRV_LUKS_SECTOR;

@@ -34,7 +34,11 @@ MORE_SHAPES = {
     "bits32": "cluster_size=4k,refcount_bits=32",
     "data file": "cluster_size=4k,data_file=data",
     "luks": "cluster_size=4k,encrypt.format=luks,encrypt.iter-time=10,encrypt.key-secret=key",
+    "aes": "cluster_size=4k,encrypt.format=aes,encrypt.key-secret=key",
+    "zstd compressed": "cluster_size=4k,compression_type=zstd",
+    "raw data file": "cluster_size=4k,data_file=data,data_file_raw=on",
 }
+ENCRYPTED = ("luks", "aes")
 SECRET = ["--object", "secret,id=key,data=passphrase"]
 SNAPSHOTS = ("one", "two")
 
@@ -61,13 +65,13 @@ def make(directory, shape, name="image"):
         tool(directory, "qemu-img", "create", "-q", "-f", "qcow2", *options, "-b", "base", "-F", "raw", name)
         io(directory, name, *[w for w in writes if "-z" not in w or shape != "v2backing"])
         return
-    key = SECRET if shape == "luks" else []
+    key = SECRET if shape in ENCRYPTED else []
     tool(directory, "qemu-img", "create", "-q", *key, "-f", "qcow2", *options, name, str(SIZE))
     if shape == "v2":
         writes = [w for w in writes if "-z" not in w]
     where = [*key, "--image-opts", "driver=qcow2,encrypt.key-secret=key,file.filename=" + name] if key else None
     io(directory, name, *writes, where=where)
-    if shape == "compressed":
+    if "compressed" in shape:
         text = b"".join(b"%d " % (i * i) for i in range(SIZE // 6))[:SIZE // 2]
         (directory / "text").write_bytes(text + bytes(SIZE - len(text)))
         tool(directory, "qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", *options, "text", name)

@@ -6,7 +6,7 @@ image of which shape, and where in it) and rows of FIELDS.
 
 from damage import COMPRESSED, COPIED, OFFSET, ZERO
 
-BACKING_FORMAT, FEATURES, BITMAPS, DATA_FILE = 0xE2792ACA, 0x6803F857, 0x23852875, 0x44415441
+BACKING_FORMAT, FEATURES, BITMAPS, DATA_FILE, CRYPTO = 0xE2792ACA, 0x6803F857, 0x23852875, 0x44415441, 0x0537BE77
 FAR = 1 << 40
 WIDTHS = (1, 2, 4, 8, 16, 32, 64)  # of refcounts
 
@@ -51,6 +51,14 @@ STRUCTURES = {
     "header of an overlay": ("backing", lambda image: (0, ())),
     "header of version 2": ("v2backing", lambda image: (0, ())),
     "header with a data file": ("data file", lambda image: (0, ())),
+    "header with a raw data file": ("raw data file", lambda image: (0, ())),
+    "header, zstd": ("zstd compressed", lambda image: (0, ())),
+    "header, extended L2": ("subclusters", lambda image: (0, ())),
+    "header, bitmaps": ("bitmaps", lambda image: (0, ())),
+    "header, LUKS": ("luks", lambda image: (0, ())),
+    "header, AES": ("aes", lambda image: (0, ())),
+    "backing file": ("backing", lambda image: (image.get(8, 8), ())),
+    "encryption header": ("luks", extension(CRYPTO)),
     "backing format": ("backing", extension(BACKING_FORMAT)),
     "feature names": ("large", extension(FEATURES)),
     "end of the extensions": ("plain", extension(0)),
@@ -69,10 +77,14 @@ STRUCTURES = {
     "L2 table, extended": ("subclusters", l2_entry(is_data)),
     "L2 table, extended, overlay": ("subclusters backing", l2_entry(is_data)),
     "L2 table, data file": ("data file", l2_entry(is_data)),
+    "L2 table, compressed, zstd": ("zstd compressed", l2_entry(lambda entry: entry & COMPRESSED)),
+    "L2 table, encrypted": ("luks", l2_entry(is_data)),
+    "L1 table, extended": ("subclusters", l1_entry),
     "refcount table": ("plain", lambda image: (image.reftable, ())),
     **{"refcount block, %d bits" % bits: ("plain" if bits == 16 else "bits%d" % bits,
                                           lambda image: (image.refblocks[0], ())) for bits in WIDTHS},
     "snapshot table": ("snapshots", lambda image: (image.snapshot_entries[0], ())),
+    "snapshot table, names": ("snapshots", lambda image: (image.snapshot_entries[0] + 64, ())),
     "end of the snapshot table": ("snapshots", lambda image: (image.snapshot_entries[1], ())),
 }
 
@@ -117,6 +129,14 @@ FIELDS = {
     "header of an overlay": HEADER_3[2:4],
     "header of version 2": HEADER_2,
     "header with a data file": HEADER_3[13:16],
+    "header with a raw data file": HEADER_3[13:16],
+    "header, zstd": [HEADER_3[13], HEADER_3[-2]],
+    "header, extended L2": [HEADER_3[13]],
+    "header, bitmaps": [HEADER_3[15]],
+    "header, LUKS": [HEADER[6]],
+    "header, AES": [HEADER[6]],
+    "backing file": [("name", 0, 4, ANY, "a check does not open it")],
+    "encryption header": EXTENSION + [("offset", 8, 8, 0, ""), ("header size", 16, 8, 0, "")],
     "backing format": [EXTENSION[0], ("length", 4, 4, 0xFFFF, "the name ends at its first NUL"),
                        ("name", 8, 3, ANY, "a check does not open the backing file")],
     "feature names": [EXTENSION[0], ("length", 4, 4, 0xFFFF, "zeroes behind it are no names"),
@@ -143,6 +163,10 @@ FIELDS = {
     "L2 table, shared": [("entry", 0, 8, ZERO | COPIED | COMPRESSED, "a snapshot's; the counts are the same")],
     "L2 table, compressed": [
         ("entry", 0, 8, 0xFFF | 0xFF << 56, "where in its host cluster the data lies, and how long it is")],
+    "L2 table, compressed, zstd": [
+        ("entry", 0, 8, 0xFFF | 0xFF << 56, "where in its host cluster the data lies, and how long it is")],
+    "L2 table, encrypted": L2,
+    "L1 table, extended": [("entry", 0, 8, 0, "")],
     "L2 table, extended": EXTENDED,
     "L2 table, extended, overlay": EXTENDED,
     "L2 table, data file": [("entry", 0, 8, ZERO | COPIED | 0x1000, "nothing counts the clusters of a data file")],
@@ -159,6 +183,7 @@ FIELDS = {
         ("extra_data_size", 36, 4, ANY, LENGTHS), ("vm_state_size_large", 40, 8, ANY, "it may have any size"),
         ("disk_size", 48, 8, ANY, "a disk may have any size that the L1 table describes"),
         ("icount", 56, 8, ANY, "only shown")],
+    "snapshot table, names": [("id and name", 0, 4, ANY, "only shown")],
     "end of the snapshot table": [("extra_data_size", 36, 4, ANY, LENGTHS), ("name_size", 14, 2, ANY, LENGTHS)],
 }
 
@@ -167,7 +192,11 @@ FIELDS = {
 LOST = {
     "snapshot table": ["one"],
     "end of the snapshot table": ["two"],
+    "snapshot table, names": ["one"],
     "L1 table of a snapshot": ["one"],
+    # What the tables mean, and whether data is encrypted, is told here only.
+    "header, extended L2": [None],
+    "header, AES": [None],
     "nb_snapshots": ["one", "two"],
     "snapshots_offset": ["one", "two"],
     "l1_table_offset": [None],

@@ -39,7 +39,7 @@ class Sound:
     def read(self, name, snapshot=None):
         """What cannot be read, compressed data that is none, reads as zeroes."""
         where = ["-f", "qcow2", name]
-        if self.shape == "luks":
+        if self.shape in damage.ENCRYPTED:
             where = [*damage.SECRET, "--image-opts", "driver=qcow2,encrypt.key-secret=key,file.filename=" + name]
         picked = ["-l", "snapshot.name=" + snapshot] if snapshot else []
         result = run(["qemu-img", "convert", "--salvage", "-O", "raw", *picked, *where, "content"], self.directory)
