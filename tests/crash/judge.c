@@ -341,7 +341,7 @@ static const char *coroutine_fn judge_keys(Judge *judge)
             return "the image cannot be closed";
         }
         if (opened != (bool)keys->opens[i]) {
-            return wrong(judge, "%s the image, the oracle says otherwise", opened ? "a secret opens" : "no secret opens");
+            return wrong(judge, "secret %u %s the image, the oracle says otherwise", i, opened ? "opens" : "does not open");
         }
     }
     keys->compared = true;

@@ -20,7 +20,8 @@ static uint32_t be32(const uint8_t *at)
 
 /* ---- one slot ---- */
 
-static void pbkdf2(const void *secret, size_t bytes, const uint8_t *salt, uint32_t iterations, uint8_t *out, int out_bytes)
+static void pbkdf2(const void *secret, size_t bytes, const uint8_t *salt, uint32_t iterations, uint8_t *out,
+                   int out_bytes)
 {
     g_assert_true(PKCS5_PBKDF2_HMAC(secret, (int)bytes, salt, SALT, (int)iterations, EVP_sha256(), out_bytes, out));
 }
