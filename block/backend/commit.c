@@ -12,7 +12,7 @@
 typedef struct Commit {
     BlockBackend *top, *base;
     const BlkCommitOptions *options;
-    unsigned layers; /* of @top */
+    int layers;      /* of @top */
     int64_t length;  /* of @top */
     uint8_t *buffer;
     int64_t begun_us, moved; /* rate limit: since when, and how many bytes */
@@ -52,7 +52,7 @@ static bool copy(Commit *c, int64_t offset, int64_t bytes, GError **errp)
 /* What no layer has shows the base; but where a layer is too short it shows nothing. */
 static bool shows_base(const Commit *c, const BlockExtent *extent)
 {
-    return extent->kind != EXTENT_DATA && !extent->present && extent->depth + 1 == c->layers;
+    return extent->kind != EXTENT_DATA && !extent->present && (int)extent->depth + 1 == c->layers;
 }
 
 static bool commit_extent(Commit *c, int64_t offset, const BlockExtent *extent, GError **errp)
@@ -101,20 +101,17 @@ bool blk_commit(BlockBackend *top, BlockBackend *base, const BlkCommitOptions *o
         .top = top,
         .base = base,
         .options = options,
+        .layers = blk_count_layers(top),
         .length = blk_length(top),
         .buffer = blk_blockalign(base, CHUNK_BYTES),
         .begun_us = g_get_monotonic_time(),
     };
-    BdrvLayer layer;
-    while (blk_layer(top, c.layers, &layer)) {
-        c.layers++;
-    }
-    if (!c.buffer) {
+    bool ok = c.buffer != NULL;
+    if (!ok) {
         g_set_error(errp, BDRV_ERROR, ENOMEM, "no memory for a buffer of %d bytes", CHUNK_BYTES);
-        return false;
     }
-    bool ok = make_room(&c, errp) && commit_all(&c, errp) && flush(base, errp) &&
-              (options->keep_top || blk_make_empty(top, errp));
+    ok = ok && blk_has_run(MIN(c.layers, 0), errp) && make_room(&c, errp) && commit_all(&c, errp) &&
+         flush(base, errp) && (options->keep_top || blk_make_empty(top, errp));
     bdrv_vfree(c.buffer);
     return ok;
 }

@@ -157,6 +157,23 @@ bool blk_layer(BlockBackend *blk, unsigned depth, BdrvLayer *layer)
     return true;
 }
 
+static int coroutine_fn count_layers(BlockBackend *blk, void *opaque)
+{
+    int *count = opaque;
+
+    while (find_layer(blk, (unsigned)*count)) {
+        ++*count;
+    }
+    return 0;
+}
+
+int blk_count_layers(BlockBackend *blk)
+{
+    int count = 0, ret = blk_ask(blk, count_layers, &count);
+
+    return ret < 0 ? ret : count;
+}
+
 static int coroutine_fn layer_specific(BlockBackend *blk, void *opaque)
 {
     LayerCall *call = opaque;

@@ -34,6 +34,11 @@ static bool is_plain_text(const FaultImage *image)
     return !strstr(image->create, "encrypt");
 }
 
+static bool has_key_slots(const FaultImage *image)
+{
+    return strstr(image->create, "encrypt.format=luks");
+}
+
 /* A raw data file is the disk: there is nothing to show instead. */
 static bool is_not_raw_data(const FaultImage *image)
 {
@@ -71,6 +76,7 @@ static bool takes_compressed(const FaultImage *image)
 /* Of the same backing file as "simdisk:b" */
 #define ANOTHER_NAME "json:{\"driver\":\"raw\",\"file\":{\"driver\":\"simdisk\",\"disk\":\"b\"}}"
 #define LONGER_NAME "json:{ \"driver\": \"raw\", \"file\": { \"driver\": \"simdisk\", \"disk\": \"b\" }           }"
+#define KEY_1 "encrypt.keyslot=1,"
 
 const Op ops[] = {
     { "open", .closed = true, .where = OP_EVERYWHERE, .steps = { { STEP_OPEN } } },
@@ -144,6 +150,15 @@ const Op ops[] = {
       .steps = { { STEP_BACKING, .how = ANOTHER_NAME },
                  WRITE(AT_NOTHING, 4 * KIB, 4), { STEP_BACKING, .how = "simdisk:b" },
                  { STEP_BACKING, .how = LONGER_NAME }, FLUSH } },
+    { "commit", .qcow2 = true, .wants = is_backed, .before = { WRITE(AT_NOTHING, 8 * KIB, 3) },
+      .steps = { { STEP_COMMIT }, WRITE(AT_NOTHING + 4 * KIB, 9000, 4), FLUSH } },
+    { "rebase", .qcow2 = true, .wants = is_backed, .before = { WRITE(AT_NOTHING, 8 * KIB, 3) },
+      .steps = { { STEP_REBASE }, WRITE(AT_NOTHING + 4 * KIB, 4 * KIB, 4), { STEP_REBASE, .how = ANOTHER_NAME },
+                 FLUSH } },
+    { "change key slots", .qcow2 = true, .wants = has_key_slots,
+      .steps = { { STEP_KEYS, .how = KEY_1 "encrypt.state=active,encrypt.new-secret=key1" },
+                 { STEP_KEYS, .how = KEY_1 "encrypt.state=active,encrypt.new-secret=key2" },
+                 WRITE(AT_NOTHING, 8 * KIB, 3), { STEP_KEYS, .how = KEY_1 "encrypt.state=inactive" }, FLUSH } },
     { "amend to version 2 and back", .qcow2 = true, .wants = can_be_version_2, .where = OP_EVERYWHERE,
       .before = { { STEP_ZERO, AT_TWOS, 8 * KIB }, { STEP_ZERO_UNMAP, AT_TWOS + 8 * KIB, 8 * KIB } },
       .steps = { { STEP_AMEND, .how = "compat=0.10,refcount_bits=16" }, WRITE(AT_NOTHING, 9000, 4),
@@ -352,11 +367,11 @@ static bool backing_name(Stand *stand, const char **name)
     return ok;
 }
 
-static int amend(Stand *stand, const Step *step)
+static int amend(Stand *stand, const Step *step, bool force)
 {
     g_autoptr(GError) error = NULL;
     g_autoptr(BdrvOptions) options = bdrv_options_parse(step->how, NULL, &error);
-    bool ok = options && blk_amend(stand->blk, options, false, NULL, NULL, &error);
+    bool ok = options && blk_amend(stand->blk, options, force, NULL, NULL, &error);
     return ok ? 0 : -bdrv_error_code(error);
 }
 
@@ -482,6 +497,26 @@ static int create(Stand *stand, const Step *step)
     return ret;
 }
 
+/* The image is opened anew, over what it was committed into. */
+static int commit(Stand *stand)
+{
+    int ret = close_image(stand);
+    if (ret >= 0) {
+        ret = stand_commit(stand);
+    }
+    int opened = open_image(stand, true);
+    return ret < 0 ? ret : opened;
+}
+
+static int rebase(Stand *stand, const Step *step)
+{
+    int ret = stand_rebase(stand, step->how);
+    if (ret >= 0) {
+        model_flushed(stand->model);
+    }
+    return ret;
+}
+
 static int flush(Stand *stand)
 {
     int ret = blk_flush(stand->blk);
@@ -530,11 +565,16 @@ static int take_step(Stand *stand, const Step *step)
     case STEP_BITMAP:
         return bitmap_change(stand, step->how);
     case STEP_AMEND:
-        return amend(stand, step);
+    case STEP_KEYS:
+        return amend(stand, step, step->kind == STEP_KEYS);
     case STEP_INVALIDATE:
         return invalidate(stand);
     case STEP_BACKING:
         return change_backing(stand, step);
+    case STEP_COMMIT:
+        return commit(stand);
+    case STEP_REBASE:
+        return rebase(stand, step);
     case STEP_SNAPSHOT:
         return create_snapshot(stand, step->how);
     case STEP_SNAPSHOT_APPLY:

@@ -24,8 +24,11 @@ typedef enum StepKind {
     STEP_EMPTY,
     STEP_BITMAP,  /* "add x", "remove x", "clear x", "disable x", "merge x" (what "b" has): @how */
     STEP_AMEND,   /* options @how */
+    STEP_KEYS,    /* the same by force: may have been done already */
     STEP_INVALIDATE,
     STEP_BACKING, /* the image names @how; NULL: nothing */
+    STEP_COMMIT, /* into the backing file */
+    STEP_REBASE, /* onto the same backing file by the name @how; NULL: onto none */
     STEP_SNAPSHOT, /* the only one named @how */
     STEP_SNAPSHOT_APPLY,  /* if it is there */
     STEP_SNAPSHOT_DELETE, /* if it is there */

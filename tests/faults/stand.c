@@ -172,7 +172,9 @@ static void begin_context(Stand *stand)
     aio_context_enter(stand->ctx);
     stand->graph = bdrv_graph_new();
     bdrv_graph_set_opener_gate(stand->graph, bdrv_gate_any, NULL);
-    bdrv_graph_add_secret(stand->graph, TEST_SECRET, TEST_PASSPHRASE, strlen(TEST_PASSPHRASE), NULL);
+    for (unsigned i = 0; i < TEST_SECRETS; i++) {
+        bdrv_graph_add_secret(stand->graph, test_secrets[i], test_passphrases[i], strlen(test_passphrases[i]), NULL);
+    }
 }
 
 static void end_context(Stand *stand)
@@ -468,6 +470,52 @@ int stand_create(Stand *stand, const char *preallocation)
     }
     bdrv_create_image(stand->graph, image->driver, filename, options, &error);
     return take_error(&error);
+}
+
+static BlockBackend *open_below(Stand *stand, BdrvOpenFlags flags, int *ret)
+{
+    GError *error = NULL;
+    BdrvOptions *options = bdrv_options_parse("driver=raw,file.driver=simdisk,file.disk=b", NULL, &error);
+    BlockBackend *blk = blk_open(stand->graph, NULL, options, flags, &error);
+    *ret = take_error(&error);
+    return blk;
+}
+
+static int close_both(BlockBackend *one, BlockBackend *other)
+{
+    int ret = one ? close_handle(one) : 0, second = other ? close_handle(other) : 0;
+    return ret < 0 ? ret : second;
+}
+
+int stand_commit(Stand *stand)
+{
+    GError *error = NULL;
+    int ret;
+    BlockBackend *base = NULL;
+    BlockBackend *top = open_disk(stand, NULL, BDRV_O_RDWR | BDRV_O_UNMAP | BDRV_O_NO_BACKING, &ret);
+    if (top) {
+        base = open_below(stand, BDRV_O_RDWR | BDRV_O_UNMAP | BDRV_O_RESIZE, &ret);
+    }
+    if (base) {
+        blk_commit(top, base, &(BlkCommitOptions){ 0 }, &error);
+        ret = take_error(&error);
+    }
+    int closed = close_both(top, base);
+    return ret < 0 ? ret : closed;
+}
+
+int stand_rebase(Stand *stand, const char *name)
+{
+    const BlkRebaseOptions options = { .filename = name, .format = name ? "raw" : NULL };
+    GError *error = NULL;
+    int ret = 0;
+    BlockBackend *to = name ? open_below(stand, 0, &ret) : NULL;
+    if (ret >= 0) {
+        blk_rebase(stand->blk, to, &options, &error);
+        ret = take_error(&error);
+    }
+    int closed = close_both(to, NULL);
+    return ret < 0 ? ret : closed;
 }
 
 uint8_t *stand_new_content(const Stand *stand)

@@ -98,6 +98,10 @@ bool stand_open(Stand *stand, bool writable, int *error);
 int stand_close(Stand *stand);
 /** stand_create() - make a new image in the place of the old one, which is closed; 0 or -errno */
 int stand_create(Stand *stand, const char *preallocation);
+/** stand_commit() - the image, which is closed, into its backing file; 0 or -errno */
+int stand_commit(Stand *stand);
+/** stand_rebase() - the open image onto its backing file by the name @name; NULL: onto none. 0 or -errno */
+int stand_rebase(Stand *stand, const char *name);
 /** stand_new_content() - what a newly made image reads as; g_free() */
 uint8_t *stand_new_content(const Stand *stand);
 
