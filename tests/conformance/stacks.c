@@ -10,7 +10,7 @@
 #include <bdrv/simdisk.h>
 #include <string.h>
 
-#include "bitmaps.h"
+#include "config.h"
 #include "logs.h"
 
 #define MIB (1024 * 1024)
@@ -147,7 +147,8 @@ static const SimSetup longer = { .limits = { .request_alignment = 512 }, .extra 
 
 typedef struct RaceSetup {
     const char *create; /* options */
-    bool backing, data_file, bitmap;
+    bool backing, data_file;
+    bool chain; /* the header names the first of chain_bases[] */
 } RaceSetup;
 
 #define RACE_DELAY_NS 20000
@@ -169,6 +170,70 @@ static BdrvSimDisk *add_disk(const char *name, int64_t bytes)
     return disk;
 }
 
+static void make_race_backing(const ConformanceStack *stack, const char *id, uint8_t *content)
+{
+    g_autofree char *name = g_strdup_printf("%s-backing", id);
+    int64_t length = stack->length * 3 / 4 + 100;
+    BdrvSimDisk *backing = add_disk(name, length);
+
+    memset(content, 0x5a, (size_t)length);
+    bdrv_simdisk_poke(backing, 0, content, (size_t)length);
+    make_slow(backing);
+}
+
+/* A qcow2 image over what make_race_backing() makes, and another one over nothing. */
+static const ConformanceBase chain_bases[] = {
+    { "simdisk:%ID%-middle", "qcow2" }, { "simdisk:%ID%-backing", "raw" }, { "simdisk:%ID%-other", "qcow2" }, { NULL, NULL },
+};
+static const char *const chain_disks[] = { "%ID%-middle", "%ID%-backing", "%ID%-other" };
+
+static void make_image(BdrvGraph *graph, const char *disk, int64_t size, const char *backing, const char *format,
+                       const char *text)
+{
+    g_autofree char *filename = g_strdup_printf("simdisk:%s", disk);
+    BdrvOptions *options = bdrv_options_parse(text, NULL, NULL);
+    GError *error = NULL;
+
+    bdrv_options_set_int(options, "size", size);
+    if (backing) {
+        bdrv_options_set_string(options, "backing_file", backing);
+        bdrv_options_set_string(options, "backing_fmt", format);
+    }
+    bdrv_create_image(graph, "qcow2", filename, options, &error);
+    g_assert_no_error(error);
+}
+
+/* A part of a qcow2 image on a disk. */
+static void fill_image(BdrvGraph *graph, const char *disk, const uint8_t *data, int64_t offset, int64_t bytes)
+{
+    g_autofree char *filename = g_strdup_printf("simdisk:%s", disk);
+    GError *error = NULL;
+    BlockBackend *blk = blk_open(graph, filename, bdrv_options_parse("driver=qcow2", NULL, NULL), BDRV_O_RDWR, &error);
+
+    g_assert_no_error(error);
+    g_assert_cmpint(blk_pwrite(blk, offset, bytes, data + offset, 0), ==, 0);
+    blk_close(blk, &error);
+    g_assert_no_error(error);
+}
+
+static void make_chain(const ConformanceStack *stack, BdrvGraph *graph, const char *id, uint8_t *content)
+{
+    g_autofree char *middle = conformance_expand(chain_disks[0], id, ""), *other = conformance_expand(chain_disks[2], id, "");
+    g_autofree char *backing = conformance_expand(chain_bases[1].filename, id, "");
+    g_autofree uint8_t *data = g_malloc((gsize)stack->length);
+    int64_t third = stack->length / 3 / 512 * 512;
+
+    memset(data, 0x33, (size_t)stack->length);
+    make_race_backing(stack, id, content);
+    make_slow(add_disk(middle, 0));
+    make_image(graph, middle, stack->length, backing, "raw", "cluster_size=512");
+    fill_image(graph, middle, data, third, third);
+    memcpy(content + third, data, (size_t)third);
+    make_slow(add_disk(other, 0));
+    make_image(graph, other, stack->length + stack->room, NULL, NULL, "cluster_size=1k");
+    fill_image(graph, other, data, 0, third);
+}
+
 static void race_setup(const ConformanceStack *stack, BdrvGraph *graph, const char *id, const char *dir,
                        uint8_t *content)
 {
@@ -182,6 +247,12 @@ static void race_setup(const ConformanceStack *stack, BdrvGraph *graph, const ch
 
         g_assert_no_error(error);
         bdrv_options_set_int(options, "size", stack->length);
+        if (how->chain) {
+            g_autofree char *name = conformance_expand(chain_bases[0].filename, id, dir);
+
+            bdrv_options_set_string(options, "backing_file", name);
+            bdrv_options_set_string(options, "backing_fmt", chain_bases[0].format);
+        }
         if (how->data_file) {
             g_autofree char *name = g_strdup_printf("%s-data", id);
 
@@ -193,16 +264,10 @@ static void race_setup(const ConformanceStack *stack, BdrvGraph *graph, const ch
     }
     make_slow(disk);
     if (how && how->backing) {
-        g_autofree char *name = g_strdup_printf("%s-backing", id);
-        int64_t length = stack->length * 3 / 4 + 100;
-        BdrvSimDisk *backing = add_disk(name, length);
-
-        memset(content, 0x5a, (size_t)length);
-        bdrv_simdisk_poke(backing, 0, content, (size_t)length);
-        make_slow(backing);
+        make_race_backing(stack, id, content);
     }
-    if (how && how->bitmap) {
-        conformance_add_bitmap(stack, graph, id, dir);
+    if (how && how->chain) {
+        make_chain(stack, graph, id, content);
     }
 }
 
@@ -219,10 +284,15 @@ static void race_teardown(const ConformanceStack *stack, const char *id, const c
         g_autofree char *data = g_strdup_printf("%s-data", id);
         forget_disk(data);
     }
+    for (unsigned i = 0; how && how->chain && i < G_N_ELEMENTS(chain_disks); i++) {
+        g_autofree char *name = conformance_expand(chain_disks[i], id, dir);
+        forget_disk(name);
+    }
 }
 
 #define SMALL "driver=qcow2,discard=unmap,l2-cache-size=1k,refcount-cache-size=1k,l2-cache-entry-size=512,"
 #define ON_DISK "file.driver=simdisk,file.disk=%ID%,file.discard=unmap"
+#define WITH_KEY "encrypt.key-secret=" CONFORMANCE_SECRET ","
 #define ON_FILE "file.driver=file,file.filename=%DIR%/disk,file.discard=unmap"
 
 static const RaceSetup plain = { .create = "cluster_size=512" };
@@ -233,8 +303,29 @@ static const RaceSetup subclusters = { .create = "extended_l2=on,cluster_size=16
 static const RaceSetup data_file = { .create = "cluster_size=512", .data_file = true };
 static const RaceSetup raw_data_file = { .create = "cluster_size=512,data_file_raw=on", .data_file = true };
 static const RaceSetup v2_overlay = { .create = "cluster_size=512,compat=0.10", .backing = true };
-static const RaceSetup bitmap = { .create = "cluster_size=512", .bitmap = true };
+static const RaceSetup chain = { .create = "cluster_size=512", .chain = true };
 static const RaceSetup encrypted = { .create = "cluster_size=512,encrypt.format=aes,encrypt.key-secret=" CONFORMANCE_SECRET };
+#define LUKS "encrypt.format=luks,encrypt.iter-time=1,encrypt.key-secret=" CONFORMANCE_SECRET
+static const RaceSetup luks_plain = { .create = "cluster_size=512," LUKS };
+static const RaceSetup luks_subclusters = {
+    .create = "cluster_size=16k,extended_l2=on," LUKS ",encrypt.cipher-alg=aes-128,encrypt.cipher-mode=cbc,"
+              "encrypt.ivgen-alg=essiv,encrypt.ivgen-hash-alg=sha256,encrypt.hash-alg=sha1",
+    .backing = true,
+};
+static const RaceSetup luks_chain = {
+    .create = "cluster_size=1k,lazy_refcounts=on," LUKS ",encrypt.cipher-alg=aes-192,encrypt.cipher-mode=cbc,"
+              "encrypt.ivgen-alg=plain,encrypt.hash-alg=sha512",
+    .chain = true,
+};
+#ifdef CONFIG_NETTLE
+static const RaceSetup luks_serpent = {
+    .create = "cluster_size=512," LUKS ",encrypt.cipher-alg=serpent-256,encrypt.hash-alg=ripemd160"
+};
+#endif
+#ifdef CONFIG_LIBZSTD
+static const RaceSetup zstd = { .create = "cluster_size=1k,compression_type=zstd" };
+#endif
+static const RaceSetup preallocated = { .create = "cluster_size=512,preallocation=metadata,refcount_bits=8" };
 static const RaceSetup normal = { .create = "cluster_size=4096" };
 
 #define RACE_QCOW2 .unit = 512, .crowded = true, .setup = race_setup, .teardown = race_teardown, \
@@ -263,9 +354,33 @@ const ConformanceStack race_stacks[] = {
       .no_snapshots = true, .data = &raw_data_file, .unit = 512, .crowded = true, .setup = race_setup,
       .teardown = race_teardown,
       .inspect = conformance_check_raw_data },
-    { .name = "bitmap", .options = SMALL ON_DISK, .length = 24 * 1024, .room = 24 * 1024, .data = &bitmap, .unit = 512,
-      .crowded = true, .setup = race_setup, .teardown = race_teardown, .inspect = conformance_check_bitmap },
-    { .name = "encrypted", .options = SMALL "encrypt.key-secret=" CONFORMANCE_SECRET "," ON_DISK, .length = 24 * 1024,
+    { .name = "bitmaps", .options = SMALL "overlap-check=all," ON_DISK, .length = 24 * 1024, .room = 24 * 1024, .data = &plain,
+      .states = true, .bitmaps = true, RACE_QCOW2 },
+    { .name = "bitmaps, subclusters", .options = SMALL "discard-no-unref=on,lazy-refcounts=on," ON_DISK
+      ",backing.driver=simdisk,backing.disk=%ID%-backing", .length = 128 * 1024, .room = 128 * 1024, .states = true,
+      .bitmaps = true, .data = &subclusters, RACE_QCOW2 },
+    { .name = "bitmaps, raw data file", .options = SMALL ON_DISK, .length = 24 * 1024, .room = 24 * 1024, .states = true,
+      .bitmaps = true, .no_snapshots = true, .data = &raw_data_file, .unit = 512, .crowded = true, .setup = race_setup,
+      .teardown = race_teardown, .inspect = conformance_check_raw_data },
+    { .name = "chain", .options = SMALL ON_DISK, .length = 24 * 1024, .room = 24 * 1024, .data = &chain, .states = true,
+      .bitmaps = true, .bases = chain_bases, RACE_QCOW2 },
+    { .name = "LUKS", .options = SMALL WITH_KEY ON_DISK, .length = 24 * 1024, .room = 24 * 1024, .data = &luks_plain,
+      .states = true, .bitmaps = true, .keys = true, RACE_QCOW2 },
+    { .name = "LUKS, subclusters", .options = SMALL WITH_KEY ON_DISK ",backing.driver=simdisk,backing.disk=%ID%-backing",
+      .length = 128 * 1024, .room = 128 * 1024, .states = true, .keys = true, .data = &luks_subclusters, RACE_QCOW2 },
+    { .name = "LUKS, chain", .options = SMALL WITH_KEY ON_DISK, .length = 24 * 1024, .room = 24 * 1024,
+      .data = &luks_chain, .states = true, .keys = true, .bases = chain_bases, RACE_QCOW2 },
+#ifdef CONFIG_NETTLE
+    { .name = "LUKS, Serpent", .options = SMALL WITH_KEY ON_DISK, .length = 24 * 1024, .data = &luks_serpent, .states = true,
+      .keys = true, RACE_QCOW2 },
+#endif
+#ifdef CONFIG_LIBZSTD
+    { .name = "zstd", .options = SMALL ON_DISK, .length = 48 * 1024, .room = 48 * 1024, .data = &zstd, .states = true,
+      .bitmaps = true, RACE_QCOW2 },
+#endif
+    { .name = "preallocated", .options = SMALL ON_DISK, .length = 24 * 1024, .room = 24 * 1024, .data = &preallocated,
+      .states = true, RACE_QCOW2 },
+    { .name = "encrypted", .options = SMALL WITH_KEY ON_DISK, .length = 24 * 1024,
       .room = 24 * 1024, .data = &encrypted, .states = true, RACE_QCOW2 },
     { .name = "default caches", .options = "driver=qcow2," ON_DISK, .length = 256 * 1024, .data = &normal,
       RACE_QCOW2 },
@@ -430,8 +545,8 @@ const ConformanceStack conformance_stacks[] = {
     QCOW2_ON_A_FILE("qcow2 over raw", &qcow2_over_raw),
     QCOW2_ON_A_FILE("qcow2 over qcow2", &qcow2_over_qcow2),
     QCOW2_ON_A_FILE("qcow2 v2 over raw", &qcow2_v2_over_raw),
-    { .name = "qcow2, bitmap", .length = MIB, .torn_reads = true, .setup = conformance_bitmap_setup,
-      .teardown = conformance_file_teardown, .inspect = conformance_check_bitmap,
+    { .name = "qcow2, bitmaps", .length = MIB, .torn_reads = true, .bitmaps = true, .setup = conformance_file_setup,
+      .teardown = conformance_file_teardown, .inspect = conformance_check_image,
       .options = "driver=qcow2,file.driver=file,file.filename=%DIR%/disk", .data = &qcow2_small },
     QCOW2_ON_A_FILE("qcow2, data file", &qcow2_data),
     QCOW2_INSPECTED("qcow2, raw data file", &qcow2_raw_data, conformance_check_raw_data),

@@ -223,16 +223,28 @@ static void step_until_done(Runner *r)
     }
 }
 
-static void resize(Runner *r, int64_t length)
+static bool amend_size(BlockBackend *blk, int64_t length, GError **errp)
+{
+    BdrvOptions *options = bdrv_options_new();
+
+    bdrv_options_set_int(options, "size", length);
+    bool ok = blk_amend(blk, options, false, NULL, NULL, errp);
+    bdrv_options_free(options);
+    return ok;
+}
+
+void conformance_resize(Runner *r, int64_t length, bool by_amend)
 {
     g_autoptr(GError) error = NULL;
 
-    if (!blk_truncate(r->blk, length, true, BDRV_PREALLOC_OFF, 0, &error)) {
+    if (!(by_amend ? amend_size(r->blk, length, &error)
+                   : blk_truncate(r->blk, length, true, BDRV_PREALLOC_OFF, 0, &error))) {
         conformance_fail(r, "resizing to %" PRId64 ": %s", length, error->message);
     }
     if (length < r->length) {
         memset(r->model + length, 0, r->length - length);
     }
+    conformance_bitmaps_resize(r, length);
     r->length = length;
     if (blk_length(r->blk) != length) {
         conformance_fail(r, "resized to %" PRId64 ", but the image is %" PRId64 " bytes long", length,
@@ -261,6 +273,12 @@ static bool is_no_snapshot(const GError *error)
            (g_error_matches(error, BDRV_ERROR, EINVAL) && strstr(error->message, "refcount_bits="));
 }
 
+void conformance_let_others_on(Runner *r)
+{
+    blk_drain_begin(r->blk);
+    blk_drain_end(r->blk);
+}
+
 static void snapshot(Runner *r)
 {
     BdrvSnapshotInfo info = { .name = (char *)"beside" };
@@ -278,8 +296,7 @@ static void snapshot(Runner *r)
             conformance_fail(r, "deleting a snapshot: %s", error->message);
         }
         g_clear_error(&error);
-        blk_drain_begin(r->blk); /* let the others get on */
-        blk_drain_end(r->blk);
+        conformance_let_others_on(r);
     }
     g_free(info.id);
 }
@@ -300,12 +317,49 @@ static bool resize_beside(Runner *r, int64_t length)
     return false;
 }
 
+/* By the thread of the run. Returns whether it is still to be done. */
+static bool run_beside(Runner *r, const HistoryOp *beside)
+{
+    switch (beside->kind) {
+    case HISTORY_GROW:
+    case HISTORY_SHRINK:
+        return !resize_beside(r, beside->offset);
+    case HISTORY_CHECK:
+        check(r);
+        break;
+    case HISTORY_SNAPSHOT:
+        snapshot(r);
+        break;
+    default:
+        conformance_change_beside(r, beside);
+    }
+    return false;
+}
+
+/* Nothing ran beside it: what it left alone can be looked at as a whole. */
+static void look_after(Runner *r, HistoryKind kind)
+{
+    if (kind == HISTORY_AMEND || kind == HISTORY_INVALIDATE) {
+        conformance_compare_all(r);
+    } else if (kind == HISTORY_BITMAP_READ) {
+        conformance_check_bitmaps(r, r->blk);
+    }
+}
+
+static void begin_round(Runner *r)
+{
+    r->count = r->lanes = 0;
+    r->shrunk = false;
+    bdrv_dirty_bits_free(r->beside.bits);
+    r->beside = (ConformanceBeside){ 0 };
+}
+
 static void run_requests(Runner *r, const HistoryRound *round)
 {
     const HistoryOp *beside = NULL;
     int64_t before = r->length;
 
-    r->count = r->lanes = 0;
+    begin_round(r);
     for (unsigned i = 0; i < round->ops->len; i++) {
         const HistoryOp *what = &g_array_index(round->ops, HistoryOp, i);
 
@@ -317,19 +371,13 @@ static void run_requests(Runner *r, const HistoryRound *round)
         r->lanes = MAX(r->lanes, what->lane + 1);
     }
     r->resizing = beside && history_resizes(beside->kind);
-    r->shrunk = false;
     for (unsigned i = 0; r->sim && i < r->history->contexts; i++) {
         start_lanes(&r->workers[i]);
     }
     if (!r->sim) {
         start_in_threads(r);
     }
-    bool late = r->resizing && !resize_beside(r, beside->offset);
-    if (beside && beside->kind == HISTORY_CHECK) {
-        check(r);
-    } else if (beside && beside->kind == HISTORY_SNAPSHOT) {
-        snapshot(r);
-    }
+    bool late = beside && run_beside(r, beside);
     if (r->sim) {
         step_until_done(r);
     } else {
@@ -339,20 +387,36 @@ static void run_requests(Runner *r, const HistoryRound *round)
     test_verify(r->blk, true);
     r->resizing = false;
     if (late) {
-        resize(r, beside->offset); /* later rounds count on it */
+        conformance_resize(r, beside->offset, false); /* later rounds count on it */
     } else if (r->shrunk) {
         memset(r->model + r->length, 0, before - r->length);
+    }
+    conformance_bitmaps_resize(r, r->length);
+    if (beside && round->ops->len == 1) {
+        look_after(r, beside->kind);
     }
 }
 
 /* ---- between rounds ---- */
 
-static void open_image(Runner *r)
+BdrvOptions *conformance_options(const Runner *r)
 {
     GError *error = NULL;
     BdrvOptions *options = bdrv_options_parse(r->options, NULL, &error);
+    const char *key = conformance_key_name(r, r->key);
 
     g_assert_no_error(error);
+    if (key) {
+        bdrv_options_set_string(options, "encrypt.key-secret", key);
+    }
+    return options;
+}
+
+void conformance_open(Runner *r)
+{
+    BdrvOptions *options = conformance_options(r);
+    GError *error = NULL;
+
     bdrv_options_set_string(options, "node-name", CONFORMANCE_NODE);
     r->blk = blk_open(r->graph, NULL, options, conformance_flags(r->stack), &error);
     if (!r->blk) {
@@ -363,7 +427,24 @@ static void open_image(Runner *r)
     }
 }
 
-static void close_image(Runner *r)
+/* Nothing but reading: what was stored. */
+static void check_stored_bitmaps(Runner *r)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (r->stack->bitmaps) {
+        BlockBackend *blk = blk_open(r->graph, NULL, conformance_options(r), r->stack->flags, &error);
+
+        if (!blk) {
+            conformance_fail(r, "opening to read bitmaps: %s", error->message);
+        }
+        conformance_check_bitmaps(r, blk);
+        blk_close(blk, &error);
+        g_assert_no_error(error);
+    }
+}
+
+void conformance_close(Runner *r)
 {
     g_autoptr(GError) error = NULL;
 
@@ -374,7 +455,9 @@ static void close_image(Runner *r)
     if (r->stack->inspect) {
         r->stack->inspect(r->stack, r->graph, r->id, r->dir);
     }
+    conformance_pick_key(r);
     conformance_check_saved(r);
+    check_stored_bitmaps(r);
 }
 
 static void reopen_in_place(Runner *r)
@@ -392,14 +475,16 @@ static void run_round(Runner *r, const HistoryRound *round)
 
     switch (round->ops->len ? first->kind : HISTORY_FLUSH) {
     case HISTORY_CLOSE:
-        close_image(r);
-        open_image(r);
+        conformance_close(r);
+        conformance_open(r);
         break;
     case HISTORY_REOPEN_ALONE:
         reopen_in_place(r);
         break;
     case HISTORY_RESIZE:
-        resize(r, first->offset);
+    case HISTORY_AMEND_SIZE:
+        conformance_resize(r, first->offset, first->kind == HISTORY_AMEND_SIZE);
+        test_verify(r->blk, true);
         break;
     case HISTORY_COMPARE:
         conformance_compare_all(r);
@@ -407,11 +492,13 @@ static void run_round(Runner *r, const HistoryRound *round)
     case HISTORY_SAVE:
     case HISTORY_GOTO:
     case HISTORY_EMPTY:
-    case HISTORY_VMSTATE:
-    case HISTORY_REPAIR:
-    case HISTORY_AMEND:
-    case HISTORY_INVALIDATE:
         conformance_change_state(r, first->kind);
+        test_verify(r->blk, true);
+        break;
+    case HISTORY_COMMIT:
+    case HISTORY_REBASE:
+    case HISTORY_BACKING:
+        conformance_change_chain(r, first);
         test_verify(r->blk, true);
         break;
     default:
@@ -488,7 +575,7 @@ static Runner *runner_new(const ConformanceStack *stack, const History *history)
     r->options = conformance_expand(stack->options, r->id, r->dir);
     r->graph = bdrv_graph_new();
     bdrv_graph_set_opener_gate(r->graph, bdrv_gate_any, NULL);
-    bdrv_graph_add_secret(r->graph, CONFORMANCE_SECRET, "passphrase", strlen("passphrase"), NULL);
+    conformance_add_keys(r);
     return r;
 }
 
@@ -506,6 +593,7 @@ static void runner_free(Runner *r)
     g_free(r->model);
     g_free(r->below);
     conformance_forget_saved(r);
+    conformance_forget_bitmaps(r);
     g_free(r);
 }
 
@@ -520,13 +608,12 @@ ConformanceResult conformance_play(const ConformanceStack *stack, const History 
         stack->setup(stack, r->graph, r->id, r->dir, r->model);
     }
     r->below = g_memdup2(r->model, stack->length + stack->room);
-    r->random = history->schedule;
-    open_image(r);
+    conformance_open(r);
     for (r->round = 0; r->round < history->rounds->len; r->round++) {
         run_round(r, history->rounds->pdata[r->round]);
     }
     conformance_compare_all(r);
-    close_image(r);
+    conformance_close(r);
     free_contexts(r);
     result = r->result;
     runner_free(r);

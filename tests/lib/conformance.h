@@ -26,6 +26,12 @@ typedef enum ConformanceMode {
     CONFORMANCE_SIM,     /* all contexts in a deterministic run */
 } ConformanceMode;
 
+/* A backing file that the image may have. */
+typedef struct ConformanceBase {
+    const char *filename; /* with "%ID%" and "%DIR%"; NULL ends a list */
+    const char *format;
+} ConformanceBase;
+
 typedef struct ConformanceStack ConformanceStack;
 typedef struct ConformanceRun ConformanceRun;
 typedef struct History History;
@@ -45,6 +51,9 @@ struct ConformanceStack {
     bool no_discard;     /* leave discards out */
     bool states;         /* emptying, VM state, repair, and snapshots that stay and are applied, */
     bool no_snapshots;   /* but for images that can have none */
+    bool bitmaps;        /* dirty bitmaps come, change and go */
+    bool keys;           /* keys of a LUKS header come and go; the option encrypt.key-secret is the run's business */
+    const ConformanceBase *bases; /* commit, rebase; the first one is what setup() names in the header. NULL: none */
     bool no_reopen;      /* blk_reopen() does not work */
     bool volatile_names; /* the disk is gone when it is closed: never reopen */
     BdrvOpenFlags flags; /* besides BDRV_O_RDWR */

@@ -6,10 +6,13 @@
 
 #include <stdatomic.h>
 
+#include <bdrv/bitmap.h>
+
 #include "tests/lib/conformance.h"
 #include "tests/lib/history.h"
 
 #define MAX_VEC 12
+#define CONFORMANCE_KEY_SLOTS 8
 #define SECTOR 512
 
 typedef struct Runner Runner;
@@ -35,6 +38,26 @@ typedef struct ConformanceSaved {
     int64_t length;
 } ConformanceSaved;
 
+#define CONFORMANCE_BITMAPS 4
+
+/* A dirty bitmap, and what it must hold. */
+typedef struct ConformanceBitmap {
+    int64_t granularity; /* 0: there is none */
+    bool enabled;
+    uint8_t *must, *may; /* for each granule of the longest disk: the bit is set, can be set */
+} ConformanceBitmap;
+
+/* The change of a bitmap in this round, in the order of its requests. */
+typedef struct ConformanceBeside {
+    const HistoryOp *what;
+    uint64_t began, ended;
+    bool done;           /* it worked */
+    bool was_enabled;
+    BdrvDirtyBits *bits; /* that were read; NULL: none */
+    unsigned read_from;  /* of which bitmap */
+    uint64_t read_began, read_ended;
+} ConformanceBeside;
+
 /* A context and its coroutines. */
 typedef struct Worker {
     Runner *runner;
@@ -57,7 +80,11 @@ struct Runner {
     int64_t length; /* now */
     uint8_t *below;          /* the model of an empty image: what shows then */
     ConformanceSaved *saved; /* the snapshot that stays; NULL: none */
-    uint64_t random;         /* of states */
+    unsigned base;           /* of the stack's bases, the one below; past the last: none */
+    ConformanceBitmap bitmaps[CONFORMANCE_BITMAPS];
+    ConformanceBeside beside;
+    uint8_t keys[CONFORMANCE_KEY_SLOTS]; /* which secret opens each slot, from 1 on; 0: it is free */
+    unsigned key;                        /* the one that the image was opened with */
     bool resizing;  /* the length changes in this round */
     bool shrunk;    /* it was less after this round than before: requests may have come too late */
     unsigned unit, round, lanes;
@@ -77,6 +104,16 @@ struct Runner {
 void G_GNUC_NORETURN G_GNUC_PRINTF(2, 3) conformance_fail(Runner *r, const char *format, ...);
 BdrvOpenFlags conformance_flags(const ConformanceStack *stack);
 
+/** conformance_options() - what to open the image with; caller frees */
+BdrvOptions *conformance_options(const Runner *r);
+void blocking_fn conformance_open(Runner *r);
+/** conformance_close() - and look at what is there while it is closed */
+void blocking_fn conformance_close(Runner *r);
+/** conformance_let_others_on() - beside requests, one of which stands in the way */
+void blocking_fn conformance_let_others_on(Runner *r);
+/** conformance_resize() - between rounds; @by_amend: as an amend does */
+void blocking_fn conformance_resize(Runner *r, int64_t length, bool by_amend);
+
 /* conformance_op.c */
 
 /** conformance_prepare_op() - buffers and data of an operation that was drawn */
@@ -88,11 +125,49 @@ void coroutine_fn conformance_carry_out(Op *op);
 
 /* conformance_state.c */
 
-/** conformance_change_state() - one of HISTORY_SAVE .. HISTORY_REPAIR; what the format does not have is left out */
+/** conformance_change_state() - HISTORY_SAVE, _GOTO, _EMPTY; what the format does not have is left out */
 void blocking_fn conformance_change_state(Runner *r, HistoryKind kind);
+/** conformance_change_beside() - beside requests: HISTORY_VMSTATE .. _AMEND, which leave the content as it is */
+void blocking_fn conformance_change_beside(Runner *r, const HistoryOp *op);
+/** conformance_delete_saved() - the snapshot that stays, if there is one */
+void blocking_fn conformance_delete_saved(Runner *r);
 /** conformance_check_saved() - with the image closed: its snapshot holds what was saved */
 void blocking_fn conformance_check_saved(Runner *r);
 void conformance_forget_saved(Runner *r);
+
+/* conformance_keys.c */
+
+/** conformance_change_keys() - add a key, or erase some, by an amend; beside requests */
+void blocking_fn conformance_change_keys(Runner *r, const HistoryOp *op);
+/** conformance_pick_key() - one of those that open the image, for the next opening */
+void conformance_pick_key(Runner *r);
+/** conformance_key_name() - ID of a secret, NULL: the image has no keys */
+const char *conformance_key_name(const Runner *r, unsigned key);
+/** conformance_add_keys() - all secrets to the graph; the first one opens what setup() makes */
+void conformance_add_keys(Runner *r);
+
+/* conformance_bitmaps.c */
+
+/** conformance_change_bitmap() - one of HISTORY_BITMAP_…, beside requests */
+void blocking_fn conformance_change_bitmap(Runner *r, const HistoryOp *op);
+/** conformance_bitmaps_learn() - what the requests of the round set; before conformance_bitmaps_learn_change() */
+void conformance_bitmaps_learn(Runner *r);
+void conformance_bitmaps_learn_change(Runner *r, int64_t offset, int64_t bytes, const uint8_t *before,
+                                      const uint8_t *now);
+/** conformance_bitmaps_note() - a change between rounds; @sure: else it may have been left out */
+void conformance_bitmaps_note(Runner *r, int64_t offset, int64_t bytes, bool sure);
+void conformance_bitmaps_resize(Runner *r, int64_t length);
+/** conformance_check_bitmaps() - between rounds, with any handle: they are what they must be, and known from now on */
+void blocking_fn conformance_check_bitmaps(Runner *r, BlockBackend *blk);
+/** conformance_remove_bitmaps() - all of them */
+void blocking_fn conformance_remove_bitmaps(Runner *r);
+void conformance_forget_bitmaps(Runner *r);
+
+/* conformance_chain.c */
+
+/** conformance_change_chain() - HISTORY_COMMIT, _REBASE, _BACKING */
+void blocking_fn conformance_change_chain(Runner *r, const HistoryOp *op);
+unsigned conformance_count_bases(const ConformanceStack *stack);
 
 /* conformance_model.c */
 

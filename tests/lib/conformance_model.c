@@ -266,6 +266,7 @@ void blocking_fn conformance_learn(Runner *r)
     for (unsigned i = 0; i < r->count; i++) {
         check_op(r, &r->ops[i]);
     }
+    conformance_bitmaps_learn(r);
     for (unsigned i = 0; i < r->count; i++) {
         const HistoryOp *what = &r->ops[i].what;
 
@@ -278,6 +279,7 @@ void blocking_fn conformance_learn(Runner *r)
     }
     for (unsigned i = 0; i < r->count; i++) {
         if (found[i]) {
+            conformance_bitmaps_learn_change(r, r->ops[i].what.offset, bytes[i], r->model + r->ops[i].what.offset, found[i]);
             memcpy(r->model + r->ops[i].what.offset, found[i], bytes[i]);
         }
         g_free(found[i]);

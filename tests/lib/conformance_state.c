@@ -25,6 +25,16 @@ void conformance_forget_saved(Runner *r)
     }
 }
 
+void conformance_delete_saved(Runner *r)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (r->saved && !blk_snapshot_delete(r->blk, r->saved->id, NULL, &error)) {
+        conformance_fail(r, "deleting the snapshot that was saved: %s", error->message);
+    }
+    conformance_forget_saved(r);
+}
+
 static void save(Runner *r)
 {
     BdrvSnapshotInfo info = { .name = (char *)"saved" };
@@ -36,12 +46,32 @@ static void save(Runner *r)
         }
         return;
     }
-    if (r->saved && !blk_snapshot_delete(r->blk, r->saved->id, NULL, &error)) {
-        conformance_fail(r, "deleting the snapshot saved before: %s", error->message);
-    }
-    conformance_forget_saved(r);
+    conformance_delete_saved(r);
     r->saved = g_new(ConformanceSaved, 1);
     *r->saved = (ConformanceSaved){ .id = info.id, .model = g_memdup2(r->model, r->length), .length = r->length };
+}
+
+static bool has_bitmaps(const Runner *r)
+{
+    for (unsigned i = 0; i < CONFORMANCE_BITMAPS; i++) {
+        if (r->bitmaps[i].granularity) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Bitmaps would not be right afterwards. */
+static void give_up_bitmaps(Runner *r)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (has_bitmaps(r)) {
+        if (blk_snapshot_goto(r->blk, r->saved->id, &error)) {
+            conformance_fail(r, "a snapshot was applied to an image with bitmaps");
+        }
+        conformance_remove_bitmaps(r);
+    }
 }
 
 static void go_to(Runner *r)
@@ -51,6 +81,7 @@ static void go_to(Runner *r)
     if (!r->saved) {
         return;
     }
+    give_up_bitmaps(r);
     if (!blk_snapshot_goto(r->blk, r->saved->id, &error)) {
         conformance_fail(r, "applying a snapshot: %s", error->message);
     }
@@ -75,23 +106,30 @@ static void make_empty(Runner *r)
         return;
     }
     memcpy(r->model, r->below, r->length);
+    conformance_bitmaps_note(r, 0, r->length, true);
     conformance_compare_all(r);
 }
 
-static void keep_vmstate(Runner *r)
+/* Read-only for the moment: a reopening. */
+static bool is_read_only(const GError *error)
+{
+    return g_error_matches(error, BDRV_ERROR, EACCES) || g_error_matches(error, BDRV_ERROR, EROFS);
+}
+
+static void keep_vmstate(Runner *r, uint64_t random)
 {
     uint8_t wrote[VMSTATE_MAX], found[VMSTATE_MAX];
-    int64_t offset = test_random_below(&r->random, VMSTATE_MAX), bytes = 1 + test_random_below(&r->random, VMSTATE_MAX);
+    int64_t offset = test_random_below(&random, VMSTATE_MAX), bytes = 1 + test_random_below(&random, VMSTATE_MAX);
     struct iovec out = { .iov_base = wrote, .iov_len = (size_t)bytes };
     struct iovec in = { .iov_base = found, .iov_len = (size_t)bytes };
     BdrvIov from = bdrv_iov_init(&out, 1), to = bdrv_iov_init(&in, 1);
 
     for (int64_t i = 0; i < bytes; i++) {
-        wrote[i] = (uint8_t)test_random(&r->random);
+        wrote[i] = (uint8_t)test_random(&random);
     }
     int ret = blk_save_vmstate(r->blk, offset, &from);
-    if (ret == -ENOTSUP) {
-        return;
+    if (ret == -ENOTSUP || ret == -EPERM || ret == -EACCES) {
+        return; /* unless it is read-only for the moment */
     }
     ret = ret < 0 ? ret : blk_load_vmstate(r->blk, offset, &to);
     if (ret < 0 || memcmp(wrote, found, out.iov_len) != 0) {
@@ -104,7 +142,8 @@ static void repair(Runner *r)
     BdrvCheckResult result = { 0 };
     g_autoptr(GError) error = NULL;
 
-    if (!blk_check(r->blk, &result, BDRV_FIX_LEAKS | BDRV_FIX_ERRORS, &error) && !is_unsupported(error)) {
+    if (!blk_check(r->blk, &result, BDRV_FIX_LEAKS | BDRV_FIX_ERRORS, &error) && !is_unsupported(error) &&
+        !is_read_only(error)) {
         conformance_fail(r, "repairing: %s", error->message);
     }
     if (result.corruptions || result.corruptions_fixed || result.check_errors) {
@@ -113,27 +152,33 @@ static void repair(Runner *r)
     }
 }
 
-static void amend_to(Runner *r, const char *text)
+/* Returns false if it was read-only. */
+static bool amend_to(Runner *r, const char *text)
 {
     g_autoptr(GError) error = NULL;
     g_autoptr(BdrvOptions) options = bdrv_options_parse(text, NULL, NULL);
 
-    if (!blk_amend(r->blk, options, false, NULL, NULL, &error) && !is_unsupported(error)) {
+    if (!blk_amend(r->blk, options, false, NULL, NULL, &error) && !is_unsupported(error) && !is_read_only(error)) {
         conformance_fail(r, "amending to %s: %s", text, error->message);
     }
+    return !is_read_only(error);
 }
 
 /* It stays version 3: stacks may be opened with what only that has. One bit is not enough for snapshots. */
-static void amend(Runner *r)
+static void amend(Runner *r, uint64_t random)
 {
     static const char *const choices[] = {
         "compat=0.10,refcount_bits=16", "compat=1.1,refcount_bits=8",     "compat=1.1,refcount_bits=16",
         "compat=1.1,refcount_bits=64",  "compat=1.1,lazy_refcounts=on", "compat=1.1,lazy_refcounts=off",
     };
 
-    amend_to(r, choices[test_random_below(&r->random, G_N_ELEMENTS(choices))]);
-    amend_to(r, "compat=1.1");
-    conformance_compare_all(r);
+    unsigned choice = (unsigned)test_random_below(&random, G_N_ELEMENTS(choices));
+    bool fixed = strstr(r->stack->options, "lazy-refcounts"); /* version 2 cannot be reopened so */
+
+    amend_to(r, choices[choice == 0 && fixed && r->count ? 1 : choice]);
+    while (!amend_to(r, "compat=1.1")) {
+        conformance_let_others_on(r);
+    }
 }
 
 static void invalidate(Runner *r)
@@ -143,7 +188,30 @@ static void invalidate(Runner *r)
     if (!blk_invalidate_cache(r->blk, &error) && !is_unsupported(error)) {
         conformance_fail(r, "looking at it anew: %s", error->message);
     }
-    conformance_compare_all(r);
+}
+
+void conformance_change_beside(Runner *r, const HistoryOp *op)
+{
+    switch (op->kind) {
+    case HISTORY_VMSTATE:
+        keep_vmstate(r, op->seed);
+        break;
+    case HISTORY_REPAIR:
+        repair(r);
+        break;
+    case HISTORY_INVALIDATE:
+        invalidate(r);
+        break;
+    case HISTORY_AMEND:
+        amend(r, op->seed);
+        break;
+    case HISTORY_KEYS:
+        conformance_change_keys(r, op);
+        break;
+    default:
+        g_assert_true(history_is_of_bitmaps(op->kind));
+        conformance_change_bitmap(r, op);
+    }
 }
 
 void conformance_change_state(Runner *r, HistoryKind kind)
@@ -155,20 +223,8 @@ void conformance_change_state(Runner *r, HistoryKind kind)
     case HISTORY_GOTO:
         go_to(r);
         break;
-    case HISTORY_EMPTY:
+    default: /* HISTORY_EMPTY */
         make_empty(r);
-        break;
-    case HISTORY_VMSTATE:
-        keep_vmstate(r);
-        break;
-    case HISTORY_AMEND:
-        amend(r);
-        break;
-    case HISTORY_INVALIDATE:
-        invalidate(r);
-        break;
-    default:
-        repair(r);
     }
 }
 
@@ -179,8 +235,7 @@ void conformance_check_saved(Runner *r)
     if (!r->saved) {
         return;
     }
-    BdrvOptions *options = bdrv_options_parse(r->options, NULL, NULL);
-    BlockBackend *blk = blk_open(r->graph, NULL, options, r->stack->flags, &error);
+    BlockBackend *blk = blk_open(r->graph, NULL, conformance_options(r), r->stack->flags, &error);
     if (!blk || !blk_snapshot_load_tmp(blk, r->saved->id, NULL, &error)) {
         conformance_fail(r, "showing the snapshot: %s", error->message);
     }

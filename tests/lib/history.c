@@ -19,7 +19,12 @@ static const char *const names[HISTORY_KINDS] = {
     [HISTORY_RESIZE] = "resize",   [HISTORY_COMPARE] = "compare", [HISTORY_REOPEN_ALONE] = "reopen-alone",
     [HISTORY_SAVE] = "save",       [HISTORY_GOTO] = "goto",     [HISTORY_EMPTY] = "empty",
     [HISTORY_VMSTATE] = "vmstate", [HISTORY_REPAIR] = "repair", [HISTORY_AMEND] = "amend",
-    [HISTORY_INVALIDATE] = "invalidate",
+    [HISTORY_INVALIDATE] = "invalidate", [HISTORY_KEYS] = "keys", [HISTORY_AMEND_SIZE] = "amend-size",
+    [HISTORY_COMMIT] = "commit",   [HISTORY_REBASE] = "rebase", [HISTORY_BACKING] = "backing",
+    [HISTORY_BITMAP_ADD] = "bitmap-add",         [HISTORY_BITMAP_REMOVE] = "bitmap-remove",
+    [HISTORY_BITMAP_ENABLE] = "bitmap-enable",   [HISTORY_BITMAP_DISABLE] = "bitmap-disable",
+    [HISTORY_BITMAP_CLEAR] = "bitmap-clear",     [HISTORY_BITMAP_MERGE] = "bitmap-merge",
+    [HISTORY_BITMAP_READ] = "bitmap-read",
 };
 
 static const struct {
@@ -132,6 +137,8 @@ bool history_fits(const History *history, const ConformanceStack *stack)
                 saved = length;
             } else if (op->kind == HISTORY_GOTO) {
                 length = saved < 0 ? length : saved;
+            } else if (history_changes_chain(op->kind)) {
+                saved = -1; /* it is deleted */
             } else if (history_has_range(op->kind) &&
                        (op->bytes < 1 || op->offset < 0 || op->offset + op->bytes > now ||
                         (copies && (op->source < 0 || op->source + op->bytes > now)))) {
@@ -152,6 +159,9 @@ static void print_op(GString *text, const HistoryOp *op)
         return;
     }
     if (history_is_alone(op->kind) || history_is_beside(op->kind)) {
+        if (op->seed) {
+            g_string_append_printf(text, " seed=%" PRIu64, op->seed);
+        }
         g_string_append_c(text, '\n');
         return;
     }

@@ -32,18 +32,31 @@ typedef enum HistoryKind {
     HISTORY_SHRINK, /* likewise; requests past the new end fail if they come too late */
     HISTORY_CHECK,  /* find no corruption */
     HISTORY_SNAPSHOT, /* make one and delete it again: requests before, between and behind */
+    HISTORY_VMSTATE,  /* save some of a VM's state and load it; @seed: which */
+    HISTORY_REPAIR,   /* check with repair: there is nothing to do */
+    HISTORY_INVALIDATE, /* forget all that is cached */
+    HISTORY_AMEND,      /* to version 2 and back, refcounts of another width, lazy ones; @seed: to what */
+    HISTORY_KEYS,       /* add a key to a free slot, or erase some; @seed: which */
+    /* dirty bitmaps; @seed: which one, and how it is made or what is merged */
+    HISTORY_BITMAP_ADD,
+    HISTORY_BITMAP_REMOVE,
+    HISTORY_BITMAP_ENABLE,
+    HISTORY_BITMAP_DISABLE,
+    HISTORY_BITMAP_CLEAR,
+    HISTORY_BITMAP_MERGE,
+    HISTORY_BITMAP_READ,
     /* alone */
     HISTORY_CLOSE,        /* and open again */
     HISTORY_REOPEN_ALONE, /* with the same flags */
     HISTORY_RESIZE,       /* to the length @offset */
+    HISTORY_AMEND_SIZE,   /* the same by an amend */
     HISTORY_COMPARE,      /* all of the content and of the block status */
     HISTORY_SAVE,         /* a snapshot that stays, instead of the one before */
     HISTORY_GOTO,         /* apply it, if there is one */
     HISTORY_EMPTY,        /* drop all data: what is below shows */
-    HISTORY_VMSTATE,      /* save some of a VM's state and load it */
-    HISTORY_REPAIR,       /* check with repair: there is nothing to do */
-    HISTORY_INVALIDATE,   /* forget all that is cached */
-    HISTORY_AMEND,        /* to version 2 and back, refcounts of another width, lazy ones */
+    HISTORY_COMMIT,       /* write what the image has into its backing file; @seed: empty it then, or not */
+    HISTORY_REBASE,       /* over another backing file, so that it reads as before; @seed: which one */
+    HISTORY_BACKING,      /* the name of another backing file alone; @seed: which one */
     HISTORY_KINDS,
 } HistoryKind;
 
@@ -53,7 +66,7 @@ typedef struct HistoryOp {
     int64_t offset, bytes;
     int64_t source; /* COPY */
     BdrvRequestFlags flags;
-    uint64_t seed; /* of the data and of how it is scattered */
+    uint64_t seed; /* of the data and of how it is scattered; of what else there is to choose */
     unsigned turns;
     bool cancel; /* made with a callback, and cancelled after @turns */
 } HistoryOp;
@@ -81,16 +94,24 @@ static inline bool history_is_alone(HistoryKind kind)
 /** history_is_beside() - done by the thread of the run beside the requests of the round */
 static inline bool history_is_beside(HistoryKind kind)
 {
-    return kind >= HISTORY_GROW && kind <= HISTORY_SNAPSHOT;
+    return kind >= HISTORY_GROW && kind < HISTORY_CLOSE;
 }
 /** history_resizes() - to the length @offset */
 static inline bool history_resizes(HistoryKind kind)
 {
-    return kind == HISTORY_GROW || kind == HISTORY_SHRINK || kind == HISTORY_RESIZE;
+    return kind == HISTORY_GROW || kind == HISTORY_SHRINK || kind == HISTORY_RESIZE || kind == HISTORY_AMEND_SIZE;
 }
 static inline bool history_changes(HistoryKind kind)
 {
     return kind == HISTORY_WRITE || kind == HISTORY_ZERO || kind == HISTORY_DISCARD || kind == HISTORY_COPY;
+}
+static inline bool history_is_of_bitmaps(HistoryKind kind)
+{
+    return kind >= HISTORY_BITMAP_ADD && kind <= HISTORY_BITMAP_READ;
+}
+static inline bool history_changes_chain(HistoryKind kind)
+{
+    return kind >= HISTORY_COMMIT && kind <= HISTORY_BACKING;
 }
 /** history_has_range() - kinds for which offset and bytes are a range of the disk */
 static inline bool history_has_range(HistoryKind kind)

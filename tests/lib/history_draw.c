@@ -8,6 +8,7 @@
 #include "tests/lib/test-node.h"
 
 #define YIELD_DEFAULT 20
+#define FIRST_BITMAP 264 /* a seed: enabled, of the least granularity */
 
 typedef struct Draw {
     const ConformanceStack *stack;
@@ -165,21 +166,48 @@ static int64_t pick_length(Draw *d, HistoryKind kind)
     return length == d->length ? 0 : length;
 }
 
+static HistoryKind pick_bitmap_change(Draw *d)
+{
+    static const HistoryKind kinds[] = {
+        HISTORY_BITMAP_ADD,    HISTORY_BITMAP_ADD,     HISTORY_BITMAP_ADD,   HISTORY_BITMAP_REMOVE,
+        HISTORY_BITMAP_ENABLE, HISTORY_BITMAP_DISABLE, HISTORY_BITMAP_CLEAR, HISTORY_BITMAP_MERGE,
+        HISTORY_BITMAP_MERGE,  HISTORY_BITMAP_READ,    HISTORY_BITMAP_READ,
+    };
+
+    return kinds[below(d, G_N_ELEMENTS(kinds))];
+}
+
+/* What leaves the content as it is. */
+static HistoryKind pick_neutral(Draw *d)
+{
+    static const HistoryKind kinds[] = { HISTORY_VMSTATE, HISTORY_REPAIR, HISTORY_AMEND, HISTORY_INVALIDATE };
+
+    if (d->stack->bitmaps && below(d, 2)) {
+        return pick_bitmap_change(d);
+    }
+    if (d->stack->keys && below(d, 2)) {
+        return HISTORY_KEYS;
+    }
+    return d->stack->states ? kinds[below(d, G_N_ELEMENTS(kinds))] : HISTORY_CHECK;
+}
+
 /* What the thread of the run does beside the requests. */
 static void draw_beside(Draw *d)
 {
-    static const HistoryKind kinds[] = { HISTORY_GROW, HISTORY_SHRINK, HISTORY_CHECK };
+    static const HistoryKind kinds[] = { HISTORY_GROW, HISTORY_SHRINK, HISTORY_CHECK, HISTORY_SNAPSHOT, HISTORY_KINDS };
     HistoryOp op = { .kind = kinds[below(d, G_N_ELEMENTS(kinds))] };
 
-    if (op.kind == HISTORY_CHECK) {
-        op.kind = d->ops->len % 2 ? HISTORY_SNAPSHOT : HISTORY_CHECK; /* no draw: seeds keep their meaning */
-    } else {
+    if (op.kind == HISTORY_KINDS) {
+        op.kind = pick_neutral(d);
+    }
+    if (history_resizes(op.kind)) {
         op.offset = conformance_can_resize(d->stack) ? pick_length(d, op.kind) : 0;
         if (!op.offset) {
             return;
         }
         d->length = op.offset;
     }
+    op.seed = test_random(&d->random);
     g_array_append_val(d->ops, op);
 }
 
@@ -199,9 +227,9 @@ static void draw_requests(Draw *d, History *history)
     }
 }
 
-static void draw_alone(History *history, HistoryKind kind, int64_t length)
+static void draw_alone(History *history, HistoryKind kind, int64_t length, uint64_t seed)
 {
-    HistoryOp op = { .kind = kind, .offset = length };
+    HistoryOp op = { .kind = kind, .offset = length, .seed = seed };
 
     g_array_append_val(history_add_round(history)->ops, op);
 }
@@ -213,16 +241,20 @@ static void draw_state(Draw *d, History *history)
         HISTORY_SAVE, HISTORY_SAVE, HISTORY_GOTO, HISTORY_GOTO, HISTORY_EMPTY, HISTORY_VMSTATE, HISTORY_REPAIR,
         HISTORY_AMEND, HISTORY_INVALIDATE,
     };
+    static const HistoryKind chain[] = { HISTORY_COMMIT, HISTORY_REBASE, HISTORY_BACKING };
     HistoryKind kind = kinds[below(d, G_N_ELEMENTS(kinds))];
 
-    if (d->stack->no_snapshots && (kind == HISTORY_SAVE || kind == HISTORY_GOTO)) {
+    if (d->stack->bases && below(d, 3) == 0) {
+        kind = chain[below(d, G_N_ELEMENTS(chain))];
+        d->saved = -1;
+    } else if (d->stack->no_snapshots && (kind == HISTORY_SAVE || kind == HISTORY_GOTO)) {
         kind = HISTORY_EMPTY;
     } else if (kind == HISTORY_SAVE) {
         d->saved = d->length;
     } else if (kind == HISTORY_GOTO && d->saved >= 0) {
         d->length = d->saved;
     }
-    draw_alone(history, kind, 0);
+    draw_alone(history, kind, 0, test_random(&d->random));
 }
 
 static void draw_between(Draw *d, History *history)
@@ -230,24 +262,30 @@ static void draw_between(Draw *d, History *history)
     const ConformanceRun *run = d->run;
 
     if (run->reopen_every && !d->stack->volatile_names && below(d, run->reopen_every) == 0) {
-        draw_alone(history, HISTORY_CLOSE, 0);
+        draw_alone(history, HISTORY_CLOSE, 0, 0);
     }
     if (run->reopen_every && !d->stack->no_reopen && below(d, run->reopen_every) == 0) {
-        draw_alone(history, HISTORY_REOPEN_ALONE, 0);
+        draw_alone(history, HISTORY_REOPEN_ALONE, 0, 0);
     }
     if (conformance_can_resize(d->stack) && below(d, 30) == 0) {
         int64_t length = pick_length(d, HISTORY_RESIZE);
 
         if (length) {
-            draw_alone(history, HISTORY_RESIZE, length);
+            draw_alone(history, d->stack->states && below(d, 3) == 0 ? HISTORY_AMEND_SIZE : HISTORY_RESIZE, length, 0);
             d->length = length;
         }
     }
     if (below(d, 50) == 0) {
-        draw_alone(history, HISTORY_COMPARE, 0);
+        draw_alone(history, HISTORY_COMPARE, 0, 0);
     }
     if (d->stack->states && below(d, 6) == 0) {
         draw_state(d, history);
+    }
+    if (d->stack->bitmaps && below(d, 3) == 0) {
+        draw_alone(history, pick_bitmap_change(d), 0, test_random(&d->random));
+    }
+    if (d->stack->keys && below(d, 8) == 0) {
+        draw_alone(history, HISTORY_KEYS, 0, test_random(&d->random));
     }
 }
 
@@ -272,6 +310,9 @@ History *history_draw(const ConformanceStack *stack, const ConformanceRun *run)
     history->yield = run->yield ? (unsigned)MAX(run->yield, 0) : YIELD_DEFAULT;
     history->schedule = run->seed;
     history->origin = origin(stack, run, history->yield);
+    if (stack->bitmaps) {
+        draw_alone(history, HISTORY_BITMAP_ADD, 0, FIRST_BITMAP);
+    }
     for (unsigned i = 0; i < run->rounds; i++) {
         draw_requests(&d, history);
         draw_between(&d, history);
