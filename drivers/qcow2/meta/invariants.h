@@ -21,4 +21,23 @@ void qcow2_expect_damage(void);
  * @exact: nothing leaks either; no request is inside, commit_lock held */
 void coroutine_fn qcow2_check_references(Qcow2Meta *meta, bool exact);
 
+/* That under way. */
+typedef struct Qcow2Walk {
+    Qcow2Meta *meta;
+    GHashTable *counts; /* cluster -> references, and drops that still wait */
+    GHashTable *data;   /* clusters with guest data */
+    uint8_t *table;     /* a cluster */
+    bool failed;        /* something could not be read */
+} Qcow2Walk;
+
+/** qcow2_walk_count() - clusters that something refers to; _metadata(): and which nothing else may overwrite */
+void qcow2_walk_count(Qcow2Walk *walk, uint64_t host_offset, uint64_t bytes);
+void qcow2_walk_count_metadata(Qcow2Walk *walk, uint64_t host_offset, uint64_t bytes);
+
+/* invariants_other.c: clusters are counted, and memory and file agree. */
+void coroutine_fn qcow2_walk_header(Qcow2Walk *walk);
+void coroutine_fn qcow2_walk_bitmaps(Qcow2Walk *walk);
+void coroutine_fn qcow2_walk_crypto(Qcow2Walk *walk);
+void coroutine_fn qcow2_walk_snapshot_table(Qcow2Walk *walk);
+
 #endif

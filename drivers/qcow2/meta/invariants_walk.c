@@ -3,24 +3,15 @@
  * What must hold while no request is inside: every table is walked as the caches and the file together have it,
  * references are counted, and held against the refcounts, the metadata map and limbo.
  *
- * This is not check.c: that one reads the file alone, after everything was written.
+ * What belongs to neither disk nor snapshots is walked in invariants_other.c. This is not check.c: that one reads the file alone, after everything was written.
  */
 
 #include <string.h>
 
 #include "block/util/bytes.h"
-#include "drivers/qcow2/crypto.h"
 #include "drivers/qcow2/meta/invariants.h"
 
-typedef struct Walk {
-    Qcow2Meta *meta;
-    GHashTable *counts; /* cluster -> references, and drops that still wait */
-    GHashTable *data;   /* clusters with guest data */
-    uint8_t *table;     /* a cluster */
-    bool failed;        /* something could not be read */
-} Walk;
-
-static void count(Walk *walk, uint64_t host_offset, uint64_t bytes)
+void qcow2_walk_count(Qcow2Walk *walk, uint64_t host_offset, uint64_t bytes)
 {
     unsigned bits = walk->meta->s->geometry.cluster_bits;
     for (uint64_t cluster = host_offset >> bits; bytes && cluster <= (host_offset + bytes - 1) >> bits; cluster++) {
@@ -30,10 +21,10 @@ static void count(Walk *walk, uint64_t host_offset, uint64_t bytes)
     }
 }
 
-static void count_metadata(Walk *walk, uint64_t host_offset, uint64_t bytes)
+void qcow2_walk_count_metadata(Qcow2Walk *walk, uint64_t host_offset, uint64_t bytes)
 {
     unsigned bits = walk->meta->s->geometry.cluster_bits;
-    count(walk, host_offset, bytes);
+    qcow2_walk_count(walk, host_offset, bytes);
     for (uint64_t cluster = host_offset >> bits; bytes && cluster <= (host_offset + bytes - 1) >> bits; cluster++) {
         qcow2_must(!walk->meta->is_mapped || qcow2_cluster_set_has_any(&walk->meta->metadata, cluster, 1),
                    "metadata is not in the map of it");
@@ -41,7 +32,7 @@ static void count_metadata(Walk *walk, uint64_t host_offset, uint64_t bytes)
 }
 
 /* A table of a cluster, newer where the cache has it. */
-static bool coroutine_fn load_table(Walk *walk, Qcow2Cache *cache, uint64_t host_offset)
+static bool coroutine_fn load_table(Qcow2Walk *walk, Qcow2Cache *cache, uint64_t host_offset)
 {
     uint32_t cluster_size = walk->meta->s->geometry.cluster_size;
     if (bdrv_co_pread(walk->meta->bs->file, (int64_t)host_offset, cluster_size, walk->table, 0) < 0) {
@@ -60,7 +51,7 @@ static bool coroutine_fn load_table(Walk *walk, Qcow2Cache *cache, uint64_t host
     return true;
 }
 
-static void coroutine_fn count_l2(Walk *walk, uint64_t table)
+static void coroutine_fn count_l2(Qcow2Walk *walk, uint64_t table)
 {
     const Qcow2Geometry *g = &walk->meta->s->geometry;
     if (!load_table(walk, &walk->meta->l2, table)) {
@@ -70,29 +61,29 @@ static void coroutine_fn count_l2(Walk *walk, uint64_t table)
         Qcow2L2Entry entry = qcow2_l2_entry_decode(qcow2_l2_entry_load(walk->table, i, g), g);
         uint64_t bytes = entry.kind == QCOW2_CLUSTER_COMPRESSED ? entry.compressed_bytes : g->cluster_size;
         if (entry.host_offset && entry.kind != QCOW2_CLUSTER_INVALID) {
-            count(walk, entry.host_offset, bytes);
+            qcow2_walk_count(walk, entry.host_offset, bytes);
             g_hash_table_add(walk->data, GSIZE_TO_POINTER(entry.host_offset >> g->cluster_bits));
         }
     }
 }
 
-static void coroutine_fn count_active(Walk *walk)
+static void coroutine_fn count_active(Qcow2Walk *walk)
 {
     const Qcow2Meta *meta = walk->meta;
-    count_metadata(walk, meta->l1.host_offset, meta->l1.count * sizeof(uint64_t));
+    qcow2_walk_count_metadata(walk, meta->l1.host_offset, meta->l1.count * sizeof(uint64_t));
     for (uint64_t i = 0; i < meta->l1.count; i++) {
         uint64_t table = qcow2_table_get(&meta->l1, i) & QCOW2_OFFSET_MASK;
         if (table && !(table & (meta->s->geometry.cluster_size - 1))) {
-            count_metadata(walk, table, meta->s->geometry.cluster_size);
+            qcow2_walk_count_metadata(walk, table, meta->s->geometry.cluster_size);
             count_l2(walk, table);
         }
     }
 }
 
-static void coroutine_fn count_snapshot(Walk *walk, const Qcow2Snapshot *snapshot)
+static void coroutine_fn count_snapshot(Qcow2Walk *walk, const Qcow2Snapshot *snapshot)
 {
     const Qcow2Geometry *g = &walk->meta->s->geometry;
-    count_metadata(walk, snapshot->l1_table_offset, snapshot->l1_size * sizeof(uint64_t));
+    qcow2_walk_count_metadata(walk, snapshot->l1_table_offset, snapshot->l1_size * sizeof(uint64_t));
     for (uint32_t i = 0; i < snapshot->l1_size; i++) {
         uint8_t raw[8];
         uint64_t at = snapshot->l1_table_offset + i * sizeof(raw);
@@ -102,31 +93,31 @@ static void coroutine_fn count_snapshot(Walk *walk, const Qcow2Snapshot *snapsho
         }
         uint64_t table = load_be64(raw) & QCOW2_OFFSET_MASK;
         if (table && !(table & (g->cluster_size - 1))) {
-            count(walk, table, g->cluster_size);
+            qcow2_walk_count(walk, table, g->cluster_size);
             count_l2(walk, table);
         }
     }
 }
 
-static void count_refcounts(Walk *walk)
+static void count_refcounts(Qcow2Walk *walk)
 {
     const Qcow2Meta *meta = walk->meta;
-    count_metadata(walk, meta->reftable.host_offset, meta->reftable.count * sizeof(uint64_t));
+    qcow2_walk_count_metadata(walk, meta->reftable.host_offset, meta->reftable.count * sizeof(uint64_t));
     for (uint64_t i = 0; i < meta->reftable.count; i++) {
         uint64_t block = qcow2_table_get(&meta->reftable, i) & QCOW2_REFTABLE_OFFSET_MASK;
         if (block) {
-            count_metadata(walk, block, meta->s->geometry.cluster_size);
+            qcow2_walk_count_metadata(walk, block, meta->s->geometry.cluster_size);
         }
     }
 }
 
 /* The references that are given up, but whose decrement waits, are still in the counts. */
-static void count_drops(Walk *walk)
+static void count_drops(Qcow2Walk *walk)
 {
     unsigned bits = walk->meta->s->geometry.cluster_bits;
     pthread_mutex_lock(&walk->meta->rc.lock);
     for (const Qcow2Limbo *limbo = walk->meta->waiting.first; limbo; limbo = limbo->next) {
-        count(walk, limbo->first << bits, limbo->count << bits);
+        qcow2_walk_count(walk, limbo->first << bits, limbo->count << bits);
     }
     qcow2_must(!walk->meta->applying, "a dropped cluster is being applied without a commit");
     pthread_mutex_unlock(&walk->meta->rc.lock);
@@ -144,7 +135,7 @@ static bool is_in(const Qcow2LimboList *list, uint64_t cluster)
     return false;
 }
 
-static void compare_cluster(Walk *walk, uint64_t cluster, uint64_t refcount, bool exact)
+static void compare_cluster(Qcow2Walk *walk, uint64_t cluster, uint64_t refcount, bool exact)
 {
     Qcow2Meta *meta = walk->meta;
     uint64_t references = GPOINTER_TO_SIZE(g_hash_table_lookup(walk->counts, GSIZE_TO_POINTER(cluster)));
@@ -164,7 +155,7 @@ static void compare_cluster(Walk *walk, uint64_t cluster, uint64_t refcount, boo
                "guest data is in the map of metadata");
 }
 
-static void coroutine_fn compare_block(Walk *walk, uint64_t index, uint64_t block, bool exact)
+static void coroutine_fn compare_block(Qcow2Walk *walk, uint64_t index, uint64_t block, bool exact)
 {
     const Qcow2Geometry *g = &walk->meta->s->geometry;
     if (!load_table(walk, &walk->meta->rc, block)) {
@@ -179,7 +170,7 @@ static void coroutine_fn compare_block(Walk *walk, uint64_t index, uint64_t bloc
     pthread_mutex_unlock(&walk->meta->rc.lock);
 }
 
-static void coroutine_fn compare(Walk *walk, bool exact)
+static void coroutine_fn compare(Qcow2Walk *walk, bool exact)
 {
     Qcow2Meta *meta = walk->meta;
     for (uint64_t i = 0; i < meta->reftable.count && !walk->failed; i++) {
@@ -199,30 +190,32 @@ static void check_nobody_inside(Qcow2Meta *meta)
     }
 }
 
-/* Parts of the image that this does not count may only be exact if there are none. */
+/* What the header tells of but does not vouch for is not counted: the next change of bitmaps drops it. */
 static bool all_known(const Qcow2State *s)
 {
-    return !s->extensions.bitmaps;
+    return !s->extensions.bitmaps || (s->header.autoclear_features & QCOW2_AUTOCLEAR_BITMAPS);
 }
 
 void coroutine_fn qcow2_check_references(Qcow2Meta *meta, bool exact)
 {
     const Qcow2State *s = meta->s;
-    Walk walk = { .meta = meta, .table = bdrv_try_blockalign(meta->bs->file->bs, s->geometry.cluster_size) };
+    Qcow2Walk walk = { .meta = meta, .table = bdrv_try_blockalign(meta->bs->file->bs, s->geometry.cluster_size) };
 
     if (!walk.table) {
         return;
     }
     check_nobody_inside(meta);
+    if (!atomic_load(&meta->header_in_doubt)) {
+        qcow2_walk_header(&walk);
+    }
     walk.counts = g_hash_table_new(NULL, NULL);
     walk.data = g_hash_table_new(NULL, NULL);
-    count_metadata(&walk, 0, s->geometry.cluster_size);
+    qcow2_walk_count_metadata(&walk, 0, s->geometry.cluster_size);
     count_refcounts(&walk);
     count_active(&walk);
-    count_metadata(&walk, s->snapshots.offset, s->snapshots.bytes);
-    if (s->crypto) {
-        count(&walk, s->crypto->offset, s->crypto->length);
-    }
+    qcow2_walk_bitmaps(&walk);
+    qcow2_walk_crypto(&walk);
+    qcow2_walk_snapshot_table(&walk);
     for (unsigned i = 0; i < s->snapshots.count; i++) {
         count_snapshot(&walk, &s->snapshots.snapshots[i]);
     }
