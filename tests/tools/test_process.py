@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: MIT
 """The tools as processes: their name, their streams, and being stopped half-way."""
 
+import fcntl
 import itertools
 import os
+import pty
 import random
+import re
 import signal
+import struct
 import subprocess
+import termios
 import time
 
 import pytest
@@ -67,3 +72,78 @@ def test_a_convert_that_is_stopped_leaves_the_source_and_no_damage(tmp_path, opt
         assert run(["qemu-img", "info", "-f", fmt, "x"], tmp_path).returncode == 0
         check = run(["qemu-img", "check", "-f", fmt, "x"], tmp_path)
         assert fmt == "raw" or check.returncode in (0, 3), check.stdout + check.stderr  # 3: leaked clusters only
+
+
+class Terminal:
+    """What a person sees on a terminal of some width: the lines, as they are overwritten and erased."""
+
+    def __init__(self, columns):
+        self.master, self.slave = pty.openpty()
+        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        self.columns, self.seen = columns, ""
+
+    def run(self, argv, directory, until=None, number=None):
+        """Run a program to its end, or send it a signal when it has printed @until; answers the exit code."""
+        process = subprocess.Popen(argv, cwd=directory, stdout=self.slave, stderr=self.slave, stdin=subprocess.DEVNULL,
+                                   env={**os.environ, "TERM": "xterm"})
+        os.close(self.slave)
+        while True:
+            try:
+                data = os.read(self.master, 65536)
+            except OSError:  # the other side is closed
+                break
+            if not data:
+                break
+            self.seen += data.decode()
+            if until and until in self.seen:
+                process.send_signal(number)
+                until = None
+        return process.wait(timeout=60)
+
+    def lines(self):
+        screen = []
+        for line in self.seen.split("\n"):
+            shown = ""
+            for part in line.split("\r"):
+                part = part.split("\033[K")
+                shown = part[0] if len(part) > 1 else part[0] + shown[len(part[0]):]
+            screen.append(shown)
+        return screen
+
+
+@pytest.mark.parametrize("columns", [200, 80, 40])
+def test_progress_is_a_bar_as_wide_as_the_terminal(tmp_path, columns):
+    (tmp_path / "src").write_bytes(random.Random(3).randbytes(8 << 20))
+    terminal = Terminal(columns)
+    assert terminal.run([OURS["img"], "convert", "-p", "-r", "8M", "-f", "raw", "-O", "qcow2", "src", "x"], tmp_path) == 0
+    drawn = [re.sub(r"\033\[K$", "", part) for part in terminal.seen.split("\r") if part.strip()]
+    assert len(drawn) > 3 and all(len(part) == columns - 1 for part in drawn)
+    assert re.fullmatch(r"\[=+\] 100%  [0-9.]+ [KMG]iB/s  0:0\d", drawn[-1])
+    assert any(re.search(r"^\[=*> *\]  *\d+%", part) for part in drawn[:-1])
+    assert terminal.lines()[-2:] == [drawn[-1], ""]
+
+
+def test_in_a_narrow_window_there_is_no_bar(tmp_path):
+    (tmp_path / "src").write_bytes(random.Random(3).randbytes(4 << 20))
+    terminal = Terminal(20)
+    assert terminal.run([OURS["img"], "convert", "-p", "-f", "raw", "-O", "qcow2", "src", "x"], tmp_path) == 0
+    assert "[=" not in terminal.seen and "100%" in terminal.seen
+    assert all(len(line) < 20 for line in terminal.lines())
+
+
+def test_results_come_below_the_bar(tmp_path):
+    (tmp_path / "src").write_bytes(random.Random(3).randbytes(4 << 20))
+    terminal = Terminal(80)
+    assert terminal.run([OURS["img"], "compare", "-p", "-f", "raw", "-F", "raw", "src", "src"], tmp_path) == 0
+    bar, message, *rest = terminal.lines()
+    assert "] 100%" in bar and message == "Images are identical." and rest == [""]
+
+
+def test_sigusr1_tells_how_far_it_is(tmp_path):
+    (tmp_path / "src").write_bytes(random.Random(3).randbytes(8 << 20))
+    process = subprocess.Popen([OURS["img"], "convert", "-r", "4M", "-f", "raw", "-O", "raw", "src", "x"], cwd=tmp_path,
+                               stdout=subprocess.PIPE, text=True)
+    while not (tmp_path / "x").exists() or not any((tmp_path / "x").read_bytes()[:4096]):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGUSR1)
+    assert re.fullmatch(r"    \([0-9.]+/100%\)\n?", process.communicate(timeout=60)[0]) and process.returncode == 0

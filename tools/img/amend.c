@@ -68,7 +68,7 @@ static int open_and_amend(const Amend *amend)
     if (!blk) {
         return 1;
     }
-    img_progress_start(amend->progress && !amend->quiet && !amend->help, 1);
+    img_progress_start(amend->progress && !amend->quiet && !amend->help, IMG_PROGRESS_STEPS, 1);
     status = amend_image(amend, blk);
     img_progress_end();
     return img_close(blk, amend->image.filename) ? status : 1;

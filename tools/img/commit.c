@@ -118,7 +118,7 @@ static int commit_opened(const Commit *commit, BlockBackend *top, BlockBackend *
 
     options.progress = report_progress;
     options.keep_top = commit->keep || commit->base; /* what lies between may have become another disk */
-    img_progress_start(commit->progress && !commit->quiet, 1);
+    img_progress_start(commit->progress && !commit->quiet, IMG_PROGRESS_BYTES, 1);
     bool ok = blk_commit(top, base, &options, &error);
     if (ok) {
         img_progress_complete();

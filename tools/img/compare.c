@@ -41,11 +41,21 @@ static int fail(const Side *side, const char *what, int64_t offset, int ret, int
     return status;
 }
 
+/* What is found out goes on a line of its own, below the bar. */
+static void say(const Comparison *comparison, const char *text)
+{
+    if (!comparison->quiet) {
+        img_progress_give_way();
+        printf("%s\n", text);
+    }
+}
+
 static int different(const Comparison *comparison, const char *format, int64_t offset)
 {
     if (!comparison->quiet) {
         g_autofree char *text = g_strdup_printf("%" PRId64, offset);
         g_auto(GStrv) parts = g_strsplit(format, "%", 2);
+        img_progress_give_way();
         printf("%s%s%s\n", parts[0], text, parts[1]);
     }
     return DIFFERENT;
@@ -163,21 +173,17 @@ static int compare(Comparison *comparison)
 
     if (a->length != b->length) {
         if (comparison->strict) {
-            if (!comparison->quiet) {
-                printf("Strict mode: Image size mismatch!\n");
-            }
+            say(comparison, "Strict mode: Image size mismatch!");
             return DIFFERENT;
         }
     }
     status = compare_range(comparison, common);
     if (status == IDENTICAL && a->length != b->length) {
-        if (!comparison->quiet) {
-            printf("Warning: Image size mismatch!\n");
-        }
+        say(comparison, "Warning: Image size mismatch!");
         status = check_rest(comparison, a->length > b->length ? a : b, common);
     }
-    if (status == IDENTICAL && !comparison->quiet) {
-        printf("Images are identical.\n");
+    if (status == IDENTICAL) {
+        say(comparison, "Images are identical.");
     }
     return status;
 }
@@ -202,7 +208,7 @@ static int open_and_compare(Comparison *comparison, ToolImage *images)
             goto out;
         }
     }
-    img_progress_start(comparison->progress, 2);
+    img_progress_start(comparison->progress, IMG_PROGRESS_BYTES, 2);
     status = compare(comparison);
     img_progress_end();
 out:

@@ -161,7 +161,7 @@ static bool transfer_all(Convert *convert)
 {
     ImgTransfer *transfer = &convert->transfer;
 
-    img_progress_start(convert->progress && !transfer->quiet, 1);
+    img_progress_start(convert->progress && !transfer->quiet, IMG_PROGRESS_BYTES, 1);
     bool ok = img_transfer(transfer) >= 0;
     if (ok) {
         img_progress_complete();

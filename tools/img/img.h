@@ -127,12 +127,19 @@ bool img_copy_bitmaps(BlockBackend *source, BlockBackend *target, bool skip_brok
 
 /* ---- progress (progress.c) ---- */
 
-/** img_progress_start() - print progress if @wanted (-p), every @step per cent; SIGUSR1 prints it in any case */
-void img_progress_start(bool wanted, double step);
+typedef enum ImgProgressUnit {
+    IMG_PROGRESS_BYTES, /* a rate makes sense */
+    IMG_PROGRESS_STEPS,
+} ImgProgressUnit;
+
+/** img_progress_start() - print progress if @wanted (-p), in pipes every @step per cent; SIGUSR1 prints it in any case */
+void img_progress_start(bool wanted, ImgProgressUnit unit, double step);
 void img_progress_update(int64_t done, int64_t total);
 void img_progress_complete(void); /* all is done: 100% */
 void img_progress_end(void);      /* in any case */
 bool img_progress_wanted(void);
+/** img_progress_give_way() - a message is about to be printed: let the bar stay on the line above */
+void img_progress_give_way(void);
 
 /* ---- moving data (transfer.c) ---- */
 

@@ -134,7 +134,7 @@ static int rebase_image(const Rebase *rebase)
     }
     bool ok = check_formats(rebase);
     if (ok) {
-        img_progress_start(rebase->progress && !rebase->quiet, 1);
+        img_progress_start(rebase->progress && !rebase->quiet, IMG_PROGRESS_BYTES, 1);
         ok = rebase->unsafe ? rebase_blindly(rebase, top) : rebase_safely(rebase, top, graph);
         if (ok) {
             img_progress_complete();

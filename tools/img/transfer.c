@@ -54,6 +54,7 @@ static void report(Copier *copier, BlockBackend *blk, const char *what, int64_t 
 {
     if (copier->ret == 0) {
         copier->ret = ret;
+        img_progress_give_way();
         tool_error("%s: error while %s at byte %" PRId64 ": %s", blk_filename(blk), what, offset, strerror(-ret));
     }
 }
