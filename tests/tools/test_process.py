@@ -131,6 +131,15 @@ def test_in_a_narrow_window_there_is_no_bar(tmp_path):
     assert all(len(line) < 20 for line in terminal.lines())
 
 
+def test_a_message_does_not_share_the_line_with_the_bar(tmp_path):
+    (tmp_path / "src").write_bytes(random.Random(3).randbytes(8 << 20))
+    terminal = Terminal(80)
+    argv = [OURS["img"], "convert", "-p", "-r", "4M", "-f", "raw", "-O", "qcow2", "src", "x"]
+    assert terminal.run(argv, tmp_path, until=" 25%", number=signal.SIGINT) == -signal.SIGINT
+    bar, message, *rest = terminal.lines()
+    assert bar.startswith("[==") and message.startswith("bdrv-img: x: interrupted; the first ") and rest == [""]
+
+
 def test_results_come_below_the_bar(tmp_path):
     (tmp_path / "src").write_bytes(random.Random(3).randbytes(4 << 20))
     terminal = Terminal(80)

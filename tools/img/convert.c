@@ -11,13 +11,14 @@ enum { DEFAULT_COROUTINES = 8, MAX_COROUTINES = 16, MAX_SPARSE = 16 << 20 };
 typedef struct Convert {
     ToolImage source, target;
     ImgSnapshotParam snapshot; /* with has_snapshot */
-    const char *output_format, *backing, *backing_format;
+    const char *output_format, *backing, *backing_format, *snapshot_text;
     BdrvOptions *options;
     char **source_names;
     unsigned source_count;
     const char *target_name;
     bool skip_create, progress, target_is_zero, sparse_given, has_snapshot;
     bool bitmaps, skip_broken_bitmaps;
+    bool cache_given, wants_resume, resumed; /* resumed: goes on with a copy that was stopped */
     ImgTransfer transfer;
 } Convert;
 
@@ -80,7 +81,7 @@ static bool can_compress(const char *format)
 /* What the new image is encrypted with also opens it. */
 static void keep_key_secret(Convert *convert, const char *key)
 {
-    const char *id = bdrv_options_get_string(convert->options, key, NULL);
+    const char *id = convert->options ? bdrv_options_get_string(convert->options, key, NULL) : NULL;
 
     if (id) {
         convert->target.extra = convert->target.extra ? convert->target.extra : bdrv_options_new();
@@ -119,8 +120,6 @@ static bool make_target(Convert *convert, BdrvGraph *graph)
             return false;
         }
     }
-    keep_key_secret(convert, "key-secret");
-    keep_key_secret(convert, "encrypt.key-secret");
     return img_create_image(graph, convert->output_format, convert->target_name, g_steal_pointer(&convert->options),
                             convert->transfer.length, false, true);
 }
@@ -157,6 +156,59 @@ static bool open_target(Convert *convert, BdrvGraph *graph)
     return true;
 }
 
+/* ---- --resume ---- */
+
+/* What must be the same when the copy goes on: the sources with all that they lie on, and how they are copied. */
+static void note_copy(Convert *convert, ImgResume *resume)
+{
+    ImgTransfer *transfer = &convert->transfer;
+    g_autofree char *options = convert->options ? bdrv_options_to_json(convert->options, false) : g_strdup("");
+    g_autofree char *how = g_strdup_printf(
+        "format %s, options %s, backing file %s, snapshot %s, sparse %" PRId64 "%s%s%s", convert->output_format, options,
+        convert->backing ? convert->backing : "none", convert->has_snapshot ? convert->snapshot_text : "none",
+        transfer->sparse_bytes, transfer->compressed ? ", compressed" : "", convert->skip_create ? ", not created" : "",
+        convert->target_is_zero ? ", target is zero" : "");
+
+    img_resume_note(resume, "how", how);
+    for (unsigned i = 0; i < transfer->source_count; i++) {
+        BdrvLayer layer;
+
+        for (unsigned depth = 0; blk_layer(transfer->sources[i], depth, &layer); depth++) {
+            g_autofree char *key = g_strdup_printf("source-%u-layer-%u", i, depth);
+            img_resume_note_file(resume, key, layer.filename, true);
+        }
+    }
+}
+
+/* Once the sources are open: whether this copy was begun before; false with a message if another was. */
+static bool look_for_state(Convert *convert)
+{
+    ImgTransfer *transfer = &convert->transfer;
+
+    if (!convert->wants_resume) {
+        return true;
+    }
+    transfer->resume = img_resume_new(convert->target_name);
+    note_copy(convert, transfer->resume);
+    if (!img_resume_exists(transfer->resume)) {
+        return true;
+    }
+    convert->resumed = true;
+    img_resume_note_file(transfer->resume, "target", convert->target_name, false);
+    return img_resume_load(transfer->resume, transfer->length, &transfer->start);
+}
+
+static bool begin_state(Convert *convert)
+{
+    ImgResume *resume = convert->transfer.resume;
+
+    if (!resume || convert->resumed) {
+        return true;
+    }
+    img_resume_note_file(resume, "target", convert->target_name, false);
+    return img_resume_save(resume, 0);
+}
+
 static bool transfer_all(Convert *convert)
 {
     ImgTransfer *transfer = &convert->transfer;
@@ -178,10 +230,14 @@ static int convert_images(Convert *convert)
     bool bitmaps = convert->bitmaps;
 
     transfer->base_depth = -1;
+    keep_key_secret(convert, "key-secret");
+    keep_key_secret(convert, "encrypt.key-secret");
+    img_interrupt_catch();
     bool ok = open_sources(convert, graph) &&
               (!bitmaps || img_check_bitmaps(transfer->sources[0], convert->skip_broken_bitmaps)) &&
-              (convert->skip_create || make_target(convert, graph)) && open_target(convert, graph) &&
-              (!bitmaps || img_supports_bitmaps(transfer->target)) && transfer_all(convert);
+              look_for_state(convert) &&
+              (convert->skip_create || convert->resumed || make_target(convert, graph)) && open_target(convert, graph) &&
+              (!bitmaps || img_supports_bitmaps(transfer->target)) && begin_state(convert) && transfer_all(convert);
     int status = ok ? 0 : 1;
     if (transfer->target && !img_close(transfer->target, convert->target_name)) {
         status = 1;
@@ -189,6 +245,10 @@ static int convert_images(Convert *convert)
     for (unsigned i = 0; i < transfer->source_count; i++) {
         img_close(transfer->sources[i], convert->source_names[i]);
     }
+    if (transfer->resume && status == 0) {
+        img_resume_done(transfer->resume);
+    }
+    img_resume_free(transfer->resume);
     g_free(transfer->sources);
     return status;
 }
@@ -227,6 +287,7 @@ static int parse_option(Convert *convert, int option, char **argv, bool *help)
     case 'l':
         img_clear_snapshot_param(&convert->snapshot);
         convert->has_snapshot = true;
+        convert->snapshot_text = optarg;
         return img_parse_snapshot_param(optarg, &convert->snapshot) ? -1 : 1;
     case 'S':
         convert->sparse_given = true;
@@ -237,6 +298,7 @@ static int parse_option(Convert *convert, int option, char **argv, bool *help)
     case 'W': transfer->out_of_order = true; break;
     case 'U': convert->source.flags |= BDRV_O_FORCE_SHARE; break;
     case 't':
+        convert->cache_given = true;
         if (!img_take_cache(optarg, "cache mode", &convert->target.flags)) {
             return 1;
         }
@@ -260,6 +322,7 @@ static int parse_option(Convert *convert, int option, char **argv, bool *help)
         break;
     case IMG_OPTION_IMAGE_OPTS: convert->source.image_opts = true; break;
     case IMG_OPTION_TARGET_IMAGE_OPTS: convert->target.image_opts = true; break;
+    case IMG_OPTION_RESUME: convert->wants_resume = true; break;
     case IMG_OPTION_SALVAGE: transfer->salvage = true; break;
     case IMG_OPTION_TARGET_IS_ZERO: convert->target_is_zero = true; break;
     case IMG_OPTION_BITMAPS: convert->bitmaps = true; break;
@@ -297,6 +360,14 @@ static int check_arguments(const Convert *convert)
     }
     if (convert->skip_create && convert->options) {
         tool_error("-o has no effect when skipping image creation (-n); leave one of the two out");
+        return 1;
+    }
+    if (convert->wants_resume && convert->target.image_opts) {
+        tool_error("--resume needs the target's file name, not --target-image-opts");
+        return 1;
+    }
+    if (convert->wants_resume && (convert->target.flags & BDRV_O_NO_FLUSH)) {
+        tool_error("--resume needs a target that is flushed: not -t unsafe");
         return 1;
     }
     if (convert->transfer.copy_range && convert->transfer.compressed) {
@@ -359,6 +430,9 @@ int img_convert(int argc, char **argv)
         convert.source_names = argv + optind;
         convert.source_count = (unsigned)(argc - 1 - optind);
         convert.target_name = argv[argc - 1];
+        if (convert.wants_resume && !convert.cache_given) {
+            convert.target.flags &= ~BDRV_O_NO_FLUSH;
+        }
         status = take_options(&convert) ? check_arguments(&convert) : 1;
     }
     if (status == 0 && convert.source_names) {

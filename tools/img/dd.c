@@ -78,6 +78,7 @@ static int copy(const Dd *dd, const ToolImage *input, const char *output_format)
     if (!source) {
         return 1;
     }
+    img_interrupt_catch();
     if (!times(dd->skip, dd->block_size, &skip_bytes) || skip_bytes > blk_length(source)) {
         tool_error("%s: cannot skip to specified offset", dd->input);
     }

@@ -141,6 +141,29 @@ bool img_progress_wanted(void);
 /** img_progress_give_way() - a message is about to be printed: let the bar stay on the line above */
 void img_progress_give_way(void);
 
+/* ---- being interrupted (interrupt.c) ---- */
+
+/** img_interrupt_catch() - from now on the first SIGINT, SIGTERM or SIGHUP is only remembered; the next one kills */
+void img_interrupt_catch(void);
+/** img_interrupted() - the number of the signal that came, 0: none */
+int img_interrupted(void);
+/** img_interrupt_end() - die of the signal that came, so that the shell knows; returns if none has come */
+void img_interrupt_end(void);
+
+/* ---- going on with a copy that was stopped (resume.c) ---- */
+
+typedef struct ImgResume ImgResume;
+ImgResume *img_resume_new(const char *target);
+void img_resume_free(ImgResume *resume); /* NULL is allowed */
+/** img_resume_note() - what must be the same when the copy goes on; _file(): that file, with @content unchanged */
+void img_resume_note(ImgResume *resume, const char *key, const char *text);
+void img_resume_note_file(ImgResume *resume, const char *key, const char *filename, bool content);
+bool img_resume_exists(const ImgResume *resume);
+/** img_resume_load() - how far the copy is, of @length bytes; false with a message if it is not this one */
+bool img_resume_load(ImgResume *resume, int64_t length, int64_t *flushed);
+bool img_resume_save(ImgResume *resume, int64_t flushed); /* false with a message */
+void img_resume_done(ImgResume *resume);
+
 /* ---- moving data (transfer.c) ---- */
 
 typedef struct ImgTransfer {
@@ -160,6 +183,8 @@ typedef struct ImgTransfer {
     bool salvage;
     bool quiet;
     int64_t rate_limit;      /* bytes a second, 0: none */
+    ImgResume *resume;       /* NULL: nobody goes on if it is stopped */
+    int64_t start;           /* resumed: what lies before is in the target */
 } ImgTransfer;
 
 /** img_transfer() - copy; 0 or -errno, message printed */

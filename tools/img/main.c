@@ -43,7 +43,10 @@ int main(int argc, char **argv)
     }
     for (unsigned i = 0; i < G_N_ELEMENTS(subcommands); i++) {
         if (strcmp(argv[1], subcommands[i].name) == 0) {
-            return subcommands[i].run(argc - 1, argv + 1);
+            int status = subcommands[i].run(argc - 1, argv + 1);
+
+            img_interrupt_end();
+            return status;
         }
     }
     if (argv[1][0] == '-') {

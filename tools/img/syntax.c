@@ -90,6 +90,8 @@ static const ImgOption convert_options[] = {
     { 'W', NULL, NULL, "write in the order in which reads are done, not from start to end" },
     { 'C', NULL, NULL, "let the system copy, without the data passing through this program" },
     RATE,
+    { IMG_OPTION_RESUME, "resume", NULL,
+      "go on where the same command was stopped; TARGET.bdrv-resume tells how far it is, until all is done" },
     { IMG_OPTION_SALVAGE, "salvage", NULL, "go on after read errors, with zeroes in place of what cannot be read" },
     { IMG_OPTION_BITMAPS, "bitmaps", NULL, "copy the persistent bitmaps" },
     { IMG_OPTION_SKIP_BROKEN_BITMAPS, "skip-broken-bitmaps", NULL, "with --bitmaps: leave out those that are inconsistent" },
@@ -201,6 +203,8 @@ const ImgSyntax img_syntaxes[] = {
       "convert -p -f qcow2 -O raw disk.qcow2 disk.raw\n"
       "# as small as can be\n"
       "convert -c -O qcow2 -o compression_type=zstd disk.raw small.qcow2\n"
+      "# can be stopped, and goes on when it is begun again\n"
+      "convert -p --resume -O qcow2 disk.raw copy.qcow2\n"
       "# what a snapshot holds\n"
       "convert -l before-update -O qcow2 disk.qcow2 old.qcow2\n",
       convert_options },

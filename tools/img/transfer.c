@@ -10,6 +10,8 @@
 #include "tools/img/img.h"
 
 enum { CHUNK = 2 << 20, SALVAGE_UNIT = 512, SECTOR = 512 };
+#define NAP_NS INT64_C(100000000)        /* how long a signal may go unseen */
+#define SAVE_NS (2 * INT64_C(1000000000)) /* how often it is noted how far the copy is */
 
 typedef enum ChunkKind {
     CHUNK_DATA,
@@ -30,6 +32,7 @@ typedef struct Worker {
     Copier *copier;
     Coroutine *coroutine;
     uint8_t *buffer;
+    int64_t at;         /* offset of its chunk, INT64_MAX: none */
     uint64_t waits_for; /* number of the chunk it wants to write; valid while waiting */
     bool waiting;
 } Worker;
@@ -43,6 +46,8 @@ struct Copier {
     uint64_t turn;        /* number of the chunk to be written next */
     int64_t done, total;  /* bytes that count as work: what is read and written */
     int64_t data_started_ns, data_bytes; /* rate limit */
+    int64_t saved_ns;
+    bool saving;
     int64_t zero_alignment; /* and the unit of compression */
     int64_t padding;        /* compressed: zeroes behind the last byte, up to the end of the target's last sector */
     Worker *workers;
@@ -57,6 +62,33 @@ static void report(Copier *copier, BlockBackend *blk, const char *what, int64_t 
         img_progress_give_way();
         tool_error("%s: error while %s at byte %" PRId64 ": %s", blk_filename(blk), what, offset, strerror(-ret));
     }
+}
+
+/* All before is in the target. */
+static int64_t copied_up_to(const Copier *copier)
+{
+    int64_t offset = copier->cursor;
+
+    for (unsigned i = 0; i < copier->transfer->coroutines; i++) {
+        offset = MIN(offset, copier->workers[i].at);
+    }
+    return offset;
+}
+
+/* Whether to stop here because of a signal; tells so once. */
+static bool interrupted(Copier *copier)
+{
+    if (!img_interrupted()) {
+        return false;
+    }
+    if (copier->ret == 0) {
+        copier->ret = -EINTR;
+        img_progress_give_way();
+        tool_error("%s: interrupted; the first %" PRId64 " of %" PRId64 " bytes are copied%s",
+                   blk_filename(copier->transfer->target), copied_up_to(copier), copier->transfer->length,
+                   copier->transfer->resume ? ", and the same command goes on from there" : "");
+    }
+    return true;
 }
 
 /* Which source a byte of the whole lies in; false: past all of them */
@@ -133,7 +165,7 @@ static bool coroutine_fn next_chunk(Copier *copier, Chunk *chunk)
     BlockExtent extent = { .kind = EXTENT_ZERO };
     int ret = 0;
 
-    if (copier->ret < 0 || offset >= transfer->length) {
+    if (copier->ret < 0 || offset >= transfer->length || interrupted(copier)) {
         return false;
     }
     *chunk = (Chunk){ .kind = CHUNK_ZERO, .offset = offset, .number = copier->next_number };
@@ -174,7 +206,7 @@ static void coroutine_fn measure(void *opaque)
     while (next_chunk(copier, &chunk)) {
         copier->total += is_work(copier->transfer, &chunk) ? chunk.bytes : 0;
     }
-    copier->cursor = 0;
+    copier->cursor = copier->transfer->start;
     copier->next_number = 0;
     copier->running--;
 }
@@ -298,6 +330,9 @@ static int coroutine_fn write_compressed(Copier *copier, Worker *worker, const C
     }
     /* A larger target keeps what it has behind a part of a cluster: that part is not compressed. */
     whole = chunk->offset + bytes == blk_length(target) ? bytes : bytes - bytes % copier->zero_alignment;
+    if (copier->transfer->start > 0) { /* what was written and not noted is in the way */
+        ret = blk_co_pdiscard(target, chunk->offset, whole);
+    }
     for (int64_t at = 0; at < whole && ret >= 0; at += n) {
         bool is_zero;
 
@@ -376,8 +411,31 @@ static void coroutine_fn respect_rate(Copier *copier, int64_t bytes)
 
     if (limit) {
         copier->data_bytes += bytes;
-        co_sleep_until(copier->data_started_ns + (int64_t)((double)copier->data_bytes / limit * 1e9));
+        int64_t until = copier->data_started_ns + (int64_t)((double)copier->data_bytes / limit * 1e9), now;
+        while ((now = aio_clock_ns(aio_context_current())) < until && !img_interrupted()) {
+            co_sleep_until(MIN(until, now + NAP_NS));
+        }
     }
+}
+
+/* Now and then, by whoever comes by: what is in the target and flushed need not be copied again. */
+static void coroutine_fn note_progress(Copier *copier)
+{
+    ImgTransfer *transfer = copier->transfer;
+    int64_t now = aio_clock_ns(aio_context_current()), offset = copied_up_to(copier);
+
+    if (!transfer->resume || copier->saving || copier->ret < 0 || now - copier->saved_ns < SAVE_NS) {
+        return;
+    }
+    copier->saving = true;
+    int ret = blk_co_flush(transfer->target);
+    if (ret < 0) {
+        report(copier, transfer->target, "flushing", offset, ret);
+    } else if (!img_resume_save(transfer->resume, offset)) {
+        copier->ret = copier->ret ? copier->ret : -EIO;
+    }
+    copier->saved_ns = now;
+    copier->saving = false;
 }
 
 static void coroutine_fn copy_chunk(Copier *copier, Worker *worker, Chunk *chunk)
@@ -386,8 +444,13 @@ static void coroutine_fn copy_chunk(Copier *copier, Worker *worker, Chunk *chunk
     bool offloaded = false;
     int ret = 0;
 
-    if (chunk->kind == CHUNK_DATA && !transfer->copy_range) {
+    if (chunk->kind == CHUNK_DATA) {
         respect_rate(copier, chunk->bytes);
+    }
+    if (interrupted(copier)) {
+        return;
+    }
+    if (chunk->kind == CHUNK_DATA && !transfer->copy_range) {
         ret = read_chunk(copier, worker, chunk);
         if (ret < 0) {
             report(copier, transfer->sources[chunk->source], "reading", chunk->offset, ret);
@@ -397,7 +460,6 @@ static void coroutine_fn copy_chunk(Copier *copier, Worker *worker, Chunk *chunk
         wait_for_turn(copier, worker, chunk->number);
     }
     if (copier->ret == 0 && chunk->kind == CHUNK_DATA && transfer->copy_range) {
-        respect_rate(copier, chunk->bytes);
         ret = blk_co_copy_range(transfer->sources[chunk->source], chunk->source_offset, transfer->target,
                                 chunk->offset, chunk->bytes, 0);
         offloaded = true;
@@ -423,12 +485,18 @@ static void coroutine_fn run_worker(void *opaque)
     for (;;) {
         co_mutex_lock(&copier->cursor_lock);
         bool more = next_chunk(copier, &chunk);
+        worker->at = more ? chunk.offset : INT64_MAX;
         co_mutex_unlock(&copier->cursor_lock);
         if (!more) {
             break;
         }
         copy_chunk(copier, worker, &chunk);
+        if (copier->ret < 0) {
+            break; /* what it has at hand is not in the target */
+        }
+        worker->at = INT64_MAX;
         wake_waiting(copier);
+        note_progress(copier);
     }
     wake_waiting(copier); /* after an error nobody else's turn comes */
     copier->running--;
@@ -460,9 +528,20 @@ static void run(Copier *copier, AioContext *ctx)
     }
 }
 
+/* A copy that was stopped can go on from where it is. */
+static void note_end(Copier *copier)
+{
+    ImgTransfer *transfer = copier->transfer;
+    int64_t offset = copied_up_to(copier);
+
+    if (transfer->resume && copier->ret < 0 && blk_flush(transfer->target) == 0) {
+        img_resume_save(transfer->resume, offset);
+    }
+}
+
 int img_transfer(ImgTransfer *transfer)
 {
-    Copier copier = { .transfer = transfer };
+    Copier copier = { .transfer = transfer, .cursor = transfer->start };
     AioContext *ctx = aio_context_current();
 
     copier.zero_alignment = zero_unit(transfer->target);
@@ -470,10 +549,10 @@ int img_transfer(ImgTransfer *transfer)
         int64_t behind = blk_length(transfer->target) - transfer->length;
         copier.padding = behind > 0 && behind < SECTOR ? behind : 0;
     }
-    copier.data_started_ns = aio_clock_ns(ctx);
+    copier.data_started_ns = copier.saved_ns = aio_clock_ns(ctx);
     copier.workers = g_new0(Worker, transfer->coroutines);
     co_mutex_init(&copier.cursor_lock);
-    copier.total = transfer->length;
+    copier.total = transfer->length - transfer->start;
     if (img_progress_wanted()) {
         copier.total = 0;
         start(&copier, co_new(measure, &copier));
@@ -483,6 +562,7 @@ int img_transfer(ImgTransfer *transfer)
         Worker *worker = &copier.workers[i];
 
         worker->copier = &copier;
+        worker->at = INT64_MAX;
         worker->buffer = blk_blockalign(transfer->target, CHUNK);
         if (!worker->buffer) {
             tool_error("cannot allocate a buffer of %d bytes", CHUNK);
@@ -495,6 +575,7 @@ int img_transfer(ImgTransfer *transfer)
         start(&copier, copier.workers[i].coroutine);
     }
     run(&copier, ctx);
+    note_end(&copier);
     for (unsigned i = 0; i < transfer->coroutines; i++) {
         bdrv_vfree(copier.workers[i].buffer);
     }
