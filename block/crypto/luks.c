@@ -390,6 +390,32 @@ bool coroutine_fn bdrv_luks_load(BdrvLuks *luks, const BdrvLuksIo *io, GError **
     return luks->hash != NULL;
 }
 
+/* The digest is of the volume key. */
+static bool is_same_volume(const BdrvLuksHeader *a, const BdrvLuksHeader *b)
+{
+    return a->key_bytes == b->key_bytes && a->digest_iterations == b->digest_iterations &&
+           memcmp(a->digest, b->digest, sizeof(a->digest)) == 0 &&
+           memcmp(a->digest_salt, b->digest_salt, sizeof(a->digest_salt)) == 0 && strcmp(a->hash, b->hash) == 0 &&
+           strcmp(a->cipher_name, b->cipher_name) == 0 && strcmp(a->cipher_mode, b->cipher_mode) == 0;
+}
+
+bool coroutine_fn bdrv_luks_load_again(BdrvLuks *luks, const BdrvLuksIo *io, GError **errp)
+{
+    BdrvLuks now;
+    if (!bdrv_luks_load(&now, io, errp)) {
+        return false;
+    }
+    if (!is_same_volume(&luks->header, &now.header)) {
+        g_set_error(errp, BDRV_ERROR, EKEYREJECTED,
+                    "the LUKS header is that of another volume now, with another key or cipher (UUID %s, not %s); close "
+                    "the image and open it again",
+                    now.header.uuid, luks->header.uuid);
+        return false;
+    }
+    *luks = now;
+    return true;
+}
+
 BdrvVolume *coroutine_fn bdrv_luks_unlock(const BdrvLuks *luks, const BdrvLuksIo *io, BdrvPassphrase passphrase,
                                           GError **errp)
 {

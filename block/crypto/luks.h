@@ -84,6 +84,10 @@ bool coroutine_fn bdrv_luks_create(const BdrvLuksIo *io, const BdrvLuksCreate *c
 /** bdrv_luks_load() - read and judge a header */
 bool coroutine_fn bdrv_luks_load(BdrvLuks *luks, const BdrvLuksIo *io, GError **errp);
 
+/** bdrv_luks_load_again() - the same, if it is of a volume with the same key and cipher; key slots may be others
+ * On failure @luks is as it was; EKEYREJECTED: of another volume. */
+bool coroutine_fn bdrv_luks_load_again(BdrvLuks *luks, const BdrvLuksIo *io, GError **errp);
+
 /** bdrv_luks_unlock() - try the key slots with a passphrase, in a worker; EACCES: it opens none
  * Returns: the volume. */
 BdrvVolume *coroutine_fn bdrv_luks_unlock(const BdrvLuks *luks, const BdrvLuksIo *io, BdrvPassphrase passphrase,

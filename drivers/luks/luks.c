@@ -13,13 +13,14 @@
 #include <errno.h>
 #include <inttypes.h>
 
+#include "block/crypto/key.h"
 #include "block/crypto/luks.h"
 
 typedef struct LuksState {
     BdrvLuks luks;
-    BdrvVolume *volume; /* NULL: locked */
-    int64_t payload;    /* where the disk begins in the file */
-    char *key_secret;   /* ID of the secret that unlocked it, NULL: none */
+    BdrvKey key;
+    int64_t payload; /* where the disk begins in the file */
+    bool blind;      /* looking at the header anew failed: what is known of it is no longer true */
 } LuksState;
 
 static const BdrvOptionSpec luks_open_options[] = {
@@ -67,40 +68,19 @@ static bool no_key_secret(GError **errp)
     return false;
 }
 
-static bool coroutine_fn unlock(BlockDriverState *bs, BdrvPassphrase passphrase, GError **errp)
+static BdrvVolume *coroutine_fn open_volume(BlockDriverState *bs, BdrvPassphrase passphrase, GError **errp)
+{
+    const LuksState *s = bs->opaque;
+    BdrvLuksIo io = area_of(bs->file);
+    return bdrv_luks_unlock(&s->luks, &io, passphrase, errp);
+}
+
+/* @load: bdrv_luks_load() or bdrv_luks_load_again() */
+static bool coroutine_fn load(BlockDriverState *bs, bool (*load_luks)(BdrvLuks *, const BdrvLuksIo *, GError **),
+                              GError **errp)
 {
     LuksState *s = bs->opaque;
     BdrvLuksIo io = area_of(bs->file);
-    BdrvVolume *volume = bdrv_luks_unlock(&s->luks, &io, passphrase, errp);
-
-    if (volume) {
-        bdrv_volume_free(s->volume);
-        s->volume = volume;
-    }
-    return volume != NULL;
-}
-
-static bool coroutine_fn unlock_by_secret(BlockDriverState *bs, const char *id, GError **errp)
-{
-    LuksState *s = bs->opaque;
-    GBytes *secret = bdrv_passphrase_get(bs->graph, id, errp);
-
-    if (!secret) {
-        return false;
-    }
-    bool unlocked = unlock(bs, bdrv_passphrase_of(secret), errp);
-    g_bytes_unref(secret);
-    if (unlocked) {
-        s->key_secret = g_strdup(id);
-    }
-    return unlocked;
-}
-
-static bool coroutine_fn luks_open(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags, GError **errp)
-{
-    LuksState *s = bs->opaque;
-    BdrvLuksIo io = area_of(bs->file);
-    const char *secret = bdrv_options_get_string(options, "key-secret", NULL);
     int64_t file_length = bdrv_co_getlength(bs->file);
 
     if (file_length < 0) {
@@ -108,7 +88,7 @@ static bool coroutine_fn luks_open(BlockDriverState *bs, const BdrvOptions *opti
                     g_strerror((int)-file_length));
         return false;
     }
-    if (!bdrv_luks_load(&s->luks, &io, errp)) {
+    if (!load_luks(&s->luks, &io, errp)) {
         return false;
     }
     s->payload = (int64_t)s->luks.header.payload_sector * BDRV_LUKS_SECTOR;
@@ -116,6 +96,17 @@ static bool coroutine_fn luks_open(BlockDriverState *bs, const BdrvOptions *opti
         g_set_error(errp, BDRV_ERROR, EINVAL,
                     "the LUKS payload begins at %" PRId64 ", behind the end of the file (%" PRId64 ")", s->payload,
                     file_length);
+        return false;
+    }
+    return true;
+}
+
+static bool coroutine_fn luks_open(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags, GError **errp)
+{
+    LuksState *s = bs->opaque;
+    const char *secret = bdrv_options_get_string(options, "key-secret", NULL);
+
+    if (!load(bs, bdrv_luks_load, errp)) {
         return false;
     }
     bs->encrypted = true;
@@ -126,30 +117,58 @@ static bool coroutine_fn luks_open(BlockDriverState *bs, const BdrvOptions *opti
     if (!secret && !(flags & BDRV_O_NO_KEY)) {
         return no_key_secret(errp);
     }
-    return !secret || unlock_by_secret(bs, secret, errp);
+    return !secret || bdrv_key_open(&s->key, bs, open_volume, secret, errp);
 }
 
 static int luks_close(BlockDriverState *bs)
 {
     LuksState *s = bs->opaque;
-    bdrv_volume_free(g_steal_pointer(&s->volume));
-    g_free(g_steal_pointer(&s->key_secret));
+    bdrv_key_clear(&s->key);
     return 0;
 }
 
 static bool coroutine_fn luks_reopen_prepare(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags,
                                              void **state, GError **errp)
 {
+    const LuksState *s = bs->opaque;
+    BdrvKey *fresh = g_new0(BdrvKey, 1);
+
+    if (!bdrv_key_reopen(&s->key, fresh, bs, open_volume, bdrv_options_get_string(options, "key-secret", NULL), errp)) {
+        g_free(fresh);
+        return false;
+    }
+    *state = fresh;
     return true;
 }
 
-static void luks_reopen_done(BlockDriverState *bs, void *state)
+static void luks_reopen_abort(BlockDriverState *bs, void *state)
 {
+    bdrv_key_clear(state);
+    g_free(state);
+}
+
+static void luks_reopen_commit(BlockDriverState *bs, void *state)
+{
+    LuksState *s = bs->opaque;
+
+    bdrv_key_replace(&s->key, state);
+    luks_reopen_abort(bs, state);
+}
+
+/* Key slots may be others. */
+static bool coroutine_fn luks_invalidate_cache(BlockDriverState *bs, GError **errp)
+{
+    LuksState *s = bs->opaque;
+
+    s->blind = !load(bs, bdrv_luks_load_again, errp);
+    return !s->blind;
 }
 
 static bool coroutine_fn luks_set_key(BlockDriverState *bs, const uint8_t *key, size_t bytes, GError **errp)
 {
-    return unlock(bs, (BdrvPassphrase){ key, bytes }, errp);
+    LuksState *s = bs->opaque;
+
+    return bdrv_key_set(&s->key, bs, open_volume, (BdrvPassphrase){ key, bytes }, errp);
 }
 
 static bool coroutine_fn luks_amend(BlockDriverState *bs, const BdrvOptions *options, bool force,
@@ -159,8 +178,12 @@ static bool coroutine_fn luks_amend(BlockDriverState *bs, const BdrvOptions *opt
     BdrvLuksIo io = area_of(bs->file);
     BdrvLuksAmend amend;
 
+    if (s->blind) {
+        g_set_error(errp, BDRV_ERROR, EIO, "the header could not be looked at anew; close the image and open it again");
+        return false;
+    }
     return bdrv_luks_amend_parse(options, &amend, errp) &&
-           bdrv_luks_amend(&s->luks, &io, bs->graph, &amend, s->key_secret, force, errp);
+           bdrv_luks_amend(&s->luks, &io, bs->graph, &amend, s->key.secret, force, errp);
 }
 
 static void luks_refresh_limits(BlockDriverState *bs)
@@ -170,14 +193,21 @@ static void luks_refresh_limits(BlockDriverState *bs)
 
 /* ---- requests ---- */
 
+static int check_open(const LuksState *s)
+{
+    return s->blind ? -EIO : s->key.volume ? 0 : -ENOKEY;
+}
+
 static int coroutine_fn luks_co_readv(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
                                       size_t iov_offset, BdrvRequestFlags flags)
 {
     const LuksState *s = bs->opaque;
 
-    return s->volume ? bdrv_volume_co_preadv(s->volume, bs->file, s->payload + offset, (uint64_t)offset, bytes, iov,
-                                             iov_offset)
-                     : -ENOKEY;
+    int ret = check_open(s);
+
+    return ret < 0 ? ret
+                   : bdrv_volume_co_preadv(s->key.volume, bs->file, s->payload + offset, (uint64_t)offset, bytes, iov,
+                                           iov_offset);
 }
 
 static int coroutine_fn luks_co_writev(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
@@ -185,9 +215,11 @@ static int coroutine_fn luks_co_writev(BlockDriverState *bs, int64_t offset, int
 {
     const LuksState *s = bs->opaque;
 
-    return s->volume ? bdrv_volume_co_pwritev(s->volume, bs->file, s->payload + offset, (uint64_t)offset, bytes, iov,
-                                              iov_offset, flags)
-                     : -ENOKEY;
+    int ret = check_open(s);
+
+    return ret < 0 ? ret
+                   : bdrv_volume_co_pwritev(s->key.volume, bs->file, s->payload + offset, (uint64_t)offset, bytes, iov,
+                                            iov_offset, flags);
 }
 
 /* All is data, and none of it is in the file as it reads: no host offset. */
@@ -290,12 +322,13 @@ static const BlockDriver bdrv_luks = {
     .bdrv_open = luks_open,
     .bdrv_close = luks_close,
     .bdrv_reopen_prepare = luks_reopen_prepare,
-    .bdrv_reopen_commit = luks_reopen_done,
-    .bdrv_reopen_abort = luks_reopen_done,
+    .bdrv_reopen_commit = luks_reopen_commit,
+    .bdrv_reopen_abort = luks_reopen_abort,
     .bdrv_refresh_limits = luks_refresh_limits,
 
     .bdrv_create = luks_create,
     .bdrv_set_key = luks_set_key,
+    .bdrv_invalidate_cache = luks_invalidate_cache,
     .bdrv_amend = luks_amend,
     .bdrv_truncate = luks_truncate,
 

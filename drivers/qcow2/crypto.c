@@ -54,16 +54,16 @@ static BdrvLuksIo area_io(Area *area)
     return (BdrvLuksIo){ .read = read_area, .write = write_area, .flush = flush_area, .opaque = area };
 }
 
-static Area area_of(BlockDriverState *bs)
+static Area area_of(BlockDriverState *bs, const Qcow2Crypto *crypto)
 {
-    const Qcow2Crypto *crypto = qcow2_state(bs)->crypto;
     return (Area){ bs->file, crypto->offset, crypto->length };
 }
 
-static bool coroutine_fn load_luks(BlockDriverState *bs, int64_t file_length, GError **errp)
+/* @load: bdrv_luks_load() or bdrv_luks_load_again() */
+static bool coroutine_fn load_luks(BlockDriverState *bs, Qcow2Crypto *crypto, int64_t file_length,
+                                   bool (*load)(BdrvLuks *luks, const BdrvLuksIo *io, GError **errp), GError **errp)
 {
     const Qcow2State *s = qcow2_state(bs);
-    Qcow2Crypto *crypto = s->crypto;
     Qcow2CryptoExtension ext;
 
     if (!qcow2_crypto_extension_decode(s->extensions.crypto, s->extensions.crypto_bytes, &ext, errp)) {
@@ -90,9 +90,9 @@ static bool coroutine_fn load_luks(BlockDriverState *bs, int64_t file_length, GE
     }
     crypto->offset = ext.offset;
     crypto->length = ext.length;
-    Area area = area_of(bs);
+    Area area = area_of(bs, crypto);
     BdrvLuksIo io = area_io(&area);
-    if (!bdrv_luks_load(&crypto->luks, &io, errp)) {
+    if (!load(&crypto->luks, &io, errp)) {
         g_prefix_error(errp, "encryption header at offset %" PRIu64 ": ", ext.offset);
         return false;
     }
@@ -138,33 +138,13 @@ static BdrvVolume *aes_volume(BdrvPassphrase passphrase, GError **errp)
     return volume;
 }
 
-static bool coroutine_fn unlock(BlockDriverState *bs, BdrvPassphrase passphrase, GError **errp)
+static BdrvVolume *coroutine_fn open_volume(BlockDriverState *bs, BdrvPassphrase passphrase, GError **errp)
 {
-    Qcow2Crypto *crypto = qcow2_state(bs)->crypto;
-    Area area = area_of(bs);
+    const Qcow2Crypto *crypto = qcow2_state(bs)->crypto;
+    Area area = area_of(bs, crypto);
     BdrvLuksIo io = area_io(&area);
-    BdrvVolume *volume = crypto->method == QCOW2_CRYPT_AES ? aes_volume(passphrase, errp)
-                                                           : bdrv_luks_unlock(&crypto->luks, &io, passphrase, errp);
-
-    if (volume) {
-        bdrv_volume_free(crypto->volume);
-        crypto->volume = volume;
-    }
-    return volume != NULL;
-}
-
-static bool coroutine_fn unlock_by_secret(BlockDriverState *bs, const char *id, GError **errp)
-{
-    GBytes *secret = bdrv_passphrase_get(bs->graph, id, errp);
-    if (!secret) {
-        return false;
-    }
-    bool unlocked = unlock(bs, bdrv_passphrase_of(secret), errp);
-    g_bytes_unref(secret);
-    if (unlocked) {
-        qcow2_state(bs)->crypto->key_secret = g_strdup(id);
-    }
-    return unlocked;
+    return crypto->method == QCOW2_CRYPT_AES ? aes_volume(passphrase, errp)
+                                             : bdrv_luks_unlock(&crypto->luks, &io, passphrase, errp);
 }
 
 /* ---- open ---- */
@@ -186,6 +166,16 @@ static bool check_format(uint32_t method, const BdrvOptions *options, GError **e
     return false;
 }
 
+static bool check_size(const Qcow2State *s, GError **errp)
+{
+    if (s->header.size % BDRV_VOLUME_SECTOR) {
+        g_set_error(errp, BDRV_ERROR, EINVAL, "size %" PRIu64 " of an encrypted image is not a multiple of %u",
+                    s->header.size, BDRV_VOLUME_SECTOR);
+        return false;
+    }
+    return true;
+}
+
 bool coroutine_fn qcow2_crypto_open(BlockDriverState *bs, const BdrvOptions *options, int64_t file_length,
                                     Qcow2KeyNeed need, GError **errp)
 {
@@ -199,14 +189,12 @@ bool coroutine_fn qcow2_crypto_open(BlockDriverState *bs, const BdrvOptions *opt
     if (method == QCOW2_CRYPT_NONE) {
         return true;
     }
-    if (s->header.size % BDRV_VOLUME_SECTOR) {
-        g_set_error(errp, BDRV_ERROR, EINVAL, "size %" PRIu64 " of an encrypted image is not a multiple of %u",
-                    s->header.size, BDRV_VOLUME_SECTOR);
+    if (!check_size(s, errp)) {
         return false;
     }
     s->crypto = g_new0(Qcow2Crypto, 1);
     s->crypto->method = method;
-    if (method == QCOW2_CRYPT_LUKS && !load_luks(bs, file_length, errp)) {
+    if (method == QCOW2_CRYPT_LUKS && !load_luks(bs, s->crypto, file_length, bdrv_luks_load, errp)) {
         return false;
     }
     if (need == QCOW2_KEY_UNUSED) {
@@ -216,30 +204,57 @@ bool coroutine_fn qcow2_crypto_open(BlockDriverState *bs, const BdrvOptions *opt
         g_set_error(errp, BDRV_ERROR, ENOKEY, "Parameter 'encrypt.key-secret' is required for cipher");
         return false;
     }
-    return !secret || unlock_by_secret(bs, secret, errp);
+    return !secret || bdrv_key_open(&s->crypto->key, bs, open_volume, secret, errp);
+}
+
+bool coroutine_fn qcow2_crypto_open_again(BlockDriverState *bs, Qcow2Crypto *crypto, int64_t file_length, GError **errp)
+{
+    Qcow2State *s = qcow2_state(bs);
+    uint32_t method = s->header.crypt_method, before = crypto ? crypto->method : QCOW2_CRYPT_NONE;
+
+    if (method != before) {
+        const char *name = qcow2_crypto_name(method);
+        g_set_error(errp, BDRV_ERROR, ENOTSUP, "the image has become one %s%s; close it and open it again",
+                    name ? "encrypted by " : "without encryption", name ? name : "");
+        return false;
+    }
+    if (crypto && (!check_size(s, errp) || (method == QCOW2_CRYPT_LUKS &&
+                                            !load_luks(bs, crypto, file_length, bdrv_luks_load_again, errp)))) {
+        return false;
+    }
+    s->crypto = crypto;
+    return true;
+}
+
+bool coroutine_fn qcow2_crypto_reopen(BlockDriverState *bs, const BdrvOptions *options, BdrvKey *fresh, GError **errp)
+{
+    const Qcow2State *s = qcow2_state(bs);
+
+    return check_format(s->header.crypt_method, options, errp) &&
+           (!s->crypto || bdrv_key_reopen(&s->crypto->key, fresh, bs, open_volume,
+                                          bdrv_options_get_string(options, "encrypt.key-secret", NULL), errp));
 }
 
 void qcow2_crypto_close(BlockDriverState *bs)
 {
     Qcow2Crypto *crypto = g_steal_pointer(&qcow2_state(bs)->crypto);
     if (crypto) {
-        bdrv_volume_free(crypto->volume);
-        g_free(crypto->key_secret);
+        bdrv_key_clear(&crypto->key);
         g_free(crypto);
     }
 }
 
 bool coroutine_fn qcow2_set_key(BlockDriverState *bs, const uint8_t *key, size_t bytes, GError **errp)
 {
-    return unlock(bs, (BdrvPassphrase){ key, bytes }, errp);
+    return bdrv_key_set(&qcow2_state(bs)->crypto->key, bs, open_volume, (BdrvPassphrase){ key, bytes }, errp);
 }
 
 bool coroutine_fn qcow2_crypto_amend(BlockDriverState *bs, const BdrvLuksAmend *amend, bool force, GError **errp)
 {
     Qcow2Crypto *crypto = qcow2_state(bs)->crypto;
-    Area area = area_of(bs);
+    Area area = area_of(bs, crypto);
     BdrvLuksIo io = area_io(&area);
-    return bdrv_luks_amend(&crypto->luks, &io, bs->graph, amend, crypto->key_secret, force, errp);
+    return bdrv_luks_amend(&crypto->luks, &io, bs->graph, amend, crypto->key.secret, force, errp);
 }
 
 /* ---- guest data ---- */
@@ -254,7 +269,7 @@ int coroutine_fn qcow2_read_encrypted(BlockDriverState *bs, uint64_t guest_offse
                                       const BdrvIov *iov, size_t iov_offset)
 {
     const Qcow2Crypto *crypto = qcow2_state(bs)->crypto;
-    return crypto->volume ? bdrv_volume_co_preadv(crypto->volume, qcow2_data_child(bs), (int64_t)host_offset,
+    return crypto->key.volume ? bdrv_volume_co_preadv(crypto->key.volume, qcow2_data_child(bs), (int64_t)host_offset,
                                                   iv_offset(crypto, guest_offset, host_offset), (int64_t)bytes, iov,
                                                   iov_offset)
                           : -ENOKEY;
@@ -264,7 +279,7 @@ int coroutine_fn qcow2_write_encrypted(BlockDriverState *bs, uint64_t guest_offs
                                        const BdrvIov *iov, size_t iov_offset)
 {
     const Qcow2Crypto *crypto = qcow2_state(bs)->crypto;
-    return crypto->volume ? bdrv_volume_co_pwritev(crypto->volume, qcow2_data_child(bs), (int64_t)host_offset,
+    return crypto->key.volume ? bdrv_volume_co_pwritev(crypto->key.volume, qcow2_data_child(bs), (int64_t)host_offset,
                                                    iv_offset(crypto, guest_offset, host_offset), (int64_t)bytes, iov,
                                                    iov_offset, 0)
                           : -ENOKEY;

@@ -7,6 +7,7 @@
  * not either. Guest data goes to and from its file through qcow2_read_data() and qcow2_write_data() only.
  */
 
+#include "block/crypto/key.h"
 #include "block/crypto/luks.h"
 #include "drivers/qcow2/data_file.h"
 #include "drivers/qcow2/qcow2.h"
@@ -22,8 +23,7 @@ struct Qcow2Crypto {
     uint32_t method;
     BdrvLuks luks;           /* of LUKS; loaded at open */
     uint64_t offset, length; /* of LUKS: the encryption header in the file */
-    BdrvVolume *volume;      /* NULL: locked, guest data cannot be read or written */
-    char *key_secret;        /* ID of the secret that unlocked it, NULL: none */
+    BdrvKey key;
 };
 
 /** qcow2_crypto_name() - "aes", "luks", NULL for none */
@@ -41,6 +41,13 @@ typedef enum Qcow2KeyNeed {
 bool coroutine_fn qcow2_crypto_open(BlockDriverState *bs, const BdrvOptions *options, int64_t file_length,
                                     Qcow2KeyNeed need, GError **errp);
 void qcow2_crypto_close(BlockDriverState *bs);
+
+/** qcow2_crypto_open_again() - the header was read once more, and @crypto is what it was before
+ * Sets s->crypto to it, with the key, if the image is encrypted as it was. ENOTSUP, EKEYREJECTED: it is not; EINVAL. */
+bool coroutine_fn qcow2_crypto_open_again(BlockDriverState *bs, Qcow2Crypto *crypto, int64_t file_length, GError **errp);
+
+/** qcow2_crypto_reopen() - what the options that a reopened image gets say; @fresh: for bdrv_key_replace() */
+bool coroutine_fn qcow2_crypto_reopen(BlockDriverState *bs, const BdrvOptions *options, BdrvKey *fresh, GError **errp);
 
 /** qcow2_set_key() - the driver's callback */
 bool coroutine_fn qcow2_set_key(BlockDriverState *bs, const uint8_t *key, size_t bytes, GError **errp);

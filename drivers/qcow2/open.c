@@ -34,6 +34,7 @@ typedef struct Opening {
     Qcow2State *s;
     const BdrvOptions *options; /* NULL: once more, as the state has been set by those of then */
     BdrvOpenFlags flags;
+    Qcow2Crypto *crypto; /* once more: with the key of then; NULL: it was not encrypted */
     bool writable;  /* the image will be written to */
     bool check;     /* opened for check: tolerate what a check reports */
     bool info_only; /* BDRV_O_NO_IO: nothing but the header's facts is wanted */
@@ -289,11 +290,8 @@ static bool coroutine_fn open_crypto(Opening *o, GError **errp)
     Qcow2KeyNeed need = o->info_only || o->check       ? QCOW2_KEY_UNUSED
                         : (o->flags & BDRV_O_NO_KEY) ? QCOW2_KEY_OPTIONAL
                                                        : QCOW2_KEY_REQUIRED;
-    if (!o->options && o->s->header.crypt_method != 0) {
-        g_set_error(errp, BDRV_ERROR, ENOTSUP, "the image has become an encrypted one; close it and open it again");
-        return false;
-    }
-    return !o->options || qcow2_crypto_open(o->bs, o->options, o->file_length, need, errp);
+    return o->options ? qcow2_crypto_open(o->bs, o->options, o->file_length, need, errp)
+                      : qcow2_crypto_open_again(o->bs, o->crypto, o->file_length, errp);
 }
 
 static bool coroutine_fn load_snapshots(Opening *o, GError **errp)
@@ -504,11 +502,6 @@ bool coroutine_fn qcow2_open(BlockDriverState *bs, const BdrvOptions *options, B
 static bool coroutine_fn check_may_forget(BlockDriverState *bs, GError **errp)
 {
     const Qcow2State *s = qcow2_state(bs);
-    if (s->header.crypt_method != 0) {
-        g_set_error(errp, BDRV_ERROR, ENOTSUP, "an encrypted image cannot be looked at anew; close it and open it "
-                    "again");
-        return false;
-    }
     if (bs->read_only || !s->meta || atomic_load(&s->corrupt)) {
         return true;
     }
@@ -554,12 +547,15 @@ bool coroutine_fn qcow2_invalidate_cache(BlockDriverState *bs, GError **errp)
         return false;
     }
     g_autofree char *backing = g_strdup(bs->backing_filename);
+    o.crypto = g_steal_pointer(&s->crypto);
     forget(bs);
     if (load(&o, errp) && same_backing(bs, backing, errp)) {
         return true;
     }
-    /* Closed but for the name: what it was last is what can be told of it. */
+    /* Closed but for name and key: what it was last is what can be told of it. */
+    s->crypto = NULL;
     forget(bs);
+    s->crypto = o.crypto;
     bs->backing_filename = g_steal_pointer(&backing);
     s->header = header;
     s->header.nb_snapshots = 0;

@@ -8,6 +8,7 @@
 
 #include "drivers/qcow2/bitmap.h"
 #include "drivers/qcow2/callbacks.h"
+#include "drivers/qcow2/crypto.h"
 #include "drivers/qcow2/open.h"
 
 /* What reopening changes. */
@@ -17,6 +18,7 @@ typedef struct Reopening {
     unsigned overlap_checks;
     Qcow2MetaConfig caches;
     Qcow2NewCaches *new_caches; /* NULL: their sizes stay */
+    BdrvKey key;                /* empty: it stays */
 } Reopening;
 
 static bool same_sizes(const Qcow2State *s, const Qcow2MetaConfig *config)
@@ -94,6 +96,10 @@ bool coroutine_fn qcow2_reopen_prepare(BlockDriverState *bs, const BdrvOptions *
             return false;
         }
     }
+    if (!qcow2_crypto_reopen(bs, options, &r.key, errp)) {
+        qcow2_meta_abort_caches(r.new_caches);
+        return false;
+    }
     *state = g_memdup2(&r, sizeof(r));
     return true;
 }
@@ -109,6 +115,7 @@ static void keep_cache_config(Qcow2State *s, const Qcow2MetaConfig *config)
 void qcow2_reopen_abort(BlockDriverState *bs, void *state)
 {
     Reopening *r = state;
+    bdrv_key_clear(&r->key);
     qcow2_meta_abort_caches(r->new_caches);
     g_free(r);
 }
@@ -121,6 +128,9 @@ void qcow2_reopen_commit(BlockDriverState *bs, void *state)
     qcow2_state(bs)->overlap_checks = r->overlap_checks;
     keep_cache_config(qcow2_state(bs), &r->caches);
     qcow2_meta_commit_caches(bs, r->new_caches, &r->caches);
+    if (qcow2_state(bs)->crypto) {
+        bdrv_key_replace(&qcow2_state(bs)->crypto->key, &r->key);
+    }
     g_free(r);
     qcow2_meta_set_writable(bs, !bs->read_only);
 }

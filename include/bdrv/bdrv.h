@@ -321,8 +321,9 @@ BDRV_API bool blocking_fn blk_amend(BlockBackend *blk, const BdrvOptions *option
  *
  * For who keeps an image open, without locks or read-only, while somebody else writes it and tells when to look. What
  * a writable handle has not written yet is written first. Requests wait meanwhile; what they read before is not taken
- * back. Fails with ENOTSUP (encrypted, or it names another backing file now), EINVAL (no valid image any more) or an I/O
- * error: requests fail then until a later call succeeds; the handle can be closed.
+ * back. An encrypted image keeps its key. Fails with ENOTSUP (it names another backing file now, or is no longer
+ * encrypted as it was), EKEYREJECTED (another key), EINVAL (no valid image any more) or an I/O error: requests fail
+ * then until a later call succeeds; the handle can be closed.
  */
 BDRV_API bool blocking_fn blk_invalidate_cache(BlockBackend *blk, GError **errp);
 /* How to commit. */

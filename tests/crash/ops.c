@@ -469,7 +469,7 @@ static int in_slot_0(const CrashRun *run)
 /* What opened the image still does: only then can a key be added. */
 static bool key_is_known(const CrashRun *run)
 {
-    const char *id = qcow2_state(run->rig.child->bs)->crypto->key_secret;
+    const char *id = qcow2_state(run->rig.child->bs)->crypto->key.secret;
     int secret = TEST_SECRETS - 1;
     while (!g_str_equal(test_secrets[secret], id)) {
         secret--;

@@ -124,12 +124,72 @@ static void secrets(void)
     g_clear_error(&error);
 }
 
+static void must_amend(BlockBackend *blk, const char *text)
+{
+    GError *error = NULL;
+    g_autoptr(BdrvOptions) options = bdrv_options_parse(text, NULL, NULL);
+    blk_amend(blk, options, false, NULL, NULL, &error);
+    g_assert_no_error(error);
+}
+
+/* What one handle does to key slots another one does not undo, once it has looked. */
+static void looked_at_anew(void)
+{
+    GError *error = NULL;
+    set_up();
+    g_assert_true(bdrv_graph_add_secret(graph, "t", "another", 7, &error));
+    BlockBackend *blk = open_disk(",key-secret=s", BDRV_O_RDWR, &error);
+    BlockBackend *other = open_disk(",key-secret=s", BDRV_O_RDWR, &error);
+    g_assert_no_error(error);
+    must_amend(other, "state=active,new-secret=t,iter-time=1");
+    blk_invalidate_cache(blk, &error);
+    g_assert_no_error(error);
+    must_amend(blk, "state=inactive,keyslot=0");
+    close_disk(other);
+    close_disk(blk);
+    g_assert_null(open_disk(",key-secret=s", 0, NULL));
+    blk = open_disk(",key-secret=t", BDRV_O_RDWR, &error);
+    g_assert_no_error(error);
+
+    /* Another volume in its place is refused. */
+    uint8_t buf[512];
+    g_assert_true(bdrv_create_image(graph, "luks", "simdisk:d",
+                                    bdrv_options_parse("size=64k,key-secret=s,iter-time=1", NULL, NULL), &error));
+    g_assert_false(blk_invalidate_cache(blk, &error));
+    g_assert_error(error, BDRV_ERROR, EKEYREJECTED);
+    g_clear_error(&error);
+    g_assert_cmpint(blk_pread(blk, 0, 512, buf, 0), ==, -EIO);
+    close_disk(blk);
+    tear_down();
+}
+
+static void reopened(void)
+{
+    GError *error = NULL;
+    set_up();
+    g_assert_true(bdrv_graph_add_secret(graph, "t", "another", 7, &error));
+    BlockBackend *blk = open_disk(",key-secret=s", BDRV_O_RDWR, &error);
+    g_assert_false(blk_reopen(blk, bdrv_options_parse("key-secret=t", NULL, NULL), BDRV_O_RDWR, &error));
+    g_assert_error(error, BDRV_ERROR, EACCES);
+    g_clear_error(&error);
+    must_amend(blk, "state=active,new-secret=t,iter-time=1");
+    blk_reopen(blk, bdrv_options_parse("key-secret=t", NULL, NULL), BDRV_O_RDWR, &error);
+    g_assert_no_error(error);
+    must_amend(blk, "state=inactive,old-secret=s");
+    must_amend(blk, "state=active,new-secret=s,iter-time=1"); /* which the present secret allows */
+    close_disk(blk);
+    tear_down();
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/luks-driver/a locked image fails its requests until the right key is set", locked);
     g_test_add_func("/luks-driver/nothing of what is written can be read from the disk", nothing_readable);
     g_test_add_func("/luks-driver/an image that is not encrypted takes no key", not_encrypted);
+    g_test_add_func("/luks-driver/key slots that another handle changed are seen when it is looked at anew",
+                    looked_at_anew);
+    g_test_add_func("/luks-driver/reopened by another secret an image is known by that", reopened);
     g_test_add_func("/luks-driver/a graph keeps secrets by ID, each once", secrets);
     return g_test_run();
 }

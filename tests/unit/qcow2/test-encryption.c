@@ -133,6 +133,72 @@ static void test_amend_by_key(void)
     stand_forget("a");
 }
 
+/* ---- reopened by another secret ---- */
+
+static void expect_refused(BlockBackend *blk, const char *options, int code)
+{
+    g_autoptr(GError) error = NULL;
+    g_assert_false(blk_reopen(blk, bdrv_options_parse(options, NULL, NULL), BDRV_O_RDWR, &error));
+    g_assert_error(error, BDRV_ERROR, code);
+}
+
+static void must_reopen(BlockBackend *blk, const char *options)
+{
+    GError *error = NULL;
+    blk_reopen(blk, bdrv_options_parse(options, NULL, NULL), BDRV_O_RDWR, &error);
+    g_assert_no_error(error);
+}
+
+static bool amend(BlockBackend *blk, const char *text, GError **errp)
+{
+    g_autoptr(BdrvOptions) options = bdrv_options_parse(text, NULL, NULL);
+    return blk_amend(blk, options, false, NULL, NULL, errp);
+}
+
+#define ADD_WRONG "encrypt.state=active,encrypt.new-secret=wrong,encrypt.iter-time=1"
+#define ERASE_0 "encrypt.state=inactive,encrypt.keyslot=0"
+
+/* The secret that it is known by is what further keys are added with. */
+static void test_reopen_luks(void)
+{
+    g_autoptr(GError) error = NULL;
+    stand_create("r", CREATE_LUKS);
+    BlockBackend *blk = stand_must_open("r", "encrypt.key-secret=s", BDRV_O_RDWR);
+    write_value(blk, 4);
+    expect_refused(blk, "encrypt.key-secret=wrong", EACCES);
+    expect_refused(blk, "encrypt.key-secret=none", ENOENT);
+    expect_refused(blk, "encrypt.format=aes", EINVAL);
+    g_assert_true(amend(blk, ADD_WRONG, NULL));
+    must_reopen(blk, "encrypt.key-secret=wrong");
+    g_assert_true(amend(blk, ERASE_0, NULL));
+    g_assert_true(amend(blk, ADD_WRONG, &error));
+    g_assert_no_error(error);
+    expect_refused(blk, "encrypt.key-secret=s", EACCES);
+    write_value(blk, 5);
+    stand_close(blk);
+    blk = stand_must_open("r", "encrypt.key-secret=wrong", 0);
+    stand_close(blk);
+    stand_forget("r");
+}
+
+static void test_reopen_unlocks(void)
+{
+    static const char *const kinds[] = { CREATE_LUKS, CREATE_AES };
+    for (unsigned i = 0; i < G_N_ELEMENTS(kinds); i++) {
+        stand_create("u", kinds[i]);
+        BlockBackend *blk = stand_must_open("u", "encrypt.key-secret=s", BDRV_O_RDWR);
+        write_value(blk, 6);
+        stand_close(blk);
+        blk = stand_must_open("u", NULL, BDRV_O_RDWR | BDRV_O_NO_KEY);
+        expect_locked(blk);
+        must_reopen(blk, "encrypt.key-secret=s");
+        write_value(blk, 7);
+        stand_close(blk);
+        expect_value("u", 7);
+        stand_forget("u");
+    }
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -141,5 +207,7 @@ int main(int argc, char **argv)
     g_test_add_func("/qcow2-encryption/a wrong key is refused and touches nothing", test_wrong_key);
     g_test_add_func("/qcow2-encryption/a wrong key does not replace the right one", test_set_twice);
     g_test_add_func("/qcow2-encryption/an image unlocked by no secret gets no further key", test_amend_by_key);
+    g_test_add_func("/qcow2-encryption/reopened by another secret an image is known by that", test_reopen_luks);
+    g_test_add_func("/qcow2-encryption/a locked image is unlocked when it is reopened with a secret", test_reopen_unlocks);
     return g_test_run();
 }

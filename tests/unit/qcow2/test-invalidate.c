@@ -22,6 +22,17 @@ static BdrvOptions *options_for(const char *text, const char *path)
     return options;
 }
 
+static const char *const secrets[][2] = { { "a", "the first" }, { "b", "the second" } };
+
+static BdrvGraph *new_graph(void)
+{
+    BdrvGraph *graph = bdrv_graph_new();
+    for (unsigned i = 0; i < G_N_ELEMENTS(secrets); i++) {
+        bdrv_graph_add_secret(graph, secrets[i][0], secrets[i][1], strlen(secrets[i][1]), NULL);
+    }
+    return graph;
+}
+
 /* "write:OFFSET:BYTES:VALUE", "discard:OFFSET:BYTES", "resize:BYTES", "snapshot", "amend:OPTIONS" or "backing:NAME" */
 static bool change(BlockBackend *blk, const char *what)
 {
@@ -52,14 +63,14 @@ static bool change(BlockBackend *blk, const char *what)
     return blk_amend(blk, options, false, NULL, NULL, NULL);
 }
 
-/* PATH CHANGE... */
+/* PATH OPTIONS CHANGE... */
 static int be_the_writer(int argc, char **argv)
 {
-    g_autoptr(BdrvGraph) graph = bdrv_graph_new();
-    BlockBackend *blk = blk_open(graph, NULL, options_for(UNLOCKED, argv[0]),
+    g_autoptr(BdrvGraph) graph = new_graph();
+    BlockBackend *blk = blk_open(graph, NULL, options_for(argv[1], argv[0]),
                                  BDRV_O_RDWR | BDRV_O_RESIZE | BDRV_O_UNMAP | BDRV_O_NO_BACKING, NULL);
     bool ok = blk != NULL;
-    for (int i = 1; i < argc && ok; i++) {
+    for (int i = 2; i < argc && ok; i++) {
         ok = change(blk, argv[i]);
     }
     return blk && blk_close(blk, NULL) && ok ? 0 : 1;
@@ -71,11 +82,12 @@ typedef struct Case {
     BdrvGraph *graph;
     BlockBackend *blk;
     char *directory, *path;
+    const char *options; /* to open it with */
 } Case;
 
 static void in_another_process(const Case *c, const char *first, const char *second)
 {
-    const char *argv[] = { program, "--write", c->path, first, second, NULL };
+    const char *argv[] = { program, "--write", c->path, c->options, first, second, NULL };
     g_autoptr(GError) error = NULL;
     int status;
     g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_DEFAULT, NULL, NULL, NULL, NULL, &status, &error);
@@ -83,21 +95,33 @@ static void in_another_process(const Case *c, const char *first, const char *sec
     g_assert_cmpint(status, ==, 0);
 }
 
-static void begin(Case *c, const char *create, BdrvOpenFlags flags)
+static void make_image(const Case *c, const char *create)
 {
-    const char *where = g_getenv("BDRV_TEST_DIR");
     GError *error = NULL;
-    c->directory = g_strdup_printf("%s/bdrv-invalidate-XXXXXX", where ? where : "/var/tmp");
-    g_assert_nonnull(g_mkdtemp(c->directory));
-    c->path = g_build_filename(c->directory, "a.qcow2", NULL);
-    c->graph = bdrv_graph_new();
     BdrvOptions *options = bdrv_options_parse(create, NULL, NULL);
     bdrv_options_set_int(options, "size", DISK_BYTES);
     bdrv_create_image(c->graph, "qcow2", c->path, options, &error);
     g_assert_no_error(error);
     in_another_process(c, "write:0:100000:1", NULL);
-    c->blk = blk_open(c->graph, NULL, options_for(UNLOCKED, c->path), flags | BDRV_O_NO_BACKING, &error);
+}
+
+static void begin_with(Case *c, const char *create, const char *open, BdrvOpenFlags flags)
+{
+    const char *where = g_getenv("BDRV_TEST_DIR");
+    GError *error = NULL;
+    c->options = open;
+    c->directory = g_strdup_printf("%s/bdrv-invalidate-XXXXXX", where ? where : "/var/tmp");
+    g_assert_nonnull(g_mkdtemp(c->directory));
+    c->path = g_build_filename(c->directory, "a.qcow2", NULL);
+    c->graph = new_graph();
+    make_image(c, create);
+    c->blk = blk_open(c->graph, NULL, options_for(open, c->path), flags | BDRV_O_NO_BACKING, &error);
     g_assert_no_error(error);
+}
+
+static void begin(Case *c, const char *create, BdrvOpenFlags flags)
+{
+    begin_with(c, create, UNLOCKED, flags);
 }
 
 static void end(Case *c)
@@ -254,6 +278,87 @@ static void test_drained(void)
     end(&c);
 }
 
+/* ---- encrypted ---- */
+
+#define LUKS "encrypt.format=luks,encrypt.iter-time=1,encrypt.key-secret=a"
+#define BY_A UNLOCKED "encrypt.key-secret=a"
+
+static void test_key_slots(void)
+{
+    Case c;
+    uint8_t data[5000];
+    begin_with(&c, "cluster_size=4k," LUKS, BY_A, BDRV_O_RDWR);
+    in_another_process(&c, "amend:encrypt.state=active,encrypt.new-secret=b,encrypt.iter-time=1", "write:300000:5000:8");
+    look_anew(&c);
+    g_assert_cmpint(byte_at(&c, 99999), ==, 1);
+    g_assert_cmpint(byte_at(&c, 304999), ==, 8);
+    /* What opened it does so no more; the key stays, and the slots are those of the other process. */
+    c.options = UNLOCKED "encrypt.key-secret=b";
+    in_another_process(&c, "amend:encrypt.state=inactive,encrypt.old-secret=a", NULL);
+    look_anew(&c);
+    memset(data, 9, sizeof(data));
+    g_assert_cmpint(blk_pwrite(c.blk, 400000, sizeof(data), data, 0), ==, 0);
+    g_autoptr(BdrvOptions) info = blk_get_specific_info(c.blk);
+    g_assert_false(bdrv_options_get_bool(info, "data.encrypt.slots.0.active", true));
+    g_assert_true(bdrv_options_get_bool(info, "data.encrypt.slots.1.active", false));
+    g_assert_cmpint(blk_flush(c.blk), ==, 0);
+    in_another_process(&c, "write:0:4096:5", NULL);
+    look_anew(&c);
+    g_assert_cmpint(byte_at(&c, 0), ==, 5);
+    g_assert_cmpint(byte_at(&c, 404999), ==, 9);
+    end(&c);
+}
+
+static void test_legacy_encryption(void)
+{
+    Case c;
+    begin_with(&c, "cluster_size=512,encrypt.format=aes,encrypt.key-secret=a", BY_A, 0);
+    in_another_process(&c, "write:300000:5000:8", NULL);
+    look_anew(&c);
+    g_assert_cmpint(byte_at(&c, 99999), ==, 1);
+    g_assert_cmpint(byte_at(&c, 304999), ==, 8);
+    end(&c);
+}
+
+/* Until it is what it was. */
+static void test_other_volume(void)
+{
+    Case c;
+    begin_with(&c, "cluster_size=4k," LUKS, BY_A, 0);
+    g_autofree char *kept = g_strconcat(c.path, "-kept", NULL);
+    g_assert_cmpint(g_rename(c.path, kept), ==, 0);
+    g_autofree char *content = NULL, *before = NULL;
+    gsize bytes, bytes_before;
+    g_assert_true(g_file_get_contents(kept, &before, &bytes_before, NULL));
+    make_image(&c, "cluster_size=4k," LUKS);
+    g_assert_true(g_file_get_contents(c.path, &content, &bytes, NULL));
+    g_assert_cmpuint(bytes, ==, bytes_before);
+    FILE *file = g_fopen(kept, "r+"); /* which is the one that is open */
+    g_assert_cmpuint(fwrite(content, 1, bytes, file), ==, bytes);
+    fflush(file);
+    refuse(&c, "of another volume now");
+    rewind(file);
+    g_assert_cmpuint(fwrite(before, 1, bytes, file), ==, bytes);
+    fclose(file);
+    look_anew(&c);
+    g_assert_cmpint(byte_at(&c, 99999), ==, 1);
+    g_remove(kept);
+    end(&c);
+}
+
+static void test_encryption_gone(void)
+{
+    Case c;
+    begin_with(&c, "cluster_size=4k," LUKS, BY_A, 0);
+    FILE *file = g_fopen(c.path, "r+");
+    const uint8_t none[4] = { 0 };
+    fseek(file, 32, SEEK_SET); /* the method in the header */
+    fwrite(none, 1, sizeof(none), file);
+    fclose(file);
+    refuse(&c, "encryption");
+    end(&c);
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 2 && g_str_equal(argv[1], "--write")) {
@@ -268,6 +373,10 @@ int main(int argc, char **argv)
     g_test_add_func("/qcow2/invalidate/an image that is none refuses requests until it is one", test_invalid);
     g_test_add_func("/qcow2/invalidate/an image that was cut off refuses requests", test_cut_off);
     g_test_add_func("/qcow2/invalidate/another backing file is refused", test_other_backing);
+    g_test_add_func("/qcow2/invalidate/an encrypted image keeps its key, and gets new key slots", test_key_slots);
+    g_test_add_func("/qcow2/invalidate/an image with legacy encryption keeps its key", test_legacy_encryption);
+    g_test_add_func("/qcow2/invalidate/another volume key is refused until the old one is back", test_other_volume);
+    g_test_add_func("/qcow2/invalidate/an image that is no longer encrypted is refused", test_encryption_gone);
     g_test_add_func("/qcow2/invalidate/drained it stays so", test_drained);
     return g_test_run();
 }
