@@ -378,6 +378,10 @@ const ConformanceStack race_stacks[] = {
     { .name = "zstd", .options = SMALL ON_DISK, .length = 48 * 1024, .room = 48 * 1024, .data = &zstd, .states = true,
       .bitmaps = true, RACE_QCOW2 },
 #endif
+    /* Requests of parts of sectors. Where one ends the file inside a sector, a read of it may mix old and new. */
+    { .name = "parts of sectors", .options = SMALL ON_DISK, .length = 24 * 1024, .room = 24 * 1024, .data = &plain,
+      .crowded = true, .torn_reads = true, .states = true, .bitmaps = true, .setup = race_setup, .teardown = race_teardown,
+      .inspect = conformance_check_image },
     { .name = "preallocated", .options = SMALL ON_DISK, .length = 24 * 1024, .room = 24 * 1024, .data = &preallocated,
       .states = true, RACE_QCOW2 },
     { .name = "encrypted", .options = SMALL WITH_KEY ON_DISK, .length = 24 * 1024,

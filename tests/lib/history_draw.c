@@ -29,7 +29,7 @@ static int64_t below(Draw *d, int64_t limit)
 static void pick_range(Draw *d, int64_t *offset, int64_t *bytes)
 {
     static const int64_t grains[] = { 1, 1, 512, 4096, 65536 };
-    int64_t grain = MAX(grains[below(d, G_N_ELEMENTS(grains))], (int64_t)d->unit);
+    int64_t drawn = grains[below(d, G_N_ELEMENTS(grains))], grain = MAX(drawn, (int64_t)d->unit);
     int64_t most = below(d, 8) ? 20000 : 300000;
 
     if (d->stack->crowded) {
