@@ -354,7 +354,7 @@ const ConformanceStack race_stacks[] = {
       .no_snapshots = true, .data = &raw_data_file, .unit = 512, .crowded = true, .setup = race_setup,
       .teardown = race_teardown,
       .inspect = conformance_check_raw_data },
-    { .name = "bitmaps", .options = SMALL "overlap-check=all," ON_DISK, .length = 24 * 1024, .room = 24 * 1024, .data = &plain,
+    { .name = "bitmaps", .options = SMALL "overlap-check=all," ON_DISK, .length = 96 * 1024, .room = 48 * 1024, .data = &plain,
       .states = true, .bitmaps = true, RACE_QCOW2 },
     { .name = "bitmaps, subclusters", .options = SMALL "discard-no-unref=on,lazy-refcounts=on," ON_DISK
       ",backing.driver=simdisk,backing.disk=%ID%-backing", .length = 128 * 1024, .room = 128 * 1024, .states = true,

@@ -166,12 +166,14 @@ static int64_t pick_length(Draw *d, HistoryKind kind)
     return length == d->length ? 0 : length;
 }
 
+/* Often clear: soon all bits are set, and nothing more is seen. */
 static HistoryKind pick_bitmap_change(Draw *d)
 {
     static const HistoryKind kinds[] = {
-        HISTORY_BITMAP_ADD,    HISTORY_BITMAP_ADD,     HISTORY_BITMAP_ADD,   HISTORY_BITMAP_REMOVE,
-        HISTORY_BITMAP_ENABLE, HISTORY_BITMAP_DISABLE, HISTORY_BITMAP_CLEAR, HISTORY_BITMAP_MERGE,
-        HISTORY_BITMAP_MERGE,  HISTORY_BITMAP_READ,    HISTORY_BITMAP_READ,
+        HISTORY_BITMAP_ADD,     HISTORY_BITMAP_ADD,   HISTORY_BITMAP_ADD,   HISTORY_BITMAP_REMOVE, HISTORY_BITMAP_ENABLE,
+        HISTORY_BITMAP_ENABLE,  HISTORY_BITMAP_CLEAR, HISTORY_BITMAP_CLEAR, HISTORY_BITMAP_CLEAR,  HISTORY_BITMAP_CLEAR,
+        HISTORY_BITMAP_DISABLE, HISTORY_BITMAP_MERGE, HISTORY_BITMAP_MERGE, HISTORY_BITMAP_READ,   HISTORY_BITMAP_READ,
+        HISTORY_BITMAP_READ,
     };
 
     return kinds[below(d, G_N_ELEMENTS(kinds))];
@@ -281,7 +283,7 @@ static void draw_between(Draw *d, History *history)
     if (d->stack->states && below(d, 6) == 0) {
         draw_state(d, history);
     }
-    if (d->stack->bitmaps && below(d, 3) == 0) {
+    if (d->stack->bitmaps && below(d, 2) == 0) {
         draw_alone(history, pick_bitmap_change(d), 0, test_random(&d->random));
     }
     if (d->stack->keys && below(d, 8) == 0) {
