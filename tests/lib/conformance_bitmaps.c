@@ -42,8 +42,10 @@ static bool enabled_by(const HistoryOp *op)
 
 /* Of the lengths that make a directory of several sectors, too. */
 static const char *const bitmap_names[CONFORMANCE_BITMAPS] = {
-    "b", "another", "a name that takes more than a hundred bytes, so that the entries of the directory come to lie in more "
-    "than one sector of the disk, which go out singly when they are marked as in use",
+    "b",
+    ("a name that takes more than a hundred bytes, so that the entries of the directory come to lie in more than one "
+     "sector of the disk, which go out singly when they are marked as in use"),
+    "another",
     "the last one",
 };
 
