@@ -70,14 +70,16 @@ bool img_take_cache(const char *name, const char *what, BdrvOpenFlags *flags)
     return true;
 }
 
-static bool parse_output(const char *text, ImgOutput *output)
+static bool parse_output(ImgLook *look, const char *text)
 {
     if (strcmp(text, "human") == 0) {
-        *output = IMG_OUTPUT_HUMAN;
+        look->output = IMG_OUTPUT_HUMAN;
     } else if (strcmp(text, "json") == 0) {
-        *output = IMG_OUTPUT_JSON;
+        look->output = IMG_OUTPUT_JSON;
+    } else if (look->can_draw && strcmp(text, "svg") == 0) {
+        look->output = IMG_OUTPUT_SVG;
     } else {
-        tool_error("--output must be used with human or json as argument.");
+        tool_error("--output must be used with human%s json as argument.", look->can_draw ? ", svg or" : " or");
         return false;
     }
     return true;
@@ -90,7 +92,7 @@ int img_look_option(ImgLook *look, int option)
     case 'f': look->image.format = optarg; return -1;
     case 'U': look->image.flags |= BDRV_O_FORCE_SHARE; return -1;
     case IMG_OPTION_IMAGE_OPTS: look->image.image_opts = true; return -1;
-    case IMG_OPTION_OUTPUT: return parse_output(optarg, &look->output) ? -1 : 1;
+    case IMG_OPTION_OUTPUT: return parse_output(look, optarg) ? -1 : 1;
     default: return 1;
     }
 }

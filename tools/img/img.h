@@ -62,11 +62,13 @@ bool img_take_cache(const char *name, const char *what, BdrvOpenFlags *flags);
 typedef enum ImgOutput {
     IMG_OUTPUT_HUMAN,
     IMG_OUTPUT_JSON,
+    IMG_OUTPUT_SVG, /* map only */
 } ImgOutput;
 
 /* What the subcommands that only look at one image have in common. */
 typedef struct ImgLook {
     ToolImage image;
+    bool can_draw; /* knows --output=svg */
     ImgOutput output;
 } ImgLook;
 /** img_look_option() - take one of them; -1: go on; else the exit code: help, or an error with its message */
@@ -100,6 +102,9 @@ bool img_create_image(BdrvGraph *graph, const char *format, const char *filename
 
 /** img_json_text() - an object as the JSON outputs print it, without a trailing newline; caller frees */
 char *img_json_text(const BdrvOptions *object);
+
+/** img_map_svg() - print a picture of the disk from @start to @end; exit code (map_svg.c) */
+int img_map_svg(BlockBackend *blk, int64_t start, int64_t end);
 
 /* ---- internal snapshots (snapshot.c) ---- */
 

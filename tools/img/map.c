@@ -67,9 +67,8 @@ static bool continues(const MapEntry *entry, const BlockExtent *next)
            same_place;
 }
 
-static int map(BlockBackend *blk, int64_t start, int64_t length, ImgOutput output)
+static int map(BlockBackend *blk, int64_t start, int64_t end, ImgOutput output)
 {
-    int64_t end = MIN(blk_length(blk), length < INT64_MAX - start ? start + length : INT64_MAX);
     MapEntry entry = { .start = -1 };
     bool first = true, printed = true;
 
@@ -119,7 +118,7 @@ static int map(BlockBackend *blk, int64_t start, int64_t length, ImgOutput outpu
 int img_map(int argc, char **argv)
 {
     g_autoptr(BdrvGraph) graph = NULL;
-    ImgLook look = { 0 };
+    ImgLook look = { .can_draw = true };
     int64_t start = 0, length = INT64_MAX;
     BlockBackend *blk;
     int option, status;
@@ -151,7 +150,8 @@ int img_map(int argc, char **argv)
     if (!blk) {
         return 1;
     }
-    status = map(blk, start, length, look.output);
+    int64_t end = MIN(blk_length(blk), length < INT64_MAX - start ? start + length : INT64_MAX);
+    status = look.output == IMG_OUTPUT_SVG ? img_map_svg(blk, start, end) : map(blk, start, end, look.output);
     img_close(blk, look.image.filename);
     return status;
 }

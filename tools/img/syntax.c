@@ -125,7 +125,8 @@ static const ImgOption info_options[] = {
 static const ImgOption map_options[] = {
     { 's', "start-offset", "OFFSET", "where to start (0)" },
     { 'l', "max-length", "SIZE", "how far to go (to the end)" },
-    LOOK_FORMAT, IMAGE_OPTS, OBJECT, OUTPUT, FORCE_SHARE, HELP, END,
+    { IMG_OPTION_OUTPUT, "output", "human|json|svg", "for people, for programs, or as a picture" },
+    LOOK_FORMAT, IMAGE_OPTS, OBJECT, FORCE_SHARE, HELP, END,
 };
 
 static const ImgOption measure_options[] = {
@@ -229,7 +230,9 @@ const ImgSyntax img_syntaxes[] = {
       info_options },
     { "map", "FILENAME", "Tell which parts of the disk are data or zeroes, and where they lie.", NULL,
       "# for a program\n"
-      "map --output=json disk.qcow2\n",
+      "map --output=json disk.qcow2\n"
+      "# a picture, for any browser\n"
+      "map --output=svg disk.qcow2\n",
       map_options },
     { "measure", "[FILENAME]", "Tell how large a file a new image would need.", NULL,
       "# will the copy fit?\n"
