@@ -53,7 +53,8 @@ struct ConformanceStack {
     bool no_snapshots;   /* but for images that can have none */
     bool bitmaps;        /* dirty bitmaps come, change and go */
     bool keys;           /* keys of a LUKS header come and go; the option encrypt.key-secret is the run's business */
-    const ConformanceBase *bases; /* commit, rebase; the first one is what setup() names in the header. NULL: none */
+    /* Commit, rebase. The first one is what setup() names in the header, and lies over the second. NULL: none. */
+    const ConformanceBase *bases;
     bool no_reopen;      /* blk_reopen() does not work */
     bool volatile_names; /* the disk is gone when it is closed: never reopen */
     BdrvOpenFlags flags; /* besides BDRV_O_RDWR */

@@ -80,40 +80,60 @@ static void look_below(Runner *r)
 
 /* ---- commit ---- */
 
-/* The base alone reads as the image did over it, and past the image's end as before. */
-static void check_committed(Runner *r)
+/* The base alone reads as the image did over it, and past the image's end as @before. */
+static void check_committed(Runner *r, unsigned index, const uint8_t *before)
 {
-    g_autofree uint8_t *found = read_base(r, r->base);
+    g_autofree uint8_t *found = read_base(r, index);
     int64_t longest = r->stack->length + r->stack->room;
 
     if (memcmp(found, r->model, (size_t)r->length) != 0 ||
-        memcmp(found + r->length, r->below + r->length, (size_t)(longest - r->length)) != 0) {
+        memcmp(found + r->length, before + r->length, (size_t)(longest - r->length)) != 0) {
         conformance_fail(r, "the backing file does not hold what was committed");
+    }
+}
+
+/* A layer between reads, sector by sector, as before or as what was committed below it. */
+static void look_between(Runner *r)
+{
+    g_autofree uint8_t *before = g_steal_pointer(&r->below);
+
+    look_below(r);
+    for (int64_t at = 0; at < r->length; at += SECTOR) {
+        if (memcmp(r->below + at, before + at, SECTOR) != 0 && memcmp(r->below + at, r->model + at, SECTOR) != 0) {
+            conformance_fail(r, "a layer between reads differently at %" PRId64, at);
+        }
     }
 }
 
 static void commit(Runner *r, const HistoryOp *op)
 {
-    const BlkCommitOptions how = { .keep_top = op->seed % 2 };
+    bool deep = r->base == 0 && op->seed / 2 % 2; /* through the first base into what that one lies over */
+    const BlkCommitOptions how = { .keep_top = deep || op->seed % 2 };
+    unsigned target = deep ? 1 : r->base;
     g_autoptr(GError) error = NULL;
 
-    if (!base_of(r, r->base)) {
+    if (!base_of(r, target)) {
         return;
     }
     conformance_close(r);
-    BlockBackend *base = open_base(r, base_of(r, r->base), BDRV_O_RDWR | BDRV_O_RESIZE | BDRV_O_UNMAP);
-    BlockBackend *top = blk_open(r->graph, NULL, conformance_options(r),
-                                 conformance_flags(r->stack) | BDRV_O_NO_BACKING, &error);
+    g_autofree uint8_t *before = read_base(r, target);
+    BlockBackend *base = open_base(r, base_of(r, target), BDRV_O_RDWR | BDRV_O_RESIZE | BDRV_O_UNMAP);
+    BdrvOptions *options = conformance_options(r);
+    if (deep) {
+        bdrv_options_set_null(options, "backing.backing");
+    }
+    BlockBackend *top = blk_open(r->graph, NULL, options,
+                                 conformance_flags(r->stack) | (deep ? 0 : BDRV_O_NO_BACKING), &error);
     if (!top || !blk_commit(top, base, &how, &error)) {
         conformance_fail(r, "committing: %s", error->message);
     }
     must_close(r, top);
     must_close(r, base);
-    check_committed(r);
+    check_committed(r, target, before);
     if (!how.keep_top) {
         conformance_bitmaps_note(r, 0, r->length, true);
     }
-    look_below(r);
+    look_between(r);
     conformance_open(r);
     conformance_compare_all(r);
 }
