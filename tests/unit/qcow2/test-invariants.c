@@ -147,9 +147,9 @@ static void coroutine_fn lose_encryption_header(Rig *rig, Qcow2Meta *meta, uint6
     meta->free_hint = 0;
 }
 
-static void coroutine_fn change_key_slot(Rig *rig, Qcow2Meta *meta, uint64_t data)
+static void coroutine_fn move_key_slot(Rig *rig, Qcow2Meta *meta, uint64_t data)
 {
-    meta->s->crypto->luks.header.slots[1].active = true;
+    meta->s->crypto->luks.header.slots[1].key_sector++;
 }
 
 static void coroutine_fn change_snapshot(Rig *rig, Qcow2Meta *meta, uint64_t data)
@@ -183,7 +183,7 @@ static const Sabotage sabotages[] = {
       .rich = true },
     { "a mark that is not in the directory", "*is not marked in the directory*", forget_mark, .rich = true },
     { "a free encryption header", "*below the number of references*", lose_encryption_header, .rich = true },
-    { "a key slot that the file does not have", "*encryption header is not what*", change_key_slot, .rich = true },
+    { "a key slot elsewhere than in the file", "*encryption header is not what*", move_key_slot, .rich = true },
     { "a snapshot that the file does not have so", "*a snapshot is not what*", change_snapshot, .rich = true },
     { "a header that the file does not have", "*the header is not what*", change_size, .rich = true },
 };
