@@ -171,6 +171,9 @@ const Op ops[] = {
       .before = { WRITE(AT_NOTHING, 8 * KIB, 3) },
       .steps = { { STEP_INVALIDATE }, { STEP_READ, AT_TWOS - 4096, 16 * KIB }, WRITE(AT_NOTHING + 4 * KIB, 9000, 4),
                  FLUSH } },
+    /* Nothing of its metadata has to be written then, but the data is not durable yet. */
+    { "look anew at an image written in place", .qcow2 = true, .before = { WRITE(AT_TWOS, 8 * KIB, 3) },
+      .steps = { { STEP_INVALIDATE }, { STEP_READ, AT_TWOS - 4096, 16 * KIB }, FLUSH } },
     { "create a snapshot", .qcow2 = true, .wants = can_share, .before = { WRITE(AT_NOTHING, 8 * KIB, 3) },
       .steps = { { STEP_SNAPSHOT, .how = "x" }, WRITE(AT_NOTHING + 4 * KIB, 8 * KIB, 4), FLUSH } },
     { "apply a snapshot", .qcow2 = true, .wants = can_share,
