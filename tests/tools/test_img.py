@@ -523,3 +523,23 @@ def test_convert_refuses_inputs_that_are_too_long_together(twin):
     result = run([OURS["img"], "convert", "--image-opts", huge, huge, "x"], twin.ours, timeout=10)
     assert result.returncode == 1 and "in all" in result.stderr
     assert not (twin.ours / "x").exists()
+
+
+def test_info_graph_shows_the_nodes_and_what_each_uses(tmp_path):
+    def img(*args):
+        return run([OURS["img"], *args], tmp_path)
+    img("create", "-q", "-f", "qcow2", "base", "1M")
+    img("create", "-q", "-f", "qcow2", "-b", "base", "-F", "qcow2", "top")
+    lines = img("info", "--graph", "top").stdout.splitlines()
+    assert [re.sub(r' "#block\d+"', "", line) for line in lines] == [
+        "top -> qcow2 [top] ro  uses read, denies -",
+        "  file -> file [top] ro  uses read, denies write,resize",
+        "  backing -> qcow2 [base] ro  uses read, denies -",
+        "    file -> file [base] ro  uses read, denies write,resize"]
+
+
+@pytest.mark.parametrize("option", ["--backing-chain", "--output=json"])
+def test_info_graph_goes_with_no_other_form(tmp_path, option):
+    run([OURS["img"], "create", "-q", "-f", "qcow2", "disk", "1M"], tmp_path)
+    result = run([OURS["img"], "info", "--graph", option, "disk"], tmp_path)
+    assert result.returncode == 1 and result.stdout == "" and "--graph" in result.stderr

@@ -238,16 +238,32 @@ static int print_images(BdrvGraph *graph, const ToolImage *first, bool chain, Im
     return status ? status : walk_images(graph, first, chain, output, true);
 }
 
+/* The image as it is opened for use: all nodes, what each uses, and what it denies others. */
+static int print_graph(BdrvGraph *graph, ToolImage *image)
+{
+    BlockBackend *blk;
+
+    image->flags &= ~BDRV_O_NO_BACKING;
+    blk = img_open(graph, image);
+    if (!blk) {
+        return 1;
+    }
+    g_autofree char *text = bdrv_graph_to_text(graph);
+    fputs(text, stdout);
+    return img_close(blk, image->filename) ? 0 : 1;
+}
+
 int img_info(int argc, char **argv)
 {
     g_autoptr(BdrvGraph) graph = NULL;
     ImgLook look = { .image = { .flags = BDRV_O_NO_BACKING | BDRV_O_NO_IO } };
-    bool chain = false;
+    bool chain = false, tree = false;
     int option, status;
 
     while ((option = img_next_option(argc, argv)) != -1) {
         switch (option) {
         case IMG_OPTION_BACKING_CHAIN: chain = true; break;
+        case IMG_OPTION_GRAPH: tree = true; break;
         default:
             status = img_look_option(&look, option);
             if (status >= 0) {
@@ -258,6 +274,10 @@ int img_info(int argc, char **argv)
     if (!img_look_filename(&look, argc, argv)) {
         return 1;
     }
+    if (tree && (chain || look.output != IMG_OUTPUT_HUMAN)) {
+        tool_error("--graph shows the whole chain, as text: it takes no --backing-chain and no --output=json");
+        return 1;
+    }
     graph = tool_graph();
-    return print_images(graph, &look.image, chain, look.output);
+    return tree ? print_graph(graph, &look.image) : print_images(graph, &look.image, chain, look.output);
 }

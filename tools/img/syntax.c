@@ -119,6 +119,7 @@ static const ImgOption dd_options[] = {
 
 static const ImgOption info_options[] = {
     { IMG_OPTION_BACKING_CHAIN, "backing-chain", NULL, "tell about the backing files, too" },
+    { IMG_OPTION_GRAPH, "graph", NULL, "show the tree of nodes that the image is opened as, with what each uses" },
     LOOK_FORMAT, IMAGE_OPTS, OBJECT, OUTPUT, FORCE_SHARE, HELP, END,
 };
 
@@ -224,9 +225,11 @@ const ImgSyntax img_syntaxes[] = {
       "dd -f qcow2 -O raw bs=1M skip=1 if=disk.qcow2 of=rest.raw\n",
       dd_options },
     { "info", "FILENAME", "Tell what an image is.",
-      "Nothing that the image names is opened, unless --backing-chain asks for it.",
+      "Nothing that the image names is opened, unless --backing-chain or --graph asks for it.",
       "# the image and all that it lies on, for a program\n"
-      "info --backing-chain --output=json overlay.qcow2\n",
+      "info --backing-chain --output=json overlay.qcow2\n"
+      "# what is stacked upon what\n"
+      "info --graph overlay.qcow2\n",
       info_options },
     { "map", "FILENAME", "Tell which parts of the disk are data or zeroes, and where they lie.", NULL,
       "# for a program\n"
