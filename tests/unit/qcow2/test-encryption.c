@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /* Encrypted images that are opened without their key, or with a wrong one. */
+#include <bdrv/aio.h>
+#include <bdrv/coroutine.h>
 #include <errno.h>
 #include <string.h>
 
 #include "tests/unit/qcow2/stand.h"
 
 #define CREATE_LUKS "size=1M,encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=1"
+#define SMALL ",cluster_size=512"
 #define CREATE_AES "size=1M,encrypt.format=aes,encrypt.key-secret=s"
 
 static void add_secrets(void)
@@ -199,6 +202,112 @@ static void test_reopen_unlocks(void)
     }
 }
 
+/* ---- in workers ---- */
+
+/* Holds the only worker for ciphers until it is opened. */
+typedef struct Gate {
+    GMutex mutex;
+    GCond changed;
+    bool reached, is_open;
+    GThread *thread;
+} Gate;
+
+static int wait_at_gate(void *opaque)
+{
+    Gate *gate = opaque;
+    g_mutex_lock(&gate->mutex);
+    gate->reached = true;
+    g_cond_broadcast(&gate->changed);
+    while (!gate->is_open) {
+        g_cond_wait(&gate->changed, &gate->mutex);
+    }
+    g_mutex_unlock(&gate->mutex);
+    return 0;
+}
+
+static void coroutine_fn hold_worker(void *opaque)
+{
+    co_run_in_worker(AIO_WORK_CPU, wait_at_gate, opaque);
+}
+
+static gpointer hold_from_thread(gpointer opaque)
+{
+    co_run_blocking(hold_worker, opaque);
+    return NULL;
+}
+
+static void close_gate(Gate *gate)
+{
+    aio_set_worker_limits(64, 1);
+    gate->thread = g_thread_new("gate", hold_from_thread, gate);
+    g_mutex_lock(&gate->mutex);
+    while (!gate->reached) {
+        g_cond_wait(&gate->changed, &gate->mutex);
+    }
+    g_mutex_unlock(&gate->mutex);
+}
+
+static void open_gate(Gate *gate)
+{
+    g_mutex_lock(&gate->mutex);
+    gate->is_open = true;
+    g_cond_broadcast(&gate->changed);
+    g_mutex_unlock(&gate->mutex);
+    g_thread_join(gate->thread);
+    aio_set_worker_limits(64, g_get_num_processors());
+}
+
+static void note_done(void *opaque, int ret)
+{
+    *(int *)opaque = ret;
+}
+
+static void start_all(BlockBackend *blk, const BdrvIov *written, const BdrvIov *read, int results[2])
+{
+    blk_aio_pwritev(blk, 0, written, 0, note_done, &results[0]);
+    blk_aio_preadv(blk, 65536, read, 0, note_done, &results[1]);
+    while (aio_context_run(aio_context_current(), false)) {
+    }
+}
+
+/* Each of them needs L2 tables, some new ones and space for them. */
+static void expect_metadata_is_free(BlockBackend *blk)
+{
+    BlockExtent extent;
+    g_assert_cmpint(blk_pwrite_zeroes(blk, 512 * 1024, 65536, BDRV_REQ_MAY_UNMAP), ==, 0);
+    g_assert_cmpint(blk_pdiscard(blk, 131072, 4096), ==, 0);
+    g_assert_cmpint(blk_block_status_above(blk, 65536, 4096, &extent), ==, 0);
+    g_assert_cmpint(extent.kind, ==, EXTENT_DATA);
+    g_assert_cmpint(blk_flush(blk), ==, 0);
+}
+
+static void test_in_workers(gconstpointer create)
+{
+    uint8_t data[8192], found[4096];
+    struct iovec written = { data, sizeof(data) }, read = { found, sizeof(found) };
+    int results[2] = { 1, 1 };
+    Gate gate = { 0 };
+    memset(data, 8, sizeof(data));
+    stand_create("g", create);
+    BlockBackend *blk = stand_must_open("g", "encrypt.key-secret=s", BDRV_O_RDWR | BDRV_O_UNMAP);
+    g_assert_cmpint(blk_pwrite(blk, 65536, sizeof(found), data, 0), ==, 0);
+    g_assert_cmpint(blk_pwrite(blk, 131072, sizeof(found), data, 0), ==, 0);
+    close_gate(&gate);
+    start_all(blk, &(BdrvIov){ &written, 1, sizeof(data) }, &(BdrvIov){ &read, 1, sizeof(found) }, results);
+    expect_metadata_is_free(blk);
+    g_assert_cmpint(results[0], ==, 1); /* both wait for the worker */
+    g_assert_cmpint(results[1], ==, 1);
+    open_gate(&gate);
+    while (results[0] == 1 || results[1] == 1) {
+        aio_context_run(aio_context_current(), true);
+    }
+    g_assert_cmpint(results[0], ==, 0);
+    g_assert_cmpint(results[1], ==, 0);
+    g_assert_cmpmem(found, sizeof(found), data, sizeof(found));
+    stand_close(blk);
+    stand_forget("g");
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -209,5 +318,9 @@ int main(int argc, char **argv)
     g_test_add_func("/qcow2-encryption/an image unlocked by no secret gets no further key", test_amend_by_key);
     g_test_add_func("/qcow2-encryption/reopened by another secret an image is known by that", test_reopen_luks);
     g_test_add_func("/qcow2-encryption/a locked image is unlocked when it is reopened with a secret", test_reopen_unlocks);
+    g_test_add_data_func("/qcow2-encryption/ciphers run in workers and hold no metadata: luks", CREATE_LUKS SMALL,
+                         test_in_workers);
+    g_test_add_data_func("/qcow2-encryption/ciphers run in workers and hold no metadata: aes", CREATE_AES SMALL,
+                         test_in_workers);
     return g_test_run();
 }
