@@ -202,6 +202,45 @@ static void test_reopen_unlocks(void)
     }
 }
 
+/* ---- snapshots ---- */
+
+static bool holds(const char *disk, const uint8_t *bytes, size_t count)
+{
+    size_t length;
+    g_autofree uint8_t *all = bytes_of(disk, &length);
+    return memmem(all, length, bytes, count);
+}
+
+/* What a machine's memory held is no less secret than its disk. */
+static void test_vm_state(gconstpointer create)
+{
+    uint8_t state[5000], found[5000];
+    struct iovec vec = { state, sizeof(state) }, found_vec = { found, sizeof(found) };
+    BdrvSnapshotInfo info = { .name = (char *)"x", .vm_state_size = sizeof(state) };
+    GError *error = NULL;
+    for (unsigned i = 0; i < sizeof(state); i++) {
+        state[i] = (uint8_t)(i * 7 + i / 256);
+    }
+    stand_create("v", create);
+    BlockBackend *blk = stand_must_open("v", "encrypt.key-secret=s", BDRV_O_RDWR);
+    write_value(blk, 1);
+    g_assert_cmpint(blk_save_vmstate(blk, 0, &(BdrvIov){ &vec, 1, sizeof(state) }), ==, 0);
+    blk_snapshot_create(blk, &info, &error);
+    g_assert_no_error(error);
+    g_free(info.id);
+    write_value(blk, 2);
+    stand_close(blk);
+    g_assert_false(holds("v", state, 64));
+    blk = stand_must_open("v", "encrypt.key-secret=s", BDRV_O_RDWR);
+    blk_snapshot_goto(blk, "x", &error);
+    g_assert_no_error(error);
+    g_assert_cmpint(blk_load_vmstate(blk, 0, &(BdrvIov){ &found_vec, 1, sizeof(found) }), ==, 0);
+    g_assert_cmpmem(found, sizeof(found), state, sizeof(state));
+    stand_close(blk);
+    expect_value("v", 1);
+    stand_forget("v");
+}
+
 /* ---- in workers ---- */
 
 /* Holds the only worker for ciphers until it is opened. */
@@ -318,6 +357,8 @@ int main(int argc, char **argv)
     g_test_add_func("/qcow2-encryption/an image unlocked by no secret gets no further key", test_amend_by_key);
     g_test_add_func("/qcow2-encryption/reopened by another secret an image is known by that", test_reopen_luks);
     g_test_add_func("/qcow2-encryption/a locked image is unlocked when it is reopened with a secret", test_reopen_unlocks);
+    g_test_add_data_func("/qcow2-encryption/VM state is encrypted and comes back: luks", CREATE_LUKS, test_vm_state);
+    g_test_add_data_func("/qcow2-encryption/VM state is encrypted and comes back: aes", CREATE_AES SMALL, test_vm_state);
     g_test_add_data_func("/qcow2-encryption/ciphers run in workers and hold no metadata: luks", CREATE_LUKS SMALL,
                          test_in_workers);
     g_test_add_data_func("/qcow2-encryption/ciphers run in workers and hold no metadata: aes", CREATE_AES SMALL,
