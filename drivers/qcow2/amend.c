@@ -40,14 +40,6 @@ static bool refuse(int code, GError **errp, const char *text)
     return false;
 }
 
-static bool fail(int ret, const char *what, GError **errp)
-{
-    if (ret < 0) {
-        g_set_error(errp, BDRV_ERROR, -ret, "cannot %s: %s", what, g_strerror(-ret));
-    }
-    return ret >= 0;
-}
-
 /* The header as @extensions and s->header have it now, with the backing file name that it has. */
 static bool coroutine_fn write_header(Qcow2Amend *a, const Qcow2Header *header, const Qcow2HeaderExtensions *extensions,
                                       GError **errp)
@@ -76,7 +68,7 @@ static bool check_refcount_bits(Qcow2Amend *a, GError **errp)
 static bool coroutine_fn apply_refcount_bits(Qcow2Amend *a, GError **errp)
 {
     return a->refcount_order == a->s->geometry.refcount_order ||
-           (fail(qcow2_meta_settle(a->bs), "write metadata", errp) &&
+           (qcow2_could(qcow2_meta_settle(a->bs), "write metadata", errp) &&
             qcow2_meta_set_refcount_order(a->bs, a->refcount_order, &a->progress, errp));
 }
 
@@ -187,8 +179,8 @@ static bool coroutine_fn apply_lazy(Qcow2Amend *a, GError **errp)
         return true;
     }
     s->lazy_refcounts = a->lazy_refcounts;
-    if ((a->lazy_refcounts || fail(qcow2_meta_clean(a->bs), "write refcounts", errp)) &&
-        fail(qcow2_edit_header(a->bs, edit_lazy, &a->lazy_refcounts), "write the header", errp)) {
+    if ((a->lazy_refcounts || qcow2_could(qcow2_meta_clean(a->bs), "write refcounts", errp)) &&
+        qcow2_could(qcow2_edit_header(a->bs, edit_lazy, &a->lazy_refcounts), "write the header", errp)) {
         return true;
     }
     s->lazy_refcounts = was;

@@ -52,14 +52,6 @@ typedef struct Walk {
     bool raising;            /* some of @added may be counted more than once already */
 } Walk;
 
-static bool fail(int ret, const char *what, GError **errp)
-{
-    if (ret < 0) {
-        g_set_error(errp, BDRV_ERROR, -ret, "cannot %s: %s", what, g_strerror(-ret));
-    }
-    return ret >= 0;
-}
-
 static bool coroutine_fn begin(Walk *w, BlockDriverState *bs, GError **errp)
 {
     *w = (Walk){ .bs = bs, .s = qcow2_state(bs) };
@@ -69,9 +61,9 @@ static bool coroutine_fn begin(Walk *w, BlockDriverState *bs, GError **errp)
     w->round_max = CLAMP(ROUND_BYTES >> w->s->geometry.cluster_bits, 1, MAX_ROUND_TABLES);
     w->round = g_try_new0(Table, w->round_max);
     bool ok = w->round && qcow2_cluster_set_init(&w->seen);
-    return fail(ok ? 0 : -ENOMEM, "look at zero clusters", errp) &&
-           fail(qcow2_meta_settle(bs), "write metadata", errp) &&
-           fail(qcow2_bulk_begin(&w->bulk, bs, QCOW2_DISCARD_OTHER), "begin to count references", errp);
+    return qcow2_could(ok ? 0 : -ENOMEM, "look at zero clusters", errp) &&
+           qcow2_could(qcow2_meta_settle(bs), "write metadata", errp) &&
+           qcow2_could(qcow2_bulk_begin(&w->bulk, bs, QCOW2_DISCARD_OTHER), "begin to count references", errp);
 }
 
 static void end(Walk *w)
@@ -107,7 +99,7 @@ static bool coroutine_fn visit_tree(Walk *w, const Qcow2Tree *tree, bool active,
             table->entries = bdrv_try_blockalign(w->bs->file->bs, w->s->geometry.cluster_size);
         }
         if (!table->entries || !qcow2_cluster_set_add(&w->seen, offset >> bits, 1)) {
-            return fail(-ENOMEM, "note L2 tables", errp);
+            return qcow2_could(-ENOMEM, "note L2 tables", errp);
         }
         if (!qcow2_tree_read_table(w->bs, i, tree->l1[i], table->entries, errp) || !visit(w, table, errp)) {
             return false;
@@ -339,8 +331,9 @@ static void coroutine_fn release_added(Walk *w)
 
 static bool coroutine_fn finish_round(Walk *w, GError **errp)
 {
-    bool ok = fail(settle_added(w), "write refcounts", errp) && fail(write_tables(w), "write L2 tables", errp) &&
-              fail(count_runs(w, w->dropped, -1, 0), "write refcounts", errp);
+    bool ok = qcow2_could(settle_added(w), "write refcounts", errp) &&
+              qcow2_could(write_tables(w), "write L2 tables", errp) &&
+              qcow2_could(count_runs(w, w->dropped, -1, 0), "write refcounts", errp);
     if (ok) {
         w->round_count = 0;
         w->raising = false;
@@ -367,7 +360,7 @@ static bool coroutine_fn expand_table(Walk *w, Table *table, GError **errp)
     ret = ret < 0 ? ret : indexes ? plan_entries(w, table, indexes, &wanted) : -ENOMEM;
     ret = ret < 0 ? ret : give_space(w, table, indexes, wanted);
     g_free(indexes);
-    if (!fail(ret, "give zero clusters space", errp)) {
+    if (!qcow2_could(ret, "give zero clusters space", errp)) {
         return false;
     }
     w->round_count++;
@@ -379,7 +372,7 @@ bool coroutine_fn qcow2_expand_zeroes(BlockDriverState *bs, const Qcow2Progress 
     Walk w;
     /* clang-format off */
     bool ok = begin(&w, bs, errp) &&
-              fail(qcow2_meta_mark(bs), "set the dirty bit", errp) &&
+              qcow2_could(qcow2_meta_mark(bs), "set the dirty bit", errp) &&
               visit_all(&w, expand_table, progress, errp) &&
               finish_round(&w, errp);
     /* clang-format on */

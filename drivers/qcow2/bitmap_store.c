@@ -17,33 +17,13 @@
 /* Bits written at a time. */
 #define PIECE_BYTES (1u << 20)
 
-static bool failed(int ret, const char *what, GError **errp)
-{
-    if (ret < 0) {
-        g_set_error(errp, BDRV_ERROR, -ret, "cannot %s: %s", what, g_strerror(-ret));
-    }
-    return ret < 0;
-}
-
 static bool check_possible(const Qcow2State *s, GError **errp)
 {
-    const char *problem = NULL;
-    int code = ENOTSUP;
-    if (!s->meta) {
-        problem = "the image was opened for information or check only";
-    } else if (s->geometry.version < 3) {
-        problem = "a version 2 image (compat=0.10) cannot have bitmaps";
-    } else if (s->bs->read_only) {
-        problem = "the image is read-only; open it read-write to change its bitmaps";
-        code = EACCES;
-    } else if (atomic_load(&s->corrupt)) {
-        problem = "the image is marked corrupt; run 'bdrv-img check -r all'";
-        code = EIO;
+    if (s->geometry.version < 3) {
+        g_set_error(errp, BDRV_ERROR, ENOTSUP, "a version 2 image (compat=0.10) cannot have bitmaps");
+        return false;
     }
-    if (problem) {
-        g_set_error(errp, BDRV_ERROR, code, "%s", problem);
-    }
-    return !problem;
+    return qcow2_check_changeable(s, "bitmaps", errp);
 }
 
 bool qcow2_bitmap_change_begin(Qcow2BitmapChange *c, BlockDriverState *bs, GError **errp)
@@ -153,7 +133,7 @@ static bool coroutine_fn put_bitmap(Qcow2BitmapChange *c, Qcow2Bitmap *bitmap, G
         ret = ret < 0 ? ret : put(c, table, bytes, &at);
     }
     bdrv_vfree(table);
-    if (failed(ret, "store its bits", errp)) {
+    if (!qcow2_could(ret, "store its bits", errp)) {
         g_prefix_error(errp, "bitmap '%s': ", bitmap->name);
         return false;
     }
@@ -192,7 +172,7 @@ static bool coroutine_fn put_directory(Qcow2BitmapChange *c, Qcow2BitmapsExtensi
         ret = put(c, buf, whole, &extension->directory_offset);
     }
     bdrv_vfree(buf);
-    return !failed(ret, "write the bitmap directory", errp);
+    return qcow2_could(ret, "write the bitmap directory", errp);
 }
 
 /* ---- the switch ---- */
@@ -315,7 +295,7 @@ bool coroutine_fn qcow2_bitmap_change_commit(Qcow2BitmapChange *c, GError **errp
     bool ok = qcow2_tracker_new(&c->next, &tracker, errp) &&
               put_bitmaps(c, errp) &&
               (c->next.count == 0 || put_directory(c, &directory, errp)) &&
-              !failed(qcow2_meta_settle(c->bs), "write metadata", errp) &&
+              qcow2_could(qcow2_meta_settle(c->bs), "write metadata", errp) &&
               switch_header(c, &directory, errp);
     /* clang-format on */
     if (ok) {

@@ -129,6 +129,13 @@ bool coroutine_fn qcow2_load_snapshots(BlockDriverState *bs, int64_t file_length
 size_t qcow2_compose_header(Qcow2Header *header, const Qcow2HeaderExtensions *extensions, const char *backing_name,
                             size_t name_from, uint8_t *cluster, uint32_t cluster_size, GError **errp);
 
+/* errors.c */
+
+/** qcow2_could() - whether @ret, 0 or -errno of what was done, is no error; else @errp says "cannot @what: …" */
+bool qcow2_could(int ret, const char *what, GError **errp);
+/** qcow2_check_changeable() - whether the open image lets its @what ("snapshots") be changed; ENOTSUP, EACCES, EIO */
+bool qcow2_check_changeable(const Qcow2State *s, const char *what, GError **errp);
+
 extern const BlockDriver bdrv_qcow2;
 void bdrv_qcow2_init(void);
 

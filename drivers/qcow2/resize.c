@@ -26,14 +26,6 @@
 /* L2 entries published at a time while preallocating. */
 #define ENTRIES_A_ROUND 256
 
-static bool fail(int ret, const char *what, GError **errp)
-{
-    if (ret < 0) {
-        g_set_error(errp, BDRV_ERROR, -ret, "cannot %s: %s", what, g_strerror(-ret));
-    }
-    return ret >= 0;
-}
-
 static bool check_request(const Qcow2State *s, int64_t length, bool exact, BdrvPrealloc prealloc, GError **errp)
 {
     if (!s->meta) {
@@ -226,7 +218,7 @@ static bool coroutine_fn reserve_host(BlockDriverState *bs, uint64_t host_offset
     BdrvChild *file = qcow2_data_child(bs);
     int64_t length = bdrv_co_getlength(file);
     if (length < 0) {
-        return fail((int)length, "get the length of the file", errp);
+        return qcow2_could((int)length, "get the length of the file", errp);
     }
     uint64_t end = host_offset + bytes;
     uint64_t old_end = MIN(end, MAX((uint64_t)length, host_offset));
@@ -234,7 +226,7 @@ static bool coroutine_fn reserve_host(BlockDriverState *bs, uint64_t host_offset
         BdrvRequestFlags flags = prealloc == BDRV_PREALLOC_METADATA ? BDRV_REQ_MAY_UNMAP : 0;
         int ret =
             bdrv_co_pwrite_zeroes(file, (int64_t)host_offset, (int64_t)(old_end - host_offset), flags);
-        if (!fail(ret, "zero preallocated clusters", errp)) {
+        if (!qcow2_could(ret, "zero preallocated clusters", errp)) {
             return false;
         }
     }
@@ -253,7 +245,7 @@ static bool coroutine_fn publish_run(BlockDriverState *bs, uint64_t guest_offset
         for (unsigned i = 0; i < n; i++) {
             entries[i] = preallocated(bs, host_offset + (uint64_t)i * cluster_size);
         }
-        if (!fail(qcow2_l2_publish(bs, guest_offset, entries, n, NULL), "write L2 tables", errp)) {
+        if (!qcow2_could(qcow2_l2_publish(bs, guest_offset, entries, n, NULL), "write L2 tables", errp)) {
             qcow2_data_release(bs, host_offset, count);
             return false;
         }
@@ -276,7 +268,7 @@ static bool coroutine_fn preallocate(BlockDriverState *bs, uint64_t old_size, ui
         Qcow2RawEntry entries[ENTRIES_A_ROUND];
         uint64_t wanted = (new_size - at + cluster_mask) >> g->cluster_bits;
         int there = qcow2_l2_read(bs, at, entries, (unsigned)MIN(wanted, ENTRIES_A_ROUND));
-        if (!fail(there, "read L2 tables", errp)) {
+        if (!qcow2_could(there, "read L2 tables", errp)) {
             return false;
         }
         unsigned free_entries = 0;
@@ -289,7 +281,7 @@ static bool coroutine_fn preallocate(BlockDriverState *bs, uint64_t old_size, ui
         }
         Qcow2Allocation got;
         int ret = qcow2_data_alloc(bs, at, hint, free_entries, &got);
-        if (!fail(ret, "allocate clusters", errp)) {
+        if (!qcow2_could(ret, "allocate clusters", errp)) {
             return false;
         }
         uint64_t bytes = got.count << g->cluster_bits;
@@ -324,7 +316,7 @@ static bool coroutine_fn switch_size(BlockDriverState *bs, uint64_t new_size, GE
     bool with_bitmaps = qcow2_state(bs)->bitmaps.count;
     int ret = with_bitmaps ? 0 : qcow2_edit_header(bs, edit_size, &new_size);
     if (ret < 0) {
-        return fail(ret, "write the new size to the header", errp);
+        return qcow2_could(ret, "write the new size to the header", errp);
     }
     if (with_bitmaps && !qcow2_bitmaps_resize(bs, new_size, errp)) {
         return false;
@@ -429,15 +421,15 @@ bool coroutine_fn qcow2_truncate(BlockDriverState *bs, int64_t length, bool exac
         return switch_size(bs, new_size, errp) && free_past_end(bs, new_size, errp);
     }
     int64_t backing = bs->backing ? bdrv_co_getlength(bs->backing) : 0;
-    if (!fail((int)MIN(backing, 0), "get the length of the backing file", errp) ||
+    if (!qcow2_could((int)MIN(backing, 0), "get the length of the backing file", errp) ||
         !l1_entries(s, new_size, &entries, errp)) {
         return false;
     }
-    if (entries > s->header.l1_size && !fail(qcow2_meta_grow_l1(bs, entries), "grow the L1 table", errp)) {
+    if (entries > s->header.l1_size && !qcow2_could(qcow2_meta_grow_l1(bs, entries), "grow the L1 table", errp)) {
         return false;
     }
-    if (!fail(zero_last_cluster(bs, old_size, new_size, (uint64_t)backing), "zero the last cluster", errp) ||
-        !fail(hide_leftovers(bs, old_size, new_size, mapped_end), "zero what lies past the old end", errp)) {
+    if (!qcow2_could(zero_last_cluster(bs, old_size, new_size, (uint64_t)backing), "zero the last cluster", errp) ||
+        !qcow2_could(hide_leftovers(bs, old_size, new_size, mapped_end), "zero what lies past the old end", errp)) {
         return false;
     }
     if (qcow2_data_is_raw(s) && prealloc == BDRV_PREALLOC_OFF) {
@@ -447,9 +439,9 @@ bool coroutine_fn qcow2_truncate(BlockDriverState *bs, int64_t length, bool exac
         !grow_data_file(bs, new_size, errp)) {
         return false;
     }
-    if (!fail(prealloc == BDRV_PREALLOC_OFF ? hide_backing(bs, old_size, new_size, (uint64_t)backing) : 0,
+    if (!qcow2_could(prealloc == BDRV_PREALLOC_OFF ? hide_backing(bs, old_size, new_size, (uint64_t)backing) : 0,
               "hide the backing file", errp)) {
         return false;
     }
-    return fail(qcow2_meta_commit(bs), "write metadata", errp) && switch_size(bs, new_size, errp);
+    return qcow2_could(qcow2_meta_commit(bs), "write metadata", errp) && switch_size(bs, new_size, errp);
 }

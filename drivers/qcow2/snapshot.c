@@ -43,44 +43,24 @@ typedef struct Change {
     bool flags_cleared;      /* maybe not all of them */
 } Change;
 
-static bool failed(int ret, const char *what, GError **errp)
-{
-    if (ret < 0) {
-        g_set_error(errp, BDRV_ERROR, -ret, "cannot %s: %s", what, g_strerror(-ret));
-    }
-    return ret < 0;
-}
-
 /* ---- the steps that changes have in common ---- */
 
 static bool check_possible(const Qcow2State *s, GError **errp)
 {
-    const char *problem = NULL;
-    int code = ENOTSUP;
     if (s->header.incompatible_features & QCOW2_INCOMPAT_DATA_FILE) {
-        problem = "an image with an external data file cannot have internal snapshots";
-    } else if (!s->meta) {
-        problem = "the image was opened for information or check only";
-    } else if (s->bs->read_only) {
-        problem = "the image is read-only; open it read-write to change its snapshots";
-        code = EACCES;
-    } else if (atomic_load(&s->corrupt)) {
-        problem = "the image is marked corrupt; run 'bdrv-img check -r all'";
-        code = EIO;
+        g_set_error(errp, BDRV_ERROR, ENOTSUP, "an image with an external data file cannot have internal snapshots");
+        return false;
     }
-    if (problem) {
-        g_set_error(errp, BDRV_ERROR, code, "%s", problem);
-    }
-    return !problem;
+    return qcow2_check_changeable(s, "snapshots", errp);
 }
 
 /* All is written, nothing is in limbo or cached. */
 static bool coroutine_fn begin(Change *c, BlockDriverState *bs, GError **errp)
 {
     *c = (Change){ .bs = bs, .s = qcow2_state(bs) };
-    return check_possible(c->s, errp) && !failed(qcow2_meta_settle(bs), "write metadata", errp) &&
+    return check_possible(c->s, errp) && qcow2_could(qcow2_meta_settle(bs), "write metadata", errp) &&
            qcow2_tree_active(bs, &c->active, errp) &&
-           !failed(qcow2_bulk_begin(&c->bulk, bs, QCOW2_DISCARD_SNAPSHOT), "begin to count references", errp);
+           qcow2_could(qcow2_bulk_begin(&c->bulk, bs, QCOW2_DISCARD_SNAPSHOT), "begin to count references", errp);
 }
 
 static void end(Change *c)
@@ -121,7 +101,7 @@ static bool coroutine_fn write_l1(Change *c, const Qcow2Tree *tree, GError **err
         ret = qcow2_meta_new_table(c->bs, buf, bytes, &c->l1_offset);
     }
     bdrv_vfree(buf);
-    return !failed(ret, "write an L1 table", errp);
+    return qcow2_could(ret, "write an L1 table", errp);
 }
 
 /* What was allocated is counted, durably; the counts that were read are old. */
@@ -129,13 +109,13 @@ static bool coroutine_fn settle_tables(Change *c, GError **errp)
 {
     int ret = qcow2_meta_settle(c->bs);
     qcow2_bulk_renew(&c->bulk);
-    return !failed(ret, "write metadata", errp);
+    return qcow2_could(ret, "write metadata", errp);
 }
 
 static bool coroutine_fn commit_l1(Change *c, GError **errp)
 {
     qcow2_meta_set_l1(c->bs, c->active.l1);
-    return !failed(qcow2_meta_settle(c->bs), "write the L1 table", errp);
+    return qcow2_could(qcow2_meta_settle(c->bs), "write the L1 table", errp);
 }
 
 /* One reference more to everything in @tree, durably. */
@@ -144,7 +124,7 @@ static bool coroutine_fn raise_counts(Change *c, const Qcow2Tree *tree, GError *
     c->raising = true;
     c->left = UINT64_MAX;
     return qcow2_tree_add(&c->bulk, tree, 1, &c->left, errp) &&
-           !failed(qcow2_bulk_sync(&c->bulk), "write refcounts", errp);
+           qcow2_could(qcow2_bulk_sync(&c->bulk), "write refcounts", errp);
 }
 
 /* One less, and free what has none left. An error does not keep the rest from being written. */
@@ -155,7 +135,7 @@ static bool coroutine_fn lower_counts(Change *c, const Qcow2Tree *tree, GError *
     bool ok = qcow2_tree_add(&c->bulk, tree, -1, &left, &error);
     int ret = qcow2_bulk_sync(&c->bulk);
     if (ok) {
-        return !failed(ret, "write refcounts", errp);
+        return qcow2_could(ret, "write refcounts", errp);
     }
     g_propagate_error(errp, error);
     return false;
@@ -228,14 +208,14 @@ static void edit_snapshots(Qcow2Header *header, const void *opaque)
 static bool coroutine_fn store_and_switch(Change *c, GError **errp)
 {
     return qcow2_store_snapshots(c->bs, &c->next, errp) && settle_tables(c, errp) &&
-           !failed(qcow2_edit_header(c->bs, edit_snapshots, &c->next), "write the header", errp);
+           qcow2_could(qcow2_edit_header(c->bs, edit_snapshots, &c->next), "write the header", errp);
 }
 
 /* After the switch: the end of it. @what has happened in any case. */
 static bool coroutine_fn finish(Change *c, bool ok, const char *what, GError **errp)
 {
     if (ok) {
-        ok = !failed(qcow2_meta_clean(c->bs), "write metadata", errp);
+        ok = qcow2_could(qcow2_meta_clean(c->bs), "write metadata", errp);
     }
     if (!ok) {
         qcow2_meta_keep_mark(c->bs);
@@ -295,10 +275,10 @@ bool coroutine_fn qcow2_snapshot_create(BlockDriverState *bs, BdrvSnapshotInfo *
     /* clang-format off */
     bool ok = begin(&c, bs, errp) &&
               qcow2_tree_look(&c.bulk, &c.active, true, errp) &&
-              !failed(qcow2_meta_mark(bs), "set the dirty bit", errp) &&
+              qcow2_could(qcow2_meta_mark(bs), "set the dirty bit", errp) &&
               prepare_entry(&c, info, errp) &&
               share_active(&c, errp) &&
-              !failed(qcow2_edit_header(bs, edit_snapshots, &c.next), "write the header", errp);
+              qcow2_could(qcow2_edit_header(bs, edit_snapshots, &c.next), "write the header", errp);
     /* clang-format on */
     if (!ok) {
         undo(&c, &c.active);
@@ -365,7 +345,7 @@ bool coroutine_fn qcow2_snapshot_delete(BlockDriverState *bs, const char *id, co
               find(c.s, id, name, &index, errp) &&
               load_tree(&c, index, 0, errp) &&
               qcow2_tree_look(&c.bulk, &c.tree, false, errp) &&
-              !failed(qcow2_meta_mark(bs), "set the dirty bit", errp) &&
+              qcow2_could(qcow2_meta_mark(bs), "set the dirty bit", errp) &&
               copy_entries(&c, index, errp) &&
               store_and_switch(&c, errp);
     /* clang-format on */
@@ -463,15 +443,15 @@ static bool note_tables(Change *c, GError **errp)
             ret = qcow2_meta_note_table(c->bs, c->tree.l1[i] & QCOW2_OFFSET_MASK);
         }
     }
-    return !failed(ret, "note L2 tables", errp);
+    return qcow2_could(ret, "note L2 tables", errp);
 }
 
 /* @l1: all entries of the new table, of which c->tree has those that change. */
 static bool coroutine_fn switch_disk(Change *c, const Qcow2Tree *l1, uint64_t disk_size, GError **errp)
 {
     NewDisk disk = { c->l1_offset, disk_size, (uint32_t)l1->count };
-    return !failed(bdrv_co_flush(c->bs->file), "flush", errp) &&
-           !failed(qcow2_meta_replace_l1(c->bs, l1->l1, l1->count, c->l1_offset, edit_disk, &disk),
+    return qcow2_could(bdrv_co_flush(c->bs->file), "flush", errp) &&
+           qcow2_could(qcow2_meta_replace_l1(c->bs, l1->l1, l1->count, c->l1_offset, edit_disk, &disk),
                    "write the header", errp);
 }
 
@@ -517,7 +497,7 @@ bool coroutine_fn qcow2_snapshot_goto(BlockDriverState *bs, const char *id, GErr
               check_no_bitmaps(c.s, errp) &&
               find_either(c.s, id, &index, errp) &&
               load_both(&c, index, &l1, errp) &&
-              !failed(qcow2_meta_mark(bs), "set the dirty bit", errp) &&
+              qcow2_could(qcow2_meta_mark(bs), "set the dirty bit", errp) &&
               share_snapshot(&c, &l1, errp);
     /* clang-format on */
     NewDisk old = { c.s->header.l1_table_offset, c.s->header.size, c.s->header.l1_size };
@@ -568,7 +548,7 @@ bool coroutine_fn qcow2_snapshots_record_sizes(BlockDriverState *bs, GError **er
         undo(&c, &c.tree);
     } else {
         adopt_table(&c);
-        ok = !failed(qcow2_meta_settle(bs), "write metadata", errp);
+        ok = qcow2_could(qcow2_meta_settle(bs), "write metadata", errp);
     }
     end(&c);
     return ok;
@@ -595,7 +575,7 @@ bool coroutine_fn qcow2_snapshot_load_tmp(BlockDriverState *bs, const char *id, 
     }
     int ret = qcow2_meta_replace_l1(bs, tree.l1, tree.count, snapshot->l1_table_offset, NULL, NULL);
     qcow2_tree_clear(&tree);
-    if (failed(ret, "load the snapshot", errp)) {
+    if (!qcow2_could(ret, "load the snapshot", errp)) {
         return false;
     }
     s->snapshot_loaded = true;

@@ -51,14 +51,6 @@ static bool need_block(Width *w, uint64_t index)
     return true;
 }
 
-static bool fail(int ret, const char *what, GError **errp)
-{
-    if (ret < 0) {
-        g_set_error(errp, BDRV_ERROR, -ret, "cannot %s: %s", what, g_strerror(-ret));
-    }
-    return ret >= 0;
-}
-
 static bool too_far(const Width *w, GError **errp)
 {
     g_set_error(errp, BDRV_ERROR, EFBIG,
@@ -73,7 +65,7 @@ static bool coroutine_fn note_gone(Width *w, uint64_t offset, uint64_t clusters,
 {
     uint64_t first = offset >> w->wide.cluster_bits, count;
     for (uint64_t i = 0; i < clusters; i++) {
-        if (!fail(qcow2_bulk_get(&w->bulk, first + i, &count), "read refcounts", errp)) {
+        if (!qcow2_could(qcow2_bulk_get(&w->bulk, first + i, &count), "read refcounts", errp)) {
             return false;
         }
         if (count != 1 || qcow2_cluster_set_has_any(&w->gone, first + i, 1)) {
@@ -84,7 +76,7 @@ static bool coroutine_fn note_gone(Width *w, uint64_t offset, uint64_t clusters,
             return false;
         }
         if (!qcow2_cluster_set_add(&w->gone, first + i, 1)) {
-            return fail(-ENOMEM, "note the old refcount blocks", errp);
+            return qcow2_could(-ENOMEM, "note the old refcount blocks", errp);
         }
     }
     return true;
@@ -112,7 +104,7 @@ static bool coroutine_fn look_at_block(Width *w, uint64_t first, uint64_t end, G
 {
     for (uint64_t cluster = first; cluster < end; cluster++) {
         uint64_t count;
-        if (!fail(new_count(w, cluster, &count), "read refcounts", errp)) {
+        if (!qcow2_could(new_count(w, cluster, &count), "read refcounts", errp)) {
             return false;
         }
         if (count > w->wide.refcount_max) {
@@ -171,7 +163,7 @@ static bool make_table(Width *w, GError **errp)
     uint64_t entries = (w->table_clusters << w->wide.cluster_bits) / sizeof(uint64_t);
     uint64_t block = (w->first + w->table_clusters) << w->wide.cluster_bits;
     if (!qcow2_table_init(&w->table, entries, w->first << w->wide.cluster_bits)) {
-        return fail(-ENOMEM, "make a refcount table", errp);
+        return qcow2_could(-ENOMEM, "make a refcount table", errp);
     }
     for (uint64_t i = 0; i < entries && i < MAX_BLOCKS; i++) {
         if (is_needed(w, i)) {
@@ -300,7 +292,7 @@ static bool coroutine_fn replace(Width *w, GError **errp)
         return false;
     }
     int ret = qcow2_note_metadata(meta, w->first << w->wide.cluster_bits, clusters << w->wide.cluster_bits);
-    if (!fail(ret, "note the new refcount blocks", errp)) {
+    if (!qcow2_could(ret, "note the new refcount blocks", errp)) {
         return false;
     }
     co_mutex_lock(&meta->commit_lock);
@@ -312,13 +304,13 @@ static bool coroutine_fn replace(Width *w, GError **errp)
         qcow2_take_back(meta, w->first, clusters);
     }
     co_mutex_unlock(&meta->commit_lock);
-    return fail(ret, "write refcounts of another width", errp);
+    return qcow2_could(ret, "write refcounts of another width", errp);
 }
 
 static bool coroutine_fn begin(Width *w, Qcow2Header *wanted, GError **errp)
 {
     int64_t used_end = qcow2_meta_used_end(w->bs);
-    if (!fail((int)MIN(used_end, 0), "read refcounts", errp)) {
+    if (!qcow2_could((int)MIN(used_end, 0), "read refcounts", errp)) {
         return false;
     }
     qcow2_geometry_init(&w->wide, wanted);
@@ -327,7 +319,7 @@ static bool coroutine_fn begin(Width *w, Qcow2Header *wanted, GError **errp)
     w->needed = g_try_malloc0(MAX_BLOCKS / 8);
     bool ok = qcow2_cluster_set_init(&w->gone) && w->needed &&
               qcow2_bulk_begin(&w->bulk, w->bs, QCOW2_DISCARD_OTHER) >= 0;
-    return ok || fail(-ENOMEM, "change the width of refcounts", errp);
+    return ok || qcow2_could(-ENOMEM, "change the width of refcounts", errp);
 }
 
 bool coroutine_fn qcow2_meta_set_refcount_order(BlockDriverState *bs, unsigned order, Qcow2Progress *progress,
