@@ -3,6 +3,7 @@
 #include <bdrv/aio.h>
 #include <bdrv/coroutine.h>
 #include <errno.h>
+#include <pthread.h>
 #include <string.h>
 
 #include "tests/unit/qcow2/stand.h"
@@ -245,22 +246,22 @@ static void test_vm_state(gconstpointer create)
 
 /* Holds the only worker for ciphers until it is opened. */
 typedef struct Gate {
-    GMutex mutex;
-    GCond changed;
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
     bool reached, is_open;
-    GThread *thread;
+    pthread_t thread;
 } Gate;
 
 static int wait_at_gate(void *opaque)
 {
     Gate *gate = opaque;
-    g_mutex_lock(&gate->mutex);
+    pthread_mutex_lock(&gate->mutex);
     gate->reached = true;
-    g_cond_broadcast(&gate->changed);
+    pthread_cond_broadcast(&gate->changed);
     while (!gate->is_open) {
-        g_cond_wait(&gate->changed, &gate->mutex);
+        pthread_cond_wait(&gate->changed, &gate->mutex);
     }
-    g_mutex_unlock(&gate->mutex);
+    pthread_mutex_unlock(&gate->mutex);
     return 0;
 }
 
@@ -269,7 +270,7 @@ static void coroutine_fn hold_worker(void *opaque)
     co_run_in_worker(AIO_WORK_CPU, wait_at_gate, opaque);
 }
 
-static gpointer hold_from_thread(gpointer opaque)
+static void *hold_from_thread(void *opaque)
 {
     co_run_blocking(hold_worker, opaque);
     return NULL;
@@ -278,21 +279,21 @@ static gpointer hold_from_thread(gpointer opaque)
 static void close_gate(Gate *gate)
 {
     aio_set_worker_limits(64, 1);
-    gate->thread = g_thread_new("gate", hold_from_thread, gate);
-    g_mutex_lock(&gate->mutex);
+    g_assert_cmpint(pthread_create(&gate->thread, NULL, hold_from_thread, gate), ==, 0);
+    pthread_mutex_lock(&gate->mutex);
     while (!gate->reached) {
-        g_cond_wait(&gate->changed, &gate->mutex);
+        pthread_cond_wait(&gate->changed, &gate->mutex);
     }
-    g_mutex_unlock(&gate->mutex);
+    pthread_mutex_unlock(&gate->mutex);
 }
 
 static void open_gate(Gate *gate)
 {
-    g_mutex_lock(&gate->mutex);
+    pthread_mutex_lock(&gate->mutex);
     gate->is_open = true;
-    g_cond_broadcast(&gate->changed);
-    g_mutex_unlock(&gate->mutex);
-    g_thread_join(gate->thread);
+    pthread_cond_broadcast(&gate->changed);
+    pthread_mutex_unlock(&gate->mutex);
+    pthread_join(gate->thread, NULL);
     aio_set_worker_limits(64, g_get_num_processors());
 }
 
@@ -325,7 +326,7 @@ static void test_in_workers(gconstpointer create)
     uint8_t data[8192], found[4096];
     struct iovec written = { data, sizeof(data) }, read = { found, sizeof(found) };
     int results[2] = { 1, 1 };
-    Gate gate = { 0 };
+    Gate gate = { .mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
     memset(data, 8, sizeof(data));
     stand_create("g", create);
     BlockBackend *blk = stand_must_open("g", "encrypt.key-secret=s", BDRV_O_RDWR | BDRV_O_UNMAP);
