@@ -183,7 +183,8 @@ static void make_race_backing(const ConformanceStack *stack, const char *id, uin
 
 /* A qcow2 image over what make_race_backing() makes, and another one over nothing. */
 static const ConformanceBase chain_bases[] = {
-    { "simdisk:%ID%-middle", "qcow2" }, { "simdisk:%ID%-backing", "raw" }, { "simdisk:%ID%-other", "qcow2" }, { NULL, NULL },
+    { "simdisk:%ID%-middle", "qcow2" }, { "simdisk:%ID%-backing", "raw" }, { "simdisk:%ID%-other", "qcow2" },
+    { NULL, NULL },
 };
 static const char *const chain_disks[] = { "%ID%-middle", "%ID%-backing", "%ID%-other" };
 
@@ -218,7 +219,8 @@ static void fill_image(BdrvGraph *graph, const char *disk, const uint8_t *data, 
 
 static void make_chain(const ConformanceStack *stack, BdrvGraph *graph, const char *id, uint8_t *content)
 {
-    g_autofree char *middle = conformance_expand(chain_disks[0], id, ""), *other = conformance_expand(chain_disks[2], id, "");
+    g_autofree char *middle = conformance_expand(chain_disks[0], id, "");
+    g_autofree char *other = conformance_expand(chain_disks[2], id, "");
     g_autofree char *backing = conformance_expand(chain_bases[1].filename, id, "");
     g_autofree uint8_t *data = g_malloc((gsize)stack->length);
     int64_t third = stack->length / 3 / 512 * 512;
@@ -354,35 +356,44 @@ const ConformanceStack race_stacks[] = {
       .no_snapshots = true, .data = &raw_data_file, .unit = 512, .crowded = true, .setup = race_setup,
       .teardown = race_teardown,
       .inspect = conformance_check_raw_data },
-    { .name = "bitmaps", .options = SMALL "overlap-check=all," ON_DISK, .length = 96 * 1024, .room = 48 * 1024, .data = &plain,
+    { .name = "bitmaps", .options = SMALL "overlap-check=all," ON_DISK, .length = 96 * 1024, .room = 48 * 1024,
+      .data = &plain,
       .states = true, .bitmaps = true, RACE_QCOW2 },
-    { .name = "bitmaps, subclusters", .options = SMALL "discard-no-unref=on,lazy-refcounts=on," ON_DISK
+    { .name = "bitmaps, subclusters", .variant = true, .options = SMALL "discard-no-unref=on,lazy-refcounts=on," ON_DISK
       ",backing.driver=simdisk,backing.disk=%ID%-backing", .length = 128 * 1024, .room = 128 * 1024, .states = true,
       .bitmaps = true, .data = &subclusters, RACE_QCOW2 },
-    { .name = "bitmaps, raw data file", .options = SMALL ON_DISK, .length = 24 * 1024, .room = 24 * 1024, .states = true,
+    { .name = "bitmaps, raw data file", .variant = true, .options = SMALL ON_DISK, .length = 24 * 1024,
+      .room = 24 * 1024, .states = true,
       .bitmaps = true, .no_snapshots = true, .data = &raw_data_file, .unit = 512, .crowded = true, .setup = race_setup,
       .teardown = race_teardown, .inspect = conformance_check_raw_data },
     { .name = "chain", .options = SMALL ON_DISK, .length = 24 * 1024, .room = 24 * 1024, .data = &chain, .states = true,
       .bitmaps = true, .bases = chain_bases, RACE_QCOW2 },
-    { .name = "LUKS", .options = SMALL WITH_KEY ON_DISK, .length = 24 * 1024, .room = 24 * 1024, .data = &luks_plain,
+    { .name = "LUKS", .variant = true, .options = SMALL WITH_KEY ON_DISK, .length = 24 * 1024, .room = 24 * 1024,
+      .data = &luks_plain,
       .states = true, .bitmaps = true, .keys = true, RACE_QCOW2 },
-    { .name = "LUKS, subclusters", .options = SMALL WITH_KEY ON_DISK ",backing.driver=simdisk,backing.disk=%ID%-backing",
+    { .name = "LUKS, subclusters", .variant = true,
+      .options = SMALL WITH_KEY ON_DISK ",backing.driver=simdisk,backing.disk=%ID%-backing",
       .length = 128 * 1024, .room = 128 * 1024, .states = true, .keys = true, .data = &luks_subclusters, RACE_QCOW2 },
-    { .name = "LUKS, chain", .options = SMALL WITH_KEY ON_DISK, .length = 24 * 1024, .room = 24 * 1024,
+    { .name = "LUKS, chain", .variant = true, .options = SMALL WITH_KEY ON_DISK, .length = 24 * 1024, .room = 24 * 1024,
       .data = &luks_chain, .states = true, .keys = true, .bases = chain_bases, RACE_QCOW2 },
 #ifdef CONFIG_NETTLE
-    { .name = "LUKS, Serpent", .options = SMALL WITH_KEY ON_DISK, .length = 24 * 1024, .data = &luks_serpent, .states = true,
+    { .name = "LUKS, Serpent", .variant = true, .options = SMALL WITH_KEY ON_DISK, .length = 24 * 1024,
+      .data = &luks_serpent, .states = true,
       .keys = true, RACE_QCOW2 },
 #endif
 #ifdef CONFIG_LIBZSTD
-    { .name = "zstd", .options = SMALL ON_DISK, .length = 48 * 1024, .room = 48 * 1024, .data = &zstd, .states = true,
+    { .name = "zstd", .variant = true, .options = SMALL ON_DISK, .length = 48 * 1024, .room = 48 * 1024,
+      .data = &zstd, .states = true,
       .bitmaps = true, RACE_QCOW2 },
 #endif
     /* Requests of parts of sectors. Where one ends the file inside a sector, a read of it may mix old and new. */
-    { .name = "parts of sectors", .options = SMALL ON_DISK, .length = 24 * 1024, .room = 24 * 1024, .data = &plain,
-      .crowded = true, .torn_reads = true, .states = true, .bitmaps = true, .setup = race_setup, .teardown = race_teardown,
+    { .name = "parts of sectors", .variant = true, .options = SMALL ON_DISK, .length = 24 * 1024, .room = 24 * 1024,
+      .data = &plain,
+      .crowded = true, .torn_reads = true, .states = true, .bitmaps = true, .setup = race_setup,
+      .teardown = race_teardown,
       .inspect = conformance_check_image },
-    { .name = "preallocated", .options = SMALL ON_DISK, .length = 24 * 1024, .room = 24 * 1024, .data = &preallocated,
+    { .name = "preallocated", .variant = true, .options = SMALL ON_DISK, .length = 24 * 1024, .room = 24 * 1024,
+      .data = &preallocated,
       .states = true, RACE_QCOW2 },
     { .name = "encrypted", .options = SMALL WITH_KEY ON_DISK, .length = 24 * 1024,
       .room = 24 * 1024, .data = &encrypted, .states = true, RACE_QCOW2 },

@@ -18,7 +18,7 @@
 static void run(const ConformanceStack *stack, ConformanceMode mode, unsigned requests)
 {
     const char *text = g_getenv("BDRV_RACE_REQUESTS");
-    unsigned some = stack->keys ? requests / 4 : requests; /* to try a key takes long */
+    unsigned some = stack->variant ? requests / 4 : requests;
     unsigned count = text ? (unsigned)atoi(text) : some;
     ConformanceRun how = {
         .mode = mode, .contexts = 2, .concurrency = CONCURRENCY, .lanes = 20, .overlap = true, .races = true,

@@ -55,6 +55,7 @@ struct ConformanceStack {
     bool keys;           /* keys of a LUKS header come and go; the option encrypt.key-secret is the run's business */
     /* Commit, rebase. The first one is what setup() names in the header, and lies over the second. NULL: none. */
     const ConformanceBase *bases;
+    bool variant;        /* much like another stack, or slow: the race test makes fewer requests */
     bool no_reopen;      /* blk_reopen() does not work */
     bool volatile_names; /* the disk is gone when it is closed: never reopen */
     BdrvOpenFlags flags; /* besides BDRV_O_RDWR */

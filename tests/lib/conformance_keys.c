@@ -48,7 +48,8 @@ static void check_refused(Runner *r, unsigned key)
     bdrv_options_set_string(options, "encrypt.key-secret", secrets[key - 1].id);
     BlockBackend *blk = blk_open(r->graph, NULL, options, r->stack->flags, &error);
     if (blk || !g_error_matches(error, BDRV_ERROR, EACCES)) {
-        conformance_fail(r, "a key that was erased, or never added, opens the image, or: %s", blk ? "" : error->message);
+        conformance_fail(r, "a key that was erased, or never added, opens the image, or: %s",
+                         blk ? "" : error->message);
     }
 }
 

@@ -279,8 +279,10 @@ void blocking_fn conformance_learn(Runner *r)
     }
     for (unsigned i = 0; i < r->count; i++) {
         if (found[i]) {
-            conformance_bitmaps_learn_change(r, r->ops[i].what.offset, bytes[i], r->model + r->ops[i].what.offset, found[i]);
-            memcpy(r->model + r->ops[i].what.offset, found[i], bytes[i]);
+            int64_t at = r->ops[i].what.offset;
+
+            conformance_bitmaps_learn_change(r, at, bytes[i], r->model + at, found[i]);
+            memcpy(r->model + at, found[i], bytes[i]);
         }
         g_free(found[i]);
         count_op(r, &r->ops[i]);

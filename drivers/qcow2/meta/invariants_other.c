@@ -49,7 +49,8 @@ static void compare_entry(const Qcow2State *s, const Qcow2Bitmap *b, const Qcow2
                    b->table_size == in_file->table_size &&
                    ((b->flags ^ in_file->flags) & ~QCOW2_BITMAP_IN_USE) == 0,
                "a bitmap is not what the directory says");
-    qcow2_must(!tracked || marked || !atomic_load(&s->bitmaps_marked), "a bitmap in use is not marked in the directory");
+    qcow2_must(!tracked || marked || !atomic_load(&s->bitmaps_marked),
+               "a bitmap in use is not marked in the directory");
     qcow2_must(marked == (bool)(b->flags & QCOW2_BITMAP_IN_USE) || (tracked && s->bitmaps_touched),
                "a bitmap that is not in use is marked in the directory");
     qcow2_must(!b->bits || !atomic_load(&b->bits->changed) || (tracked && s->bitmaps_touched),
@@ -104,7 +105,8 @@ void coroutine_fn qcow2_walk_bitmaps(Qcow2Walk *walk)
     qcow2_walk_count_metadata(walk, b.directory_offset, b.directory_size);
     if (read_file(walk, b.directory_offset, b.directory_size, directory)) {
         walk->failed = !qcow2_bitmap_directory_decode(directory, b.directory_size, b.nb_bitmaps, &in_file, NULL);
-        qcow2_must(walk->failed || in_file.count == s->bitmaps.count, "the bitmap directory is not what the file holds");
+        qcow2_must(walk->failed || in_file.count == s->bitmaps.count,
+                   "the bitmap directory is not what the file holds");
     }
     for (unsigned i = 0; i < s->bitmaps.count && !walk->failed; i++) {
         compare_entry(s, &s->bitmaps.bitmaps[i], &in_file.bitmaps[i]);

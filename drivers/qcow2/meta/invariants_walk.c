@@ -3,7 +3,8 @@
  * What must hold while no request is inside: every table is walked as the caches and the file together have it,
  * references are counted, and held against the refcounts, the metadata map and limbo.
  *
- * What belongs to neither disk nor snapshots is walked in invariants_other.c. This is not check.c: that one reads the file alone, after everything was written.
+ * What belongs to neither disk nor snapshots is walked in invariants_other.c. This is not check.c: that one reads the file
+ * alone, after everything was written.
  */
 
 #include <string.h>
