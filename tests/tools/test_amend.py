@@ -118,6 +118,18 @@ def test_an_image_with_zstd_clusters_stays_as_it_is(twin):
     amend_both(twin, "a.qcow2", "-o", "compat=v2")
 
 
+def test_an_image_with_bitmaps_does_not_become_version_2(twin):
+    """The real tool leaves their clusters leaked, and none who asks later is told of them."""
+    twin.make("-f", "qcow2", "a.qcow2", "1M")
+    run([THEIRS["img"], "bitmap", "--add", "a.qcow2", "b"], twin.theirs).check_returncode()
+    twin.prepare("a.qcow2", "write -P 1 0 100k")
+    before = (twin.ours / "a.qcow2").read_bytes()
+    ours, theirs = twin.both("img", "amend", "-o", "compat=0.10", "a.qcow2")
+    assert (ours.returncode, theirs.returncode) == (1, 0) and "persistent dirty bitmaps" in ours.stderr
+    assert (twin.ours / "a.qcow2").read_bytes() == before
+    assert run([THEIRS["img"], "check", "a.qcow2"], twin.theirs).returncode == 3
+
+
 @pytest.mark.parametrize("cluster_size", ["512", "4k", "64k", "2M"])
 @pytest.mark.parametrize("kind", ["", ",preallocation=metadata", "backing"])
 def test_zero_clusters_read_as_zeroes_in_version_2(twin, kind, cluster_size):
