@@ -21,9 +21,10 @@ from damage import COPIED, Image  # noqa: E402
 BLOCK = 65536
 TOOLS = {"ours": OURS, "theirs": THEIRS}
 SMALL = 64 << 20
-TIMEOUT = 120
+TIMEOUT = 300
 DATES = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 FORMAT = ["-f", "qcow2"]
+SECRETS = [word for name in matrix.SECRETS for word in ("--object", "secret,id=%s,data=phrase of %s" % (name, name))]
 
 
 class KnownDifference(Exception):
@@ -91,19 +92,43 @@ class Cell:
         self.coverage = matrix.coverage(row)
         self.side = row["creator"]
         self.log = []
+        self.base_format = matrix.format_of_base(row)
+        self.encrypted = {"image", "again"} if row["encryption"] != "none" else set()
         for place in (self.a, self.b):
             place.mkdir()
+
+    # ---- how the tools are told about an image ----
+
+    def spec(self, name, *options, secret="key"):
+        """For --image-opts."""
+        key = ["encrypt.key-secret=" + secret] if name in self.encrypted else []
+        return ",".join(["driver=" + ("raw" if name == "raw" else "qcow2"), *options, *key, "file.filename=" + name])
+
+    def where(self, name="image"):
+        return ["--image-opts", self.spec(name)] if name in self.encrypted else [*FORMAT, name]
+
+    def named(self):
+        """The image, for what takes no format."""
+        return self.where() if self.encrypted else ["image"]
+
+    def both(self, a, b):
+        """Two images, for compare."""
+        if {a, b} & self.encrypted:
+            return ["--image-opts", self.spec(a), self.spec(b)]
+        return ["-f", "qcow2", "-F", "raw" if b == "raw" else "qcow2", a, b]
 
     def told(self, what):
         return "%s\n%s\n%s" % (what, self.row, "\n".join(self.log))
 
     def once(self, place, side, tool, words):
         self.log.append("%s$ %s %s" % (place.name, TOOLS[side][tool], " ".join("'%s'" % word for word in words)))
+        if self.encrypted:
+            words = [*SECRETS, *words] if tool == "io" else [words[0], *SECRETS, *words[1:]]
         return run([TOOLS[side][tool], *words], place, timeout=TIMEOUT)
 
     def agree(self, words, ours, theirs, accept, told=True):
         same = ours.returncode == theirs.returncode and (not told or answer(ours) == answer(theirs))
-        reason = None if same else matrix.known_difference(self.row, ours, theirs)
+        reason = None if same and ours.returncode in accept else matrix.known_difference(self.row, ours, theirs)
         if reason:
             raise KnownDifference(reason)
         assert same, self.told("answers differ: %d %s%s\n%d %s%s" % (
@@ -118,10 +143,10 @@ class Cell:
                           accept, told)
 
     def io(self, *commands, accept=(0,), options=True, told=True):
-        cache, driver = matrix.OPEN[self.row["open"]] if options else ([], "")
+        cache, driver = matrix.OPEN[self.row["open"]] if options else ([], [])
         words = [word for command in commands for word in ("-c", command)]
-        if driver:
-            words += ["--image-opts", "driver=qcow2,discard=unmap,file.discard=unmap,%s,file.filename=image" % driver]
+        if driver or self.encrypted:
+            words += ["--image-opts", self.spec("image", "discard=unmap", "file.discard=unmap", *driver)]
         else:
             words += [*FORMAT, "-d", "unmap", "image"]
         # The twin's flushes are not under test.
@@ -139,6 +164,9 @@ class Cell:
     def options(self, name):
         return matrix.options(self.row).replace("%s", name)
 
+    def amend(self, words, accept=(0, 1)):
+        return self.img("amend", "-o", words, *self.where(), accept=accept)
+
     def is_small(self):
         return self.length <= SMALL
 
@@ -150,7 +178,7 @@ class Cell:
         self.side = "theirs" if self.side == "ours" else "ours"
 
     def resize(self, length, *words, accept=(0,)):
-        if self.img("resize", *words, *FORMAT, "image", str(length), accept=accept).returncode == 0:
+        if self.img("resize", *words, *self.where(), str(length), accept=accept).returncode == 0:
             self.length = length
 
     def damage(self):
@@ -176,58 +204,73 @@ class Cell:
         return self.agree(words, ours, theirs, (0,))
 
     def snapshots(self, name):
-        told = json.loads(self.asked(self.a, "info", *FORMAT, "--output=json", name).stdout)
+        told = json.loads(self.asked(self.a, "info", "--output=json", *FORMAT, name).stdout)
         return [snapshot["name"] for snapshot in told.get("snapshots", [])]
 
-    def same_bitmaps(self):
-        found = [bitmaps.read(place / "image") for place in (self.a, self.b)]
-        assert found[0] == found[1], self.told("bitmaps differ")
+    def same_bitmaps(self, name="image"):
+        a, b = (bitmaps.read(place / name) for place in (self.a, self.b))
+        for found, twin in zip(a.values(), b.values()):
+            if None not in (found[2], twin[2]) and self.row["operation"] in operations.DISCARDING:
+                twin[2].intersection_update(found[2])
+        assert a == b, self.told("bitmaps differ")
 
-    def same_content(self, name, *words, sides=TOOLS):
+    def same_content(self, name, *words, sides=TOOLS, fmt="qcow2"):
         seen = set()
         for place in (self.a, self.b):
             for side in sides:
-                done = self.once(place, side, "img", ["convert", *words, *FORMAT, "-O", "raw", name, "content"])
+                where = self.where(name) if fmt == "qcow2" else ["-f", fmt, name]
+                done = self.once(place, side, "img", ["convert", *words, "-O", "raw", *where, "content"])
                 assert done.returncode == 0, self.told(done.stderr)
                 seen.add(content(place / "content"))
                 (place / "content").unlink()
         assert len(seen) == 1, self.told("content differs")
+
+    def same_keys(self):
+        """The same passphrases open both images, as both tools find."""
+        for secret in matrix.SECRETS:
+            where = ["--image-opts", self.spec("image", secret=secret)]
+            told = {self.once(place, side, "io", ["-c", "read 0 512", *where]).returncode
+                    for place in (self.a, self.b) for side in TOOLS}
+            assert len(told) == 1, self.told("a passphrase of %s" % secret)
 
     def same_files(self, name):
         assert content(self.a / name) == content(self.b / name), self.told("%s differs" % name)
 
     def clean(self, name):
         for place in (self.a, self.b):
-            self.asked(place, "check", *FORMAT, "--output=json", name)
+            self.asked(place, "check", "--output=json", *self.where(name))
 
     def verify(self, name="image"):
         self.clean(name)
         for place in (self.a, self.b):
-            self.asked(place, "info", *FORMAT, "--output=json", name)
-            self.asked(place, "map", *FORMAT, "--output=json", name)
+            self.asked(place, "info", "--output=json", *FORMAT, name)
+            self.asked(place, "map", "--output=json", *self.where(name))
         self.same_content(name)
         for snapshot in self.snapshots(name):
             self.same_content(name, "-l", "snapshot.name=" + snapshot)
+        self.same_bitmaps(name)
         if self.row["data_file"] == "raw" and name == "image":
             for place in (self.a, self.b):
                 self.asked(place, "compare", "-f", "raw", "-F", "qcow2", "image.data", "image")
 
     # ---- the cell ----
 
+    def make_base(self, name, fmt, length, first):
+        self.img("create", "-q", "-f", fmt, name, str(length))
+        whole, self.length = self.length, length
+        words = [word for command in operations.commands(self, "write -P %", 512, first) for word in ("-c", command)]
+        self.length = whole
+        for place in (self.a, self.b):
+            assert not words or self.once(place, "theirs", "io", ["-f", fmt, *words, name]).returncode == 0
+        return ["-b", name, "-F", fmt]
+
     def make_backing(self):
         kind = self.row["backing"]
         if kind == "none":
             return []
         share = {"shorter": 0.6, "longer": 1.5}.get(kind, 1)
-        fmt = "qcow2" if kind in ("qcow2", "shorter") else "raw"
         length = int(self.length * share) // 512 * 512 + (0 if share == 1 else 1024)
-        self.img("create", "-q", "-f", fmt, "base", str(length))
-        whole, self.length = self.length, length
-        words = [word for command in operations.commands(self, "write -P %", 512, 220) for word in ("-c", command)]
-        self.length = whole
-        for place in (self.a, self.b):
-            assert not words or self.once(place, "theirs", "io", ["-f", fmt, *words, "base"]).returncode == 0
-        return ["-b", "base", "-F", fmt]
+        return self.make_base("base", self.base_format, length, 220)
 
     def create(self, accept=(0,)):
         backing = self.make_backing()
@@ -236,6 +279,8 @@ class Cell:
 
     def play(self):
         self.create()
+        if self.row["bitmap"] != "none":
+            self.img("bitmap", "--add", "-g", "4k", *self.where(), "tracking")
         self.side = self.row["writer"]
         self.io(*operations.prepare(self))
         self.side = self.row["operator"]

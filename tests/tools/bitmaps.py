@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Reads the persistent bitmaps of a qcow2 image as the specification has them; shares no code with the driver."""
 
+import re
 import struct
 
 EXTENSION = 0x23852875
@@ -53,14 +54,16 @@ def dirty(image, entry):
             found.update(range(first, min(first + cluster * 8, count)))
         elif offset:
             data = image[offset:offset + min(cluster, (count - first + 7) // 8)]
-            found.update(first + 8 * n + bit for n, byte in enumerate(data) if byte for bit in range(8) if byte >> bit & 1)
+            for some in re.finditer(rb"[^\0]", data):
+                byte, number = data[some.start()], first + 8 * some.start()
+                found.update(number + bit for bit in range(8) if byte >> bit & 1)
     return {n for n in found if n < count}
 
 
 def read(path):
     """name -> (flags, granularity, bits that are set: None if they mean nothing)."""
     image = path.read_bytes()
-    if not struct.unpack_from(">Q", image, 88)[0] & 1:
+    if image[7] < 3 or not struct.unpack_from(">Q", image, 88)[0] & 1:
         return {}
     return {entry["name"]: (entry["flags"], entry["granularity"],
                             None if entry["flags"] & IN_USE else dirty(image, entry))
