@@ -72,13 +72,13 @@ BdrvOptions *qcow2_get_specific_info(BlockDriverState *bs)
         put_bitmap(tree, n, &s->bitmaps.bitmaps[n]);
     }
     bdrv_options_set_int(tree, "data.refcount-bits", s->geometry.refcount_bits);
+    if (h->incompatible_features & QCOW2_INCOMPAT_DATA_FILE && s->extensions.data_file) {
+        bdrv_options_set_string(tree, "data.data-file", s->extensions.data_file);
+    }
     if (h->crypt_method) {
         describe_encryption(s, tree);
     }
     if (h->incompatible_features & QCOW2_INCOMPAT_DATA_FILE) {
-        if (s->extensions.data_file) {
-            bdrv_options_set_string(tree, "data.data-file", s->extensions.data_file);
-        }
         bdrv_options_set_bool(tree, "data.data-file-raw",
                               h->autoclear_features & QCOW2_AUTOCLEAR_DATA_FILE_RAW);
     }

@@ -80,6 +80,11 @@ def test_info_needs_no_key_and_tells_the_same(tmp_path, form):
         ok(THEIRS["img"], ["info", "--output", form, "x"], tmp_path)
 
 
+def test_info_tells_of_a_data_file_before_the_encryption(twin):
+    twin.make(*SECRET, "-f", "qcow2", "-o", AES + ",data_file=data", "x", "1M")
+    twin.same("img", "info", "x")
+
+
 @pytest.mark.parametrize("options", [LUKS, AES])
 def test_without_the_key_nothing_is_opened(twin, options):
     twin.make(*SECRET, "-f", "qcow2", "-o", options, "x", "1M")
