@@ -63,7 +63,7 @@ REFUSED = [
 ]
 
 # What is left out where the tools are meant to differ: (reason, combination). These, DIFFERENCES below and the one of
-# operations.DISCARDING are all: at most ten.
+# operations.DISCARDING are all.
 APART = [
     ("ours refuses VM state where there is a data file; the real tool writes it behind the disk in there",
      {"operation": ["vmstate"], "data_file": ["file", "raw"]}),
@@ -118,6 +118,8 @@ DIFFERENCES = [
      lambda row, ours, theirs: row["compat"] == "0.10" and "zero out new clusters" in theirs.stderr),
     ("where an image looks preallocated qemu-img looks for holes in the file, and maps less", "tell",
      lambda row, ours, theirs: "Mapped to" in ours.stdout and mapped(theirs) < mapped(ours)),
+    ("qemu-io marks bitmaps as in use when it opens an image, ours when something changes", "tell",
+     lambda row, ours, theirs: "in-use" in theirs.stdout and "in-use" not in ours.stdout),
 ]
 
 
