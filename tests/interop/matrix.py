@@ -118,6 +118,8 @@ DIFFERENCES = [
      lambda row, ours, theirs: row["compat"] == "0.10" and "zero out new clusters" in theirs.stderr),
     ("where an image looks preallocated qemu-img looks for holes in the file, and maps less", "tell",
      lambda row, ours, theirs: "Mapped to" in ours.stdout and mapped(theirs) < mapped(ours)),
+    ("qemu-img finds no relative names beside an encrypted image, which it calls json:{...}", "rebase",
+     lambda row, ours, theirs: row["encryption"] != "none" and "relative backing file names" in theirs.stderr),
     ("qemu-io marks bitmaps as in use when it opens an image, ours when something changes", "tell",
      lambda row, ours, theirs: "in-use" in theirs.stdout and "in-use" not in ours.stdout),
 ]
