@@ -4,7 +4,8 @@
  *
  * Before the first one they are marked as in use in the directory, where it is, and that is flushed: whatever of the
  * change reaches the disk afterwards, no bitmap claims to be right without it. Sectors of the directory may go out
- * singly; each flag counts by itself.
+ * singly; each flag counts by itself. One that is read as in use may be so in the file's cache only, after a flush that
+ * failed: then the flush alone has to be made before the first change.
  */
 
 #include <errno.h>
@@ -22,12 +23,13 @@ static bool is_tracked(const Qcow2Bitmap *bitmap)
 
 bool qcow2_tracker_new(const Qcow2BitmapTable *table, Qcow2Tracker **tracker, GError **errp)
 {
-    unsigned count = 0;
+    unsigned count = 0, in_use = 0;
     for (unsigned i = 0; i < table->count; i++) {
         count += is_tracked(&table->bitmaps[i]);
+        in_use += (table->bitmaps[i].flags & QCOW2_BITMAP_IN_USE) != 0;
     }
     *tracker = NULL;
-    if (count == 0) {
+    if (count == 0 && in_use == 0) {
         return true;
     }
     Qcow2Tracker *t = g_try_malloc0(sizeof(*t) + count * sizeof(t->bits[0]));
@@ -88,7 +90,7 @@ static int coroutine_fn mark_locked(BlockDriverState *bs)
 {
     Qcow2State *s = qcow2_state(bs);
     int ret = qcow2_meta_settle_header(bs);
-    if (ret >= 0 && s->bitmaps.count) {
+    if (ret >= 0 && s->tracker->count) {
         s->bitmaps_touched = true;
         ret = write_marks(bs);
     }

@@ -2,6 +2,7 @@
 /* Persistent dirty bitmaps through the backend. Beside the real tools: tests/tools/test_bitmap.py. */
 
 #include <bdrv/bitmap.h>
+#include <bdrv/simdisk.h>
 #include <errno.h>
 #include <string.h>
 
@@ -163,6 +164,34 @@ static void test_in_use(void)
     stand_forget("d");
 }
 
+/* A flag that a flush could not make durable is still read by who opens the image again, until the power goes. */
+static void test_mark_in_doubt(void)
+{
+    for (unsigned nth = 1; nth <= 3; nth++) {
+        stand_create("d", "size=4M");
+        g_autoptr(BdrvSimDisk) disk = bdrv_simdisk_find("d");
+        BlockBackend *blk = stand_must_open("d", NULL, BDRV_O_RDWR);
+        uint8_t buf[K] = { 1 };
+        write_bytes(blk, 0, 2 * M, 0);
+        add(blk, "b", 0, true);
+        g_assert_cmpint(blk_flush(blk), ==, 0);
+        bdrv_simdisk_set_volatile(disk, true);
+        bdrv_simdisk_fail(disk, BDRV_SIM_FLUSH, nth, -1, EIO);
+        blk_pwrite(blk, 0, K, buf, 0);
+        g_assert_false(blk_close(blk, NULL));
+        bdrv_simdisk_fail_none(disk);
+        blk = stand_must_open("d", NULL, BDRV_O_RDWR);
+        write_bytes(blk, M, K, 0);
+        g_autoptr(BdrvSimCut) cut = bdrv_simdisk_cut(disk);
+        g_autoptr(BdrvSimDisk) left = bdrv_simcut_disk(cut, NULL, "left");
+        BlockBackend *after = stand_must_open("left", NULL, 0);
+        assert_dirty(after, "b", "?");
+        stand_close(after);
+        stand_close(blk);
+        stand_forget("d");
+    }
+}
+
 static void expect(bool ok, GError **error, int code, const char *pattern)
 {
     g_assert_false(ok);
@@ -275,6 +304,7 @@ int main(int argc, char **argv)
     g_test_add_func("/qcow2/bitmap/every kind of change sets the bits of enabled bitmaps", test_changes);
     g_test_add_func("/qcow2/bitmap/VM state and resizing set none", test_no_changes);
     g_test_add_func("/qcow2/bitmap/what is stored is right or in use", test_in_use);
+    g_test_add_func("/qcow2/bitmap/a mark that is not durable yet is made so before the next write", test_mark_in_doubt);
     g_test_add_func("/qcow2/bitmap/what cannot be is refused with its reason", test_refusals);
     g_test_add_func("/qcow2/bitmap/bitmaps of other granularities are merged, not those of other disks", test_merge);
     g_test_add_func("/qcow2/bitmap/the memory of bits is bounded", test_large);
