@@ -53,6 +53,11 @@ static bool takes_bitmaps(const FaultImage *image)
            !strstr(image->create, "extended_l2");
 }
 
+static bool takes_bitmaps_and_can_be_emptied(const FaultImage *image)
+{
+    return takes_bitmaps(image) && is_not_raw_data(image);
+}
+
 static bool is_full(const FaultImage *image)
 {
     return image->full_block || image->full_table;
@@ -196,7 +201,7 @@ const Op ops[] = {
     { "resize with a bitmap", .qcow2 = true, .wants = takes_bitmaps,
       .before = { { STEP_BITMAP, .how = "add b" }, WRITE(AT_NOTHING, 8 * KIB, 3) },
       .steps = { { STEP_RESIZE, .bytes = DISK_GROWN }, WRITE(AT_NOTHING + 8 * KIB, 4 * KIB, 4), FLUSH } },
-    { "empty with a bitmap", .qcow2 = true, .wants = takes_bitmaps,
+    { "empty with a bitmap", .qcow2 = true, .wants = takes_bitmaps_and_can_be_emptied,
       .before = { { STEP_BITMAP, .how = "add b" }, WRITE(AT_NOTHING, 8 * KIB, 3) },
       .steps = { { STEP_EMPTY }, FLUSH } },
     { "block status", .where = OP_EVERYWHERE, .steps = { { STEP_STATUS } } },
