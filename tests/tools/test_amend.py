@@ -119,7 +119,7 @@ def test_an_image_with_zstd_clusters_stays_as_it_is(twin):
 
 
 def test_an_image_with_bitmaps_does_not_become_version_2(twin):
-    """The real tool leaves their clusters leaked, and none who asks later is told of them."""
+    """The real tool leaves their clusters leaked, and says so only in a warning when the image is opened later."""
     twin.make("-f", "qcow2", "a.qcow2", "1M")
     run([THEIRS["img"], "bitmap", "--add", "a.qcow2", "b"], twin.theirs).check_returncode()
     twin.prepare("a.qcow2", "write -P 1 0 100k")

@@ -12,7 +12,7 @@ import pytest
 
 from tools import OURS, run
 
-SIZE = 32 << 20
+SIZE = 16 << 20
 
 
 def disk(seed=1):
@@ -25,9 +25,9 @@ def convert(tmp_path, *options, source="src", target="x"):
     return [OURS["img"], "convert", "--resume", "-f", "raw", *options, source, target]
 
 
-def stop_at(argv, tmp_path, number=signal.SIGINT, wait=lambda: False):
+def stop_at(argv, tmp_path, number=signal.SIGINT, wait=lambda: False, rate="8M"):
     """Begin a copy and stop it once a sixth is done; what it printed as errors."""
-    process = subprocess.Popen([argv[0], argv[1], "-p", "-r", "8M", *argv[2:]], cwd=tmp_path, stdout=subprocess.PIPE,
+    process = subprocess.Popen([argv[0], argv[1], "-p", "-r", rate, *argv[2:]], cwd=tmp_path, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True, bufsize=1)
     for line in process.stdout:
         if float(re.search(r"\(([0-9.]+)/100%\)", line).group(1)) > 16 and not wait():
@@ -39,9 +39,11 @@ def stop_at(argv, tmp_path, number=signal.SIGINT, wait=lambda: False):
 
 
 def stop(tmp_path, *options, number=signal.SIGINT):
+    argv = convert(tmp_path, *options)
+    if number != signal.SIGKILL:
+        return stop_at(argv, tmp_path, number)
     # Killed, it cannot note how far it is: that must have been done before.
-    return stop_at(convert(tmp_path, *options), tmp_path, number,
-                   (lambda: noted(tmp_path) == 0) if number == signal.SIGKILL else lambda: False)
+    return stop_at(argv, tmp_path, number, lambda: noted(tmp_path) == 0, "3M")
 
 
 def noted(tmp_path):
