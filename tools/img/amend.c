@@ -34,11 +34,6 @@ static int take_option(Amend *amend, int option, char **argv)
     }
 }
 
-static void report_progress(void *opaque, int64_t done, int64_t total)
-{
-    img_progress_update(done, total);
-}
-
 static int amend_image(const Amend *amend, BlockBackend *blk)
 {
     const char *format = blk_driver(blk);
@@ -51,7 +46,7 @@ static int amend_image(const Amend *amend, BlockBackend *blk)
     if (amend->help) {
         return img_print_amend_help(format);
     }
-    if (!blk_amend(blk, amend->options, amend->force, report_progress, NULL, &error)) {
+    if (!blk_amend(blk, amend->options, amend->force, img_progress_report, NULL, &error)) {
         tool_report(NULL, error);
         return 1;
     }

@@ -106,17 +106,12 @@ static BlockBackend *open_top(const Commit *commit, const Base *base, BdrvGraph 
     return img_open(graph, &image);
 }
 
-static void report_progress(void *opaque, int64_t done, int64_t total)
-{
-    img_progress_update(done, total);
-}
-
 static int commit_opened(const Commit *commit, BlockBackend *top, BlockBackend *base)
 {
     BlkCommitOptions options = commit->options;
     GError *error = NULL;
 
-    options.progress = report_progress;
+    options.progress = img_progress_report;
     options.keep_top = commit->keep || commit->base; /* what lies between may have become another disk */
     img_progress_start(commit->progress && !commit->quiet, IMG_PROGRESS_BYTES, 1);
     bool ok = blk_commit(top, base, &options, &error);

@@ -140,6 +140,8 @@ typedef enum ImgProgressUnit {
 /** img_progress_start() - print progress if @wanted (-p), in pipes every @step per cent; SIGUSR1 prints it in any case */
 void img_progress_start(bool wanted, ImgProgressUnit unit, double step);
 void img_progress_update(int64_t done, int64_t total);
+/** img_progress_report() - the same as a BdrvProgressFunc; @opaque is not used */
+void img_progress_report(void *opaque, int64_t done, int64_t total);
 void img_progress_complete(void); /* all is done: 100% */
 void img_progress_end(void);      /* in any case */
 bool img_progress_wanted(void);

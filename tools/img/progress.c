@@ -154,6 +154,11 @@ void img_progress_update(int64_t done, int64_t total)
     progress.asked = 0;
 }
 
+void img_progress_report(void *opaque, int64_t done, int64_t total)
+{
+    img_progress_update(done, total);
+}
+
 void img_progress_complete(void)
 {
     if (progress.wanted && progress.bar) {

@@ -37,11 +37,6 @@ static int take_option(Rebase *rebase, int option, char **argv)
     }
 }
 
-static void report_progress(void *opaque, int64_t done, int64_t total)
-{
-    img_progress_update(done, total);
-}
-
 static bool has_backing(const Rebase *rebase)
 {
     return rebase->backing.filename && *rebase->backing.filename;
@@ -89,7 +84,7 @@ static bool rebase_safely(const Rebase *rebase, BlockBackend *top, BdrvGraph *gr
     BlkRebaseOptions options = {
         .filename = rebase->backing.filename,
         .format = rebase->backing.format,
-        .progress = report_progress,
+        .progress = img_progress_report,
     };
     BlockBackend *to;
     GError *error = NULL;
