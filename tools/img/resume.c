@@ -3,8 +3,6 @@
  * convert --resume: a file beside the target tells what is copied, how far the target is flushed, and from what. It is
  * written now and then, read when the same copy is begun again, and removed when all is done.
  */
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -63,41 +61,17 @@ void img_resume_note_file(ImgResume *resume, const char *key, const char *filena
 
 /* ---- the file ---- */
 
-/* Durable, and whole or not there at all: a new file takes the old one's place. */
-static bool write_file(const char *path, const char *text)
-{
-    g_autofree char *new_path = g_strdup_printf("%s.new", path), *directory = g_path_get_dirname(path);
-    size_t length = strlen(text);
-
-    errno = 0;
-    int fd = open(new_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666), dir_fd;
-    if (fd < 0 || write(fd, text, length) != (ssize_t)length || fsync(fd) < 0 || rename(new_path, path) < 0) {
-        int error = errno ? errno : ENOSPC;
-
-        if (fd >= 0) {
-            close(fd);
-            unlink(new_path);
-        }
-        errno = error;
-        return false;
-    }
-    close(fd);
-    dir_fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (dir_fd >= 0) {
-        fsync(dir_fd);
-        close(dir_fd);
-    }
-    return true;
-}
-
 bool img_resume_save(ImgResume *resume, int64_t flushed)
 {
     bdrv_options_set_int(resume->state, DONE, flushed);
     g_autofree char *text = img_json_text(resume->state);
+    g_autoptr(GError) error = NULL;
 
-    if (!write_file(resume->path, text)) {
+    /* Durable, and whole or not there at all. */
+    if (!g_file_set_contents_full(resume->path, text, -1, G_FILE_SET_CONTENTS_CONSISTENT | G_FILE_SET_CONTENTS_DURABLE,
+                                  0666, &error)) {
         img_progress_give_way();
-        tool_error("%s: cannot write how far the copy is: %s", resume->path, g_strerror(errno));
+        tool_error("%s: cannot write how far the copy is: %s", resume->path, error->message);
         return false;
     }
     return true;
