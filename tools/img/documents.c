@@ -9,6 +9,20 @@
 
 /* ---- man page: see groff_man(7) ---- */
 
+static void put_char(char c)
+{
+    switch (c) {
+    case '-': fputs("\\-", stdout); break;
+    case '\\': fputs("\\e", stdout); break;
+    case '"': fputs("\\(dq", stdout); break;
+    case '\'': fputs("\\(aq", stdout); break;
+    case '^': fputs("\\(ha", stdout); break;
+    case '~': fputs("\\(ti", stdout); break;
+    case '`': fputs("\\(ga", stdout); break;
+    default: putchar(c);
+    }
+}
+
 /* Text as it is: dashes stay dashes, and no line is taken for a request. */
 static void put_roff(const char *text)
 {
@@ -16,16 +30,7 @@ static void put_roff(const char *text)
         fputs("\\&", stdout);
     }
     for (; *text; text++) {
-        switch (*text) {
-        case '-': fputs("\\-", stdout); break;
-        case '\\': fputs("\\e", stdout); break;
-        case '"': fputs("\\(dq", stdout); break;
-        case '\'': fputs("\\(aq", stdout); break;
-        case '^': fputs("\\(ha", stdout); break;
-        case '~': fputs("\\(ti", stdout); break;
-        case '`': fputs("\\(ga", stdout); break;
-        default: putchar(*text);
-        }
+        put_char(*text);
     }
 }
 
@@ -40,13 +45,7 @@ static void put_paragraphs(const char *text)
             fputs(".\n", stdout);
             text++;
         } else {
-            char one[2] = { *text, 0 };
-
-            if (*text == '.') {
-                putchar('.'); /* never the first of a line here */
-            } else {
-                put_roff(one);
-            }
+            put_char(*text);
         }
     }
     putchar('\n');
