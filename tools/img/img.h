@@ -103,6 +103,8 @@ bool img_create_image(BdrvGraph *graph, const char *format, const char *filename
 /** img_json_text() - an object as the JSON outputs print it, without a trailing newline; caller frees */
 char *img_json_text(const BdrvOptions *object);
 
+/** img_map_extent() - of the disk at @offset, up to @end at most; false with a message (map.c) */
+bool img_map_extent(BlockBackend *blk, int64_t offset, int64_t end, BlockExtent *extent);
 /** img_map_svg() - print a picture of the disk from @start to @end; exit code (map_svg.c) */
 int img_map_svg(BlockBackend *blk, int64_t start, int64_t end);
 

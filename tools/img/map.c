@@ -67,6 +67,16 @@ static bool continues(const MapEntry *entry, const BlockExtent *next)
            same_place;
 }
 
+bool img_map_extent(BlockBackend *blk, int64_t offset, int64_t end, BlockExtent *extent)
+{
+    int ret = blk_block_status_above(blk, offset, end - offset, extent);
+
+    if (ret < 0) {
+        tool_error("Failed to read image metadata at offset %" PRId64 ": %s", offset, strerror(-ret));
+    }
+    return ret >= 0;
+}
+
 static int map(BlockBackend *blk, int64_t start, int64_t end, ImgOutput output)
 {
     MapEntry entry = { .start = -1 };
@@ -79,10 +89,8 @@ static int map(BlockBackend *blk, int64_t start, int64_t end, ImgOutput output)
     }
     for (int64_t offset = start; offset < end;) {
         BlockExtent extent;
-        int ret = blk_block_status_above(blk, offset, end - offset, &extent);
 
-        if (ret < 0) {
-            tool_error("Failed to read image metadata at offset %" PRId64 ": %s", offset, strerror(-ret));
+        if (!img_map_extent(blk, offset, end, &extent)) {
             return 1;
         }
         if (entry.start >= 0 && continues(&entry, &extent)) {

@@ -276,10 +276,8 @@ static bool walk(Picture *picture, void (*see)(Picture *, int64_t offset, const 
 {
     for (int64_t offset = picture->start; offset < picture->end;) {
         BlockExtent extent;
-        int ret = blk_block_status_above(picture->blk, offset, picture->end - offset, &extent);
 
-        if (ret < 0) {
-            tool_error("Failed to read image metadata at offset %" PRId64 ": %s", offset, strerror(-ret));
+        if (!img_map_extent(picture->blk, offset, picture->end, &extent)) {
             return false;
         }
         see(picture, offset, &extent);
