@@ -65,17 +65,24 @@ static void expect_locked(BlockBackend *blk)
     g_assert_cmpint(blk_length(blk), ==, 1 << 20);
 }
 
+/* A new image that was written to, open without its key. */
+static BlockBackend *make_locked(const char *name, const char *create)
+{
+    stand_create(name, create);
+    BlockBackend *blk = stand_must_open(name, "encrypt.key-secret=s", BDRV_O_RDWR);
+    write_value(blk, 7);
+    stand_close(blk);
+    blk = stand_must_open(name, NULL, BDRV_O_RDWR | BDRV_O_NO_KEY);
+    expect_locked(blk);
+    return blk;
+}
+
 static void test_locked(void)
 {
     static const char *const kinds[] = { CREATE_LUKS, CREATE_AES };
     for (unsigned i = 0; i < G_N_ELEMENTS(kinds); i++) {
         GError *error = NULL;
-        stand_create("k", kinds[i]);
-        BlockBackend *blk = stand_must_open("k", "encrypt.key-secret=s", BDRV_O_RDWR);
-        write_value(blk, 7);
-        stand_close(blk);
-        blk = stand_must_open("k", NULL, BDRV_O_RDWR | BDRV_O_NO_KEY);
-        expect_locked(blk);
+        BlockBackend *blk = make_locked("k", kinds[i]);
         g_assert_true(blk_set_key(blk, "passphrase", 10, &error));
         g_assert_no_error(error);
         write_value(blk, 8);
@@ -189,16 +196,11 @@ static void test_reopen_unlocks(void)
 {
     static const char *const kinds[] = { CREATE_LUKS, CREATE_AES };
     for (unsigned i = 0; i < G_N_ELEMENTS(kinds); i++) {
-        stand_create("u", kinds[i]);
-        BlockBackend *blk = stand_must_open("u", "encrypt.key-secret=s", BDRV_O_RDWR);
-        write_value(blk, 6);
-        stand_close(blk);
-        blk = stand_must_open("u", NULL, BDRV_O_RDWR | BDRV_O_NO_KEY);
-        expect_locked(blk);
+        BlockBackend *blk = make_locked("u", kinds[i]);
         must_reopen(blk, "encrypt.key-secret=s");
-        write_value(blk, 7);
+        write_value(blk, 8);
         stand_close(blk);
-        expect_value("u", 7);
+        expect_value("u", 8);
         stand_forget("u");
     }
 }
