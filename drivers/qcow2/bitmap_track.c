@@ -14,18 +14,13 @@
 #include "drivers/qcow2/bitmap.h"
 #include "drivers/qcow2/meta/meta.h"
 
-static bool is_tracked(const Qcow2Bitmap *bitmap)
-{
-    return (bitmap->flags & QCOW2_BITMAP_AUTO) && qcow2_bitmap_is_usable(bitmap);
-}
-
 /* ---- what writes set ---- */
 
 bool qcow2_tracker_new(const Qcow2BitmapTable *table, Qcow2Tracker **tracker, GError **errp)
 {
     unsigned count = 0, in_use = 0;
     for (unsigned i = 0; i < table->count; i++) {
-        count += is_tracked(&table->bitmaps[i]);
+        count += qcow2_bitmap_is_tracked(&table->bitmaps[i]);
         in_use += (table->bitmaps[i].flags & QCOW2_BITMAP_IN_USE) != 0;
     }
     *tracker = NULL;
@@ -38,7 +33,7 @@ bool qcow2_tracker_new(const Qcow2BitmapTable *table, Qcow2Tracker **tracker, GE
         return false;
     }
     for (unsigned i = 0; i < table->count; i++) {
-        if (is_tracked(&table->bitmaps[i])) {
+        if (qcow2_bitmap_is_tracked(&table->bitmaps[i])) {
             t->bits[t->count++] = table->bitmaps[i].bits;
         }
     }
@@ -51,7 +46,7 @@ bool coroutine_fn qcow2_bitmaps_track(BlockDriverState *bs, GError **errp)
     Qcow2State *s = qcow2_state(bs);
     for (unsigned i = 0; i < s->bitmaps.count; i++) {
         Qcow2Bitmap *bitmap = &s->bitmaps.bitmaps[i];
-        if (is_tracked(bitmap) && !qcow2_load_bits(bs, bitmap, errp)) {
+        if (qcow2_bitmap_is_tracked(bitmap) && !qcow2_load_bits(bs, bitmap, errp)) {
             return false;
         }
     }
@@ -74,7 +69,7 @@ static int coroutine_fn write_marks(BlockDriverState *bs)
     }
     for (unsigned i = 0; i < marked.count && ret >= 0; i++) {
         marked.bitmaps[i] = s->bitmaps.bitmaps[i];
-        marked.bitmaps[i].flags |= is_tracked(&marked.bitmaps[i]) ? QCOW2_BITMAP_IN_USE : 0;
+        marked.bitmaps[i].flags |= qcow2_bitmap_is_tracked(&marked.bitmaps[i]) ? QCOW2_BITMAP_IN_USE : 0;
     }
     if (ret >= 0) {
         qcow2_bitmap_directory_encode(&marked, buf);

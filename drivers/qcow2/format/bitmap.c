@@ -156,6 +156,11 @@ bool qcow2_bitmap_is_usable(const Qcow2Bitmap *bitmap)
            (bitmap->extra_bytes == 0 || (bitmap->flags & QCOW2_BITMAP_EXTRA_COMPATIBLE));
 }
 
+bool qcow2_bitmap_is_tracked(const Qcow2Bitmap *bitmap)
+{
+    return (bitmap->flags & QCOW2_BITMAP_AUTO) && qcow2_bitmap_is_usable(bitmap);
+}
+
 static uint64_t divide_up(uint64_t value, unsigned shift)
 {
     return shift > 63 ? value != 0 : (value >> shift) + ((value & ((UINT64_C(1) << shift) - 1)) != 0);

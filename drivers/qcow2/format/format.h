@@ -411,6 +411,8 @@ char *qcow2_bitmap_problem(const Qcow2Bitmap *bitmap, const Qcow2Geometry *geome
 
 /** qcow2_bitmap_is_usable() - whether its bits are those of a dirty bitmap, and right */
 bool qcow2_bitmap_is_usable(const Qcow2Bitmap *bitmap);
+/** qcow2_bitmap_is_tracked() - whether writes set its bits: it is enabled, and usable */
+bool qcow2_bitmap_is_tracked(const Qcow2Bitmap *bitmap);
 
 /** qcow2_bitmap_table_size() - entries that a bitmap of a disk needs, any granularity of 0 to 63 */
 uint64_t qcow2_bitmap_table_size(unsigned granularity_bits, const Qcow2Geometry *geometry, uint64_t disk_size);

@@ -41,7 +41,7 @@ void coroutine_fn qcow2_walk_header(Qcow2Walk *walk)
 /* Which of them the directory calls in use depends on when the disk was last changed. */
 static void compare_entry(const Qcow2State *s, const Qcow2Bitmap *b, const Qcow2Bitmap *in_file)
 {
-    bool tracked = (b->flags & QCOW2_BITMAP_AUTO) && qcow2_bitmap_is_usable(b);
+    bool tracked = qcow2_bitmap_is_tracked(b);
     bool marked = in_file->flags & QCOW2_BITMAP_IN_USE;
 
     qcow2_must(g_str_equal(b->name, in_file->name) && b->type == in_file->type &&
