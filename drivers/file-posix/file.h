@@ -10,7 +10,8 @@
  *     worker.c, nowait.c, libaio.c, io_uring.c   the engines
  *     align.c    what O_DIRECT wants   lock.c    rights as file locks
  *     space.c    truncate, zero, discard, preallocation, copy
- *     status.c   SEEK_DATA/SEEK_HOLE   create.c  create and delete
+ *     status.c   SEEK_DATA/SEEK_HOLE   holder.c  who holds a lock
+ *     create.c   create and delete
  *
  * What may block goes to a worker thread. A request runs in the thread that submitted it; nothing
  * here has a home thread. Sources: open(2), preadv2(2), fallocate(2), fcntl(2), statx(2), io_submit(2),
@@ -149,6 +150,17 @@ bool file_locks_copy(const FileState *s, int fd);
 
 /** file_locks_release() - let go on @fd; it may be a duplicate of the embedder's, so that closing is not enough */
 void file_locks_release(const FileState *s, int fd);
+
+/* ---- holder.c ---- */
+
+/**
+ * file_lock_holders() - who has a lock on one of the bytes @first .. @last of the file that @s has locks on
+ * @write_only: only locks for writing count
+ *
+ * Context: blocking; for error messages only, as it goes through all processes.
+ * Returns: "process 12 (qemu-io), process 15 (qemu-nbd)", to be freed; NULL: none that may be looked at.
+ */
+char *file_lock_holders(const FileState *s, off_t first, off_t last, bool write_only);
 
 /* ---- space.c ---- */
 

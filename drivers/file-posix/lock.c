@@ -69,40 +69,49 @@ static int lock_mask(const FileState *s, int fd, int base, unsigned mask)
     return 0;
 }
 
-/* 0; -EBUSY with @errp set; another -errno if there is no telling. */
-static int check_conflicts(const FileState *s, const char *name, unsigned used, unsigned unshared, GError **errp)
+/* "held by process 12 (qemu-io)", or what can be said instead. @byte -1: any, by a lock for writing. */
+static char *describe_holders(const FileState *s, off_t byte)
 {
-    for (int n = 0; n < RIGHTS; n++) {
-        int ret = used & 1u << n ? test_byte(s, s->lock_fd, BYTE_UNSHARED + n) : 0;
-        if (ret > 0) {
-            g_set_error(errp, BDRV_ERROR, EBUSY,
-                        "'%s' is in use: this open needs the right '%s', which another user of the file does not "
-                        "share; close it there%s",
-                        name, right_names[n], n ? ", or open read-only with force-share=on (-U)" : "");
-            return -EBUSY;
-        }
-        if (ret == 0 && unshared & 1u << n) {
-            ret = test_byte(s, s->lock_fd, BYTE_USED + n);
-        }
-        if (ret > 0) {
-            g_set_error(errp, BDRV_ERROR, EBUSY,
-                        "'%s' is in use: another user of the file has the right '%s', which this open does not "
-                        "share; close it there, or open read-only with force-share=on (-U)",
-                        name, right_names[n]);
-            return -EBUSY;
-        }
-        if (ret < 0) {
-            return ret;
+    g_autofree char *holders = byte < 0 ? file_lock_holders(s, BYTE_USED, BYTE_UNSHARED + RIGHTS - 1, true)
+                                        : file_lock_holders(s, byte, byte, false);
+
+    return holders ? g_strconcat("held by ", holders, NULL)
+                   : g_strdup("held by another process, but /proc does not show which");
+}
+
+/* 0; -EBUSY with *@byte the one that somebody has; another -errno if there is no telling. */
+static int check_conflicts(const FileState *s, unsigned used, unsigned unshared, off_t *byte)
+{
+    const unsigned wanted[] = { used, unshared };
+    const off_t opposite[] = { BYTE_UNSHARED, BYTE_USED };
+
+    for (int i = 0; i < 2 * RIGHTS; i++) {
+        *byte = opposite[i % 2] + i / 2;
+        int ret = wanted[i % 2] & 1u << i / 2 ? test_byte(s, s->lock_fd, *byte) : 0;
+        if (ret != 0) {
+            return ret < 0 ? ret : -EBUSY;
         }
     }
     return 0;
 }
 
-static void set_lock_error(const char *name, int error, GError **errp)
+static void set_conflict_error(const FileState *s, const char *name, off_t byte, GError **errp)
+{
+    bool shared = byte < BYTE_UNSHARED; /* somebody has the right, and it is to be ours alone */
+    int n = (int)(byte - (shared ? BYTE_USED : BYTE_UNSHARED));
+    g_autofree char *holders = describe_holders(s, byte);
+
+    g_set_error(errp, BDRV_ERROR, EBUSY, "Failed to get %s\"%s\" lock on '%s': %s; close the file there%s",
+                shared ? "shared " : "", right_names[n], name, holders,
+                n || shared ? ", or open it read-only with force-share=on (-U)" : "");
+}
+
+static void set_lock_error(const FileState *s, const char *name, int error, GError **errp)
 {
     /* Somebody holds a write lock, which is no part of the scheme but means "keep out". */
     if (error == EAGAIN || error == EACCES) {
-        g_set_error(errp, BDRV_ERROR, EBUSY, "'%s' is locked by another program; close it there", name);
+        g_autofree char *holders = describe_holders(s, -1);
+        g_set_error(errp, BDRV_ERROR, EBUSY, "'%s' is locked by another program: %s; close it there", name, holders);
     } else {
         g_set_error(errp, BDRV_ERROR, error,
                     "'%s' cannot be locked: %s; use locking=off if nobody else can open it", name,
@@ -138,13 +147,13 @@ static void unlock_both(const FileState *s, int fd, unsigned used, unsigned unsh
     unlock_mask(s, fd, BYTE_UNSHARED, unshared);
 }
 
-/* On top of what is held already. 0; -EBUSY with @errp set; another -errno */
-static int lock_more(const FileState *s, const char *name, unsigned used, unsigned unshared, GError **errp)
+/* On top of what is held already. 0; -EBUSY with *@conflict the byte that somebody has; another -errno */
+static int lock_more(const FileState *s, unsigned used, unsigned unshared, off_t *conflict)
 {
     int ret = lock_both(s, s->lock_fd, used, unshared);
 
     if (ret == 0) {
-        ret = check_conflicts(s, name, used, unshared, errp);
+        ret = check_conflicts(s, used, unshared, conflict);
         if (ret < 0) {
             unlock_both(s, s->lock_fd, used, unshared);
         }
@@ -154,22 +163,22 @@ static int lock_more(const FileState *s, const char *name, unsigned used, unsign
 
 bool file_locks_set(FileState *s, const char *name, unsigned used, unsigned unshared, GError **errp)
 {
-    GError *conflict = NULL;
+    off_t conflict = 0;
     int ret;
 
     if (s->locking == FILE_LOCKING_OFF) {
         return true;
     }
-    ret = lock_more(s, name, used & ~s->locked_used, unshared & ~s->locked_unshared, &conflict);
-    if (conflict) {
-        g_propagate_error(errp, conflict);
+    ret = lock_more(s, used & ~s->locked_used, unshared & ~s->locked_unshared, &conflict);
+    if (ret == -EBUSY) {
+        set_conflict_error(s, name, conflict, errp); /* takes its time: what could not be had is let go of */
         return false;
     }
     if (ret < 0 && s->locking == FILE_LOCKING_AUTO && has_no_locks(-ret)) {
         s->locking = FILE_LOCKING_OFF;
         used = unshared = 0;
     } else if (ret < 0) {
-        set_lock_error(name, -ret, errp);
+        set_lock_error(s, name, -ret, errp);
         return false;
     }
     unlock_both(s, s->lock_fd, s->locked_used & ~used, s->locked_unshared & ~unshared);

@@ -5,6 +5,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -46,7 +48,7 @@ static void test_pair(gconstpointer data)
     g_assert_no_error(error);
     bool ok = test_set_rights(b, cases[i].other_used, cases[i].other_unshared, &error);
     if (cases[i].error) {
-        g_autofree char *quoted = g_strdup_printf("'%s'", cases[i].error);
+        g_autofree char *quoted = g_strdup_printf("\"%s\"", cases[i].error);
         g_assert_false(ok);
         g_assert_nonnull(strstr(error->message, "force-share"));
         test_assert_error(error, EBUSY, quoted);
@@ -140,6 +142,110 @@ static void test_write_lock_of_a_stranger(void)
     close(fd);
     g_assert_true(test_set_rights(file, QCOW2_RO, &error));
     test_close(file);
+}
+
+/* ---- who holds them ---- */
+
+static void test_holder_is_this_process(void)
+{
+    g_autofree char *path = test_make_file("own", 4096, 0);
+    TestFile *a = test_open_ok(path, NULL, BDRV_O_RDWR), *b = test_open_ok(path, NULL, BDRV_O_RDWR);
+    GError *error = NULL;
+
+    g_assert_true(test_set_rights(a, QCOW2_RW, &error));
+    g_assert_false(test_set_rights(b, QCOW2_RW, &error));
+    test_assert_error(error, EBUSY, "held by this process itself");
+    test_close(a);
+    test_close(b);
+}
+
+/* A process that has @path locked on one byte until hold_end(), as another kind of lock or with another's descriptor. */
+static pid_t hold(const char *path, int fd, int command, struct flock lock)
+{
+    int ready[2];
+    char c;
+
+    g_assert_cmpint(pipe(ready), ==, 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        fd = path ? open(path, O_RDWR | O_CLOEXEC) : fd;
+        bool held = fd >= 0 && fcntl(fd, command, &lock) == 0 && write(ready[1], "", 1) == 1;
+        while (held) {
+            pause();
+        }
+        _exit(1);
+    }
+    close(ready[1]);
+    g_assert_cmpint(read(ready[0], &c, 1), ==, 1);
+    close(ready[0]);
+    return pid;
+}
+
+static void hold_end(pid_t pid)
+{
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+}
+
+static void test_holders_are_named(void)
+{
+    static const struct {
+        int command;
+        short type;
+        off_t byte, bytes;
+        bool named;
+    } locks[] = {
+        { F_OFD_SETLK, F_RDLCK, 201, 1, true },   { F_OFD_SETLK, F_RDLCK, 0, 0, true },
+        { F_SETLK, F_RDLCK, 200, 4, true },       { F_SETLK, F_WRLCK, 0, 0, true },
+        { F_OFD_SETLK, F_RDLCK, 202, 1, false },  { F_OFD_SETLK, F_WRLCK, 0, 100, false },
+    };
+    g_autofree char *path = test_make_file("named", 4096, 0), *other = test_make_file("not-it", 4096, 0);
+    struct flock all = { .l_type = F_RDLCK, .l_whence = SEEK_SET };
+    pid_t stranger = hold(other, -1, F_OFD_SETLK, all);
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(locks); i++) {
+        struct flock lock = { .l_type = locks[i].type, .l_whence = SEEK_SET, .l_start = locks[i].byte,
+                              .l_len = locks[i].bytes };
+        TestFile *file = test_open_ok(path, NULL, BDRV_O_RDWR);
+        pid_t pid = hold(path, -1, locks[i].command, lock);
+        g_autofree char *held = g_strdup_printf("process %d (test-file-lock)", (int)pid);
+        GError *error = NULL;
+
+        g_test_message("lock %u", i);
+        g_assert_cmpint(test_set_rights(file, W, 0, &error), ==, !locks[i].named);
+        if (locks[i].named) {
+            g_assert_null(strstr(error->message, ", process"));
+            test_assert_error(error, EBUSY, held);
+        }
+        hold_end(pid);
+        test_close(file);
+    }
+    hold_end(stranger);
+}
+
+/* Whoever passed it or got it has the locks that we have: that is not what is in the way. */
+static void test_shared_descriptions_are_no_holders(void)
+{
+    g_autofree char *path = test_make_file("passed", 4096, 0);
+    struct flock lock = { .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 203, .l_len = 1 };
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    g_autofree char *options = g_strdup_printf("fd=%d", fd);
+    GError *error = NULL;
+    TestFile *file = test_open_options("file", options, BDRV_O_RDWR, &error);
+
+    g_assert_no_error(error);
+    g_assert_true(test_set_rights(file, CR, R, &error)); /* a lock on byte 203, too */
+    pid_t other = hold(NULL, fd, F_OFD_SETLK, lock);      /* has the same by inheritance */
+    pid_t pid = hold(path, -1, F_OFD_SETLK, lock);
+    g_autofree char *held = g_strdup_printf("held by process %d (test-file-lock);", (int)pid);
+    g_assert_false(test_set_rights(file, CR | R, R, &error));
+    test_assert_error(error, EBUSY, held);
+    hold_end(pid);
+    hold_end(other);
+    g_assert_true(test_set_rights(file, CR | R, R, &error));
+    test_close(file);
+    close(fd);
 }
 
 /* ---- file systems without locks, and locks that fail ---- */
@@ -283,7 +389,7 @@ static void test_open_in_qemu_io(void)
 
     QemuIo io = qemu_io_start(path, NULL);
     g_assert_false(test_set_rights(file, QCOW2_RW, &error));
-    test_assert_error(error, EBUSY, "'write'");
+    test_assert_error(error, EBUSY, "\"write\"");
     g_assert_false(test_set_rights(file, QCOW2_RO, &error));
     test_assert_error(error, EBUSY, "force-share");
     g_assert_true(test_set_rights(file, SHARED_RO, &error));
@@ -291,7 +397,7 @@ static void test_open_in_qemu_io(void)
 
     io = qemu_io_start(path, "-r");
     g_assert_false(test_set_rights(file, QCOW2_RW, &error));
-    test_assert_error(error, EBUSY, "'write'");
+    test_assert_error(error, EBUSY, "\"write\"");
     g_assert_true(test_set_rights(file, QCOW2_RO, &error));
     qemu_io_end(&io);
     g_assert_true(test_set_rights(file, QCOW2_RW, &error));
@@ -337,6 +443,9 @@ int main(int argc, char **argv)
     g_test_add_func("/file/lock/reopen hands the locks over", test_reopen_hands_over);
     g_test_add_func("/file/lock/locking=off takes none and sees none", test_locking_off);
     g_test_add_func("/file/lock/a write lock of another program means keep out", test_write_lock_of_a_stranger);
+    g_test_add_func("/file/lock/another node of this process is told as the holder", test_holder_is_this_process);
+    g_test_add_func("/file/lock/the holder of any lock in the way is named", test_holders_are_named);
+    g_test_add_func("/file/lock/who shares our own locks is not named", test_shared_descriptions_are_no_holders);
     g_test_add_func("/file/lock/only a lack of locks turns locking=auto off", test_lock_errors);
     g_test_add_func("/file/lock/an image open in qemu-io is refused here", test_open_in_qemu_io);
     g_test_add_func("/file/lock/an image open here is refused by qemu-io", test_open_here);
