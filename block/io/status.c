@@ -61,6 +61,24 @@ static BdrvChild *backing_of(BlockDriverState *bs)
     return bs->backing;
 }
 
+/* Space that was reserved and not written reads as zeroes: only the file tells. In whole blocks of @bs. */
+static int coroutine_fn look_for_hole(BlockDriverState *bs, BlockExtent *found)
+{
+    int64_t align = bdrv_alignment(bs), there = atomic_load(&found->file->length) - found->host_offset;
+    BlockExtent below = { .kind = EXTENT_ZERO, .bytes = found->bytes }; /* past its end */
+
+    if (there > 0) {
+        int ret = bdrv_status_node(found->file, found->host_offset, MIN(found->bytes, there), &below);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    int64_t whole = bdrv_round_down(below.bytes, align);
+    found->hole = below.kind == EXTENT_ZERO && whole > 0;
+    found->bytes = MIN(found->bytes, found->hole ? whole : bdrv_round_up(below.bytes, align));
+    return 0;
+}
+
 int coroutine_fn bdrv_co_block_status_above(BdrvChild *child, int64_t offset, int64_t bytes,
                                             BlockExtent *extent)
 {
@@ -93,6 +111,12 @@ int coroutine_fn bdrv_co_block_status_above(BdrvChild *child, int64_t offset, in
         found.bytes = MIN(found.bytes, length - offset);
         depth++;
     }
+    if (found.kind == EXTENT_DATA && found.ask_file && found.host_offset >= 0) {
+        ret = look_for_hole(bs, &found);
+        if (ret < 0) {
+            return ret;
+        }
+    }
     found.depth = depth;
     found.at_eof = offset + found.bytes == top_length;
     *extent = found;
@@ -110,7 +134,7 @@ int64_t coroutine_fn bdrv_co_measure_data(BdrvChild *child, int64_t granularity)
         if (ret < 0) {
             return ret;
         }
-        if (extent.kind == EXTENT_DATA) {
+        if (extent.kind == EXTENT_DATA && !extent.hole) {
             int64_t first = MAX(offset / granularity, counted_to);
 
             counted_to = (offset + extent.bytes - 1) / granularity + 1;

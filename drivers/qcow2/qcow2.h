@@ -33,6 +33,12 @@ typedef struct Qcow2DiscardConfig {
     bool no_unref; /* discarded clusters keep their space in the image, as preallocated zeroes */
 } Qcow2DiscardConfig;
 
+typedef enum Qcow2Sparse {
+    QCOW2_SPARSE_UNKNOWN,
+    QCOW2_NOT_SPARSE,
+    QCOW2_SPARSE, /* the file stores clearly less than the clusters in use would take */
+} Qcow2Sparse;
+
 /* Structures that a write must not hit by mistake; the overlap-check options say which are looked at. */
 typedef enum Qcow2Overlap {
     QCOW2_OVERLAP_MAIN_HEADER = 1 << 0,
@@ -78,6 +84,7 @@ typedef struct Qcow2State {
     } cache;                        /* as opened; reopening changes it */
     Qcow2DiscardConfig discard;     /* reopening changes it */
     unsigned overlap_checks;        /* mask of Qcow2Overlap; reopening changes it */
+    _Atomic int sparse;             /* Qcow2Sparse: whether block status asks the file for holes */
     bool lazy_refcounts;            /* counts may be behind while the dirty bit is set; reopening changes it */
     Qcow2Crypto *crypto;            /* NULL: guest data is not encrypted */
     Qcow2Meta *meta;                /* NULL with metadata_only */

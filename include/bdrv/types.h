@@ -62,6 +62,8 @@ typedef struct BlockExtent {
     bool allocated;      /* space is reserved for it in this layer (true for DATA) */
     bool compressed;     /* stored compressed: no host_offset */
     bool at_eof;         /* the extent ends where the node does */
+    bool ask_file;       /* set by drivers, DATA: the space may never have been written, @file knows */
+    bool hole;           /* chain queries, DATA: where it is stored is a hole, so that it reads as zeroes */
     int64_t bytes;       /* length from the offset asked, >= 1 */
     int64_t host_offset; /* where @file has these bytes, -1: no single place */
     BlockDriverState *file; /* node that host_offset is in; NULL if host_offset is -1 */

@@ -58,10 +58,9 @@ def content(path):
 
 
 def merged(entries):
-    """Of a map: ours never looks for zeroes in the file below, and where one entry ends is nobody's promise."""
+    """Of a map: where one entry ends is nobody's promise."""
     found = []
     for entry in entries:
-        entry["zero"] = entry["zero"] and not entry["data"]
         last = found[-1] if found else {}
         place = last["offset"] + last["length"] if "offset" in last else None
         if all(last.get(key) == entry[key] for key in ("depth", "present", "zero", "data")) and \
@@ -199,9 +198,12 @@ class Cell:
 
     # ---- what both tools tell of both images ----
 
-    def asked(self, place, *words):
+    def asked(self, place, *words, accept=(0,)):
         ours, theirs = (self.once(place, side, "img", words) for side in TOOLS)
-        return self.agree(words, ours, theirs, (0,))
+        if words[0] == "map" and answer(ours) != answer(theirs):
+            # Reserved space that one of them brought into the page cache, reading ahead, counts as data from then on.
+            ours, theirs = (self.once(place, side, "img", words) for side in TOOLS)
+        return self.agree(words, ours, theirs, accept)
 
     def snapshots(self, name):
         told = json.loads(self.asked(self.a, "info", "--output=json", *FORMAT, name).stdout)

@@ -107,17 +107,10 @@ LEFT_OUT = [
 NEVER = REFUSED + LEFT_OUT + [combination for _, combination in APART]
 
 
-def mapped(result):
-    """Bytes, of a map for people to read."""
-    return sum(int(line.split()[1], 16) for line in result.stdout.splitlines()[1:])
-
-
 # Where the tools differ, and are meant to: (reason, the operation, whether it is this).
 DIFFERENCES = [
     ("an image of version 2 has no zero clusters: qemu-img cannot hide what a longer backing file holds there", "grow",
      lambda row, ours, theirs: row["compat"] == "0.10" and "zero out new clusters" in theirs.stderr),
-    ("where an image looks preallocated qemu-img looks for holes in the file, and maps less", "tell",
-     lambda row, ours, theirs: "Mapped to" in ours.stdout and mapped(theirs) < mapped(ours)),
     ("qemu-img finds no relative names beside an encrypted image, which it calls json:{...}", "rebase",
      lambda row, ours, theirs: row["encryption"] != "none" and "relative backing file names" in theirs.stderr),
     ("qemu-io marks bitmaps as in use when it opens an image, ours when something changes", "tell",

@@ -283,7 +283,8 @@ def tell(cell):
     for words in (["info", "image"], ["info", "--backing-chain", "image"], ["map", *cell.where()],
                   ["map", "--output=json", *part, *cell.where()],
                   ["check", *cell.where()], ["info", "--output=json", "--backing-chain", "image"]):
-        cell.on_copies(*words, accept=(0, 1))
+        for place in (cell.a, cell.b):
+            cell.asked(place, *words, accept=(0, 1))
     info = [] if cell.row["encryption"] == "luks" else ["info"]  # the keys, of two images
     cell.io(*info, "length", "map", *commands(cell, "alloc"), *commands(cell, "read -v -q"), options=False)
 

@@ -44,6 +44,13 @@ class Twin:
         assert ours.returncode == 0 or ours.stderr or ours.stdout or "-q" in args, told
         return ours
 
+    def same_of_each(self, tool, *args):
+        """Both tell the same of each image: how much of a file is stored is its writer's matter, and shows."""
+        for directory in (self.ours, self.theirs):
+            ours, theirs = (run([tools[tool], *args], directory) for tools in (OURS, THEIRS))
+            assert (ours.returncode, normalise(ours.stdout)) == (theirs.returncode, normalise(theirs.stdout)), args
+            assert theirs.returncode == 0, theirs.stderr
+
     def make(self, *args):
         """The same starting image in both, made by the real tool."""
         run([THEIRS["img"], "create", "-q", *args], self.theirs).check_returncode()

@@ -83,7 +83,7 @@ static int64_t first_difference(const uint8_t *a, const uint8_t *b, int64_t byte
 static int compare_content(const Comparison *comparison, int64_t offset, int64_t bytes, const BlockExtent *extents)
 {
     for (int i = 0; i < 2; i++) {
-        if (extents[i].kind == EXTENT_DATA) {
+        if (img_has_data(&extents[i])) {
             int status = read_side(&comparison->sides[i], offset, bytes);
 
             if (status) {
@@ -113,7 +113,7 @@ static int compare_range(Comparison *comparison, int64_t end)
                 return fail(side, "getting the status of", offset, ret, FAILED_STATUS);
             }
         }
-        if (extents[0].kind != EXTENT_DATA && extents[1].kind != EXTENT_DATA) {
+        if (!img_has_data(&extents[0]) && !img_has_data(&extents[1])) {
             bytes = end - offset;
         }
         bytes = MIN(bytes, MIN(extents[0].bytes, extents[1].bytes));
@@ -122,7 +122,7 @@ static int compare_range(Comparison *comparison, int64_t end)
              (extents[0].host_offset < 0) != (extents[1].host_offset < 0))) {
             return different(comparison, "Strict mode: Offset % block status mismatch!", offset);
         }
-        if (extents[0].kind == EXTENT_DATA || extents[1].kind == EXTENT_DATA) {
+        if (img_has_data(&extents[0]) || img_has_data(&extents[1])) {
             status = compare_content(comparison, offset, bytes, extents);
         }
         if (status != IDENTICAL) {
@@ -146,7 +146,7 @@ static int check_rest(const Comparison *comparison, Side *longer, int64_t start)
             return fail(longer, "getting the status of", offset, ret, FAILED_STATUS);
         }
         bytes = extent.bytes;
-        if (extent.kind == EXTENT_DATA) {
+        if (img_has_data(&extent)) {
             bytes = MIN(bytes, CHUNK);
             int status = read_side(longer, offset, bytes);
 

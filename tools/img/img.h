@@ -36,6 +36,11 @@ typedef struct ImgExtent {
     BlockExtent extent;
 } ImgExtent;
 
+/** img_has_data() - it must be read; everything else reads as zeroes (where a backing file shows nothing) */
+static inline bool img_has_data(const BlockExtent *extent)
+{
+    return extent->kind == EXTENT_DATA && !extent->hole;
+}
 /** img_extent_known() - what is left of the extent at @offset; false: ask, and keep the answer */
 bool img_extent_known(const ImgExtent *known, BlockBackend *blk, int64_t offset, BlockExtent *extent);
 void img_extent_keep(ImgExtent *known, BlockBackend *blk, int64_t offset, const BlockExtent *extent);

@@ -21,7 +21,7 @@ static bool print_human(const MapEntry *entry)
 {
     const BlockExtent *extent = &entry->extent;
 
-    if (extent->kind != EXTENT_DATA) {
+    if (!img_has_data(extent)) {
         return true;
     }
     if (extent->host_offset < 0) {
@@ -40,7 +40,7 @@ static void print_json(const MapEntry *entry, bool first)
     printf("%s{ \"start\": %" PRId64 ", \"length\": %" PRId64
            ", \"depth\": %u, \"present\": %s, \"zero\": %s, \"data\": %s",
            first ? "" : ",\n", entry->start, extent->bytes, extent->depth, json_bool(extent->present),
-           json_bool(extent->kind != EXTENT_DATA && extent->bytes), json_bool(extent->kind == EXTENT_DATA));
+           json_bool(!img_has_data(extent) && extent->bytes), json_bool(extent->kind == EXTENT_DATA));
     if (extent->host_offset >= 0) {
         printf(", \"offset\": %" PRId64, extent->host_offset);
     }
@@ -63,8 +63,8 @@ static bool continues(const MapEntry *entry, const BlockExtent *next)
                           ? next->host_offset < 0
                           : next->host_offset == extent->host_offset + extent->bytes && next->file == extent->file;
 
-    return extent->kind == next->kind && extent->depth == next->depth && extent->present == next->present &&
-           same_place;
+    return extent->kind == next->kind && extent->hole == next->hole && extent->depth == next->depth &&
+           extent->present == next->present && same_place;
 }
 
 bool img_map_extent(BlockBackend *blk, int64_t offset, int64_t end, BlockExtent *extent)

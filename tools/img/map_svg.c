@@ -40,7 +40,7 @@ static int class_of(const BlockExtent *extent)
 {
     unsigned layer = MIN(extent->depth, LAYERS - 1);
 
-    if (extent->kind != EXTENT_DATA) {
+    if (!img_has_data(extent)) {
         return extent->kind == EXTENT_BACKING || !extent->present ? CLASS_HOLE : CLASS_ZERO;
     }
     return (int)((extent->compressed ? CLASS_COMPRESSED : CLASS_DATA) + layer);
@@ -120,7 +120,7 @@ static void paint(Picture *picture, int64_t offset, const BlockExtent *extent)
 
 static bool has_place(const BlockExtent *extent)
 {
-    return extent->kind == EXTENT_DATA && extent->host_offset >= 0;
+    return img_has_data(extent) && extent->host_offset >= 0;
 }
 
 /* How far the file reaches must be known before anything can be drawn. */

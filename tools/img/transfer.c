@@ -117,7 +117,7 @@ static ChunkKind classify(const ImgTransfer *transfer, const BlockExtent *extent
     if (shared) {
         return CHUNK_SKIP;
     }
-    return extent->kind == EXTENT_DATA ? CHUNK_DATA : CHUNK_ZERO;
+    return img_has_data(extent) ? CHUNK_DATA : CHUNK_ZERO;
 }
 
 /* Whether a chunk goes through a buffer: zeroes do only with -S 0, which writes them out. */
@@ -157,6 +157,21 @@ static int coroutine_fn find_extent(Copier *copier, BlockBackend *blk, int64_t o
     return ret;
 }
 
+/* Compressed, up to the end of a cluster: what is shared goes on where a deeper layer, or a hole of its file, begins. */
+static void coroutine_fn extend_shared(Copier *copier, BlockBackend *blk, Chunk *chunk, int64_t left)
+{
+    BlockExtent extent;
+
+    while (chunk->bytes < left && (chunk->offset + chunk->bytes) % copier->zero_alignment) {
+        int64_t offset = chunk->source_offset + chunk->bytes;
+        if (find_extent(copier, blk, offset, left - chunk->bytes, &extent) < 0 ||
+            classify(copier->transfer, &extent, chunk->offset + chunk->bytes) != CHUNK_SKIP) {
+            break;
+        }
+        chunk->bytes += extent.bytes;
+    }
+}
+
 /* The next chunk in order; false at the end or after an error. Under cursor_lock. */
 static bool coroutine_fn next_chunk(Copier *copier, Chunk *chunk)
 {
@@ -183,6 +198,9 @@ static bool coroutine_fn next_chunk(Copier *copier, Chunk *chunk)
         }
         chunk->kind = classify(transfer, &extent, offset);
         chunk->bytes = extent.bytes;
+        if (transfer->compressed && chunk->kind == CHUNK_SKIP) {
+            extend_shared(copier, transfer->sources[chunk->source], chunk, left);
+        }
     } else {
         chunk->bytes = transfer->length - offset;
     }

@@ -118,6 +118,9 @@ int coroutine_fn qcow2_alloc_packed(BlockDriverState *bs, uint32_t bytes, uint64
 void coroutine_fn qcow2_release_packed(BlockDriverState *bs, uint64_t host_offset, uint32_t bytes);
 /** qcow2_get_refcount() - loads the block if needed; 0 or -errno */
 int coroutine_fn qcow2_get_refcount(BlockDriverState *bs, uint64_t host_offset, uint64_t *refcount);
+/** qcow2_meta_count_used() - how many of the first @end clusters are counted; or -errno
+ * Stops at @enough, or a little later: the answer may then be less than there are. Loads refcounts. */
+int64_t coroutine_fn qcow2_meta_count_used(BlockDriverState *bs, uint64_t end, uint64_t enough);
 
 /* ---- mapping ---- */
 

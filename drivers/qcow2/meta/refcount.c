@@ -84,6 +84,38 @@ int64_t coroutine_fn qcow2_meta_used_end(BlockDriverState *bs)
     return (int64_t)(cluster << g->cluster_bits);
 }
 
+static uint64_t count_used(const Qcow2Meta *meta, const Qcow2Slice *slice, uint64_t cluster, uint64_t end)
+{
+    uint64_t used = 0;
+    for (; cluster < end; cluster++) {
+        used += qcow2_refcount_get(slice->bytes, qcow2_refslice_index(meta, cluster),
+                                   meta->s->geometry.refcount_order) != 0;
+    }
+    return used;
+}
+
+int64_t coroutine_fn qcow2_meta_count_used(BlockDriverState *bs, uint64_t end, uint64_t enough)
+{
+    Qcow2Meta *meta = qcow2_meta(bs);
+    uint64_t used = 0, next;
+    int ret = 0;
+
+    end = MIN(end, meta->reftable.count << meta->s->geometry.refblock_bits);
+    for (uint64_t cluster = 0; cluster < end && used < enough; cluster = next) {
+        Qcow2Slice *slice;
+
+        next = MIN(end, (cluster | (qcow2_refslice_entries(meta) - 1)) + 1);
+        pthread_mutex_lock(&meta->rc.lock);
+        ret = qcow2_refslice_get_locked(meta, cluster, true, &slice);
+        used += ret >= 0 && slice ? count_used(meta, slice, cluster, next) : 0;
+        pthread_mutex_unlock(&meta->rc.lock);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    return (int64_t)used;
+}
+
 /* ---- a larger table ---- */
 
 /* Clusters of a new area at the start of the first range that the old table does not reach. */

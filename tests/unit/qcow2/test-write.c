@@ -7,6 +7,7 @@
 #include "tests/unit/qcow2/rig.h"
 
 #define K 1024
+#define M (1024 * K)
 
 static const RigImage plain = { .disk = "d", .size = 1024 * K };
 
@@ -166,6 +167,49 @@ static void coroutine_fn a_huge_hole_is_one_extent(void)
     g_assert_cmpint(rig_close(&rig), ==, 0);
 }
 
+static void status(Rig *rig, int64_t offset, int64_t bytes, bool hole, int64_t answer)
+{
+    BlockExtent extent;
+    g_assert_cmpint(bdrv_co_block_status_above(rig->child, offset, bytes, &extent), ==, 0);
+    g_assert_cmpint(extent.kind, ==, EXTENT_DATA);
+    g_assert_cmpint(extent.hole, ==, hole);
+    g_assert_cmpint(extent.bytes, ==, answer);
+}
+
+static void coroutine_fn reserved_space_is_a_hole(void)
+{
+    const int64_t size = 64 * M;
+    G_GNUC_UNUSED g_autoptr(BdrvSimDisk) disk =
+        rig_create(&(RigImage){ .disk = "d", .size = size, .preallocation = "metadata" });
+    Rig rig = rig_open("d", "", NULL);
+    status(&rig, 0, size, true, size);
+    status(&rig, 5 * M + 512, M, true, M);
+    g_assert_cmpint(rig_write(&rig, 8 * M, 64 * K, 1), ==, 0);
+    status(&rig, 0, size, true, 8 * M);
+    status(&rig, 8 * M + 4 * K, size - 8 * M - 4 * K, false, 60 * K);
+    status(&rig, 9 * M, size - 9 * M, true, size - 9 * M);
+    g_assert_cmpint(rig_close(&rig), ==, 0);
+}
+
+/* Given back, not reserved: who counts the clusters in use finds most of them stored. */
+static void coroutine_fn freed_space_makes_no_holes(void)
+{
+    const int64_t size = 16 * M;
+    G_GNUC_UNUSED g_autoptr(BdrvSimDisk) disk = rig_create(&(RigImage){ .disk = "d", .size = size });
+    Rig rig = rig_open("d", "", NULL);
+    for (int64_t offset = 0; offset < size; offset += M) {
+        g_assert_cmpint(rig_write(&rig, offset, M, 1), ==, 0);
+    }
+    g_assert_cmpint(bdrv_co_pdiscard(rig.child, 0, size / 2), ==, 0);
+    g_assert_cmpint(rig_close(&rig), ==, 0);
+    g_assert_cmpint(bdrv_simdisk_allocated(disk), <, size / 4 * 3);
+    rig = rig_open("d", "", NULL);
+    g_assert_cmpint(rig_write(&rig, M, 512, 1), ==, 0);
+    status(&rig, M, 64 * K, false, 64 * K);
+    status(&rig, size / 2, size / 2, false, size / 2);
+    g_assert_cmpint(rig_close(&rig), ==, 0);
+}
+
 static void add(const char *path, void (*body)(void))
 {
     g_test_add_data_func(path, body, (GTestDataFunc)test_run);
@@ -182,5 +226,7 @@ int main(int argc, char **argv)
     add("/qcow2/write/freed clusters are used again and punched", freed_clusters_are_used_again);
     add("/qcow2/write/refcount blocks, refcount table and L2 tables grow", tables_grow);
     add("/qcow2/write/a huge hole is one extent", a_huge_hole_is_one_extent);
+    add("/qcow2/write/reserved space that was never written is a hole", reserved_space_is_a_hole);
+    add("/qcow2/write/space that was freed makes no holes", freed_space_makes_no_holes);
     return g_test_run();
 }
