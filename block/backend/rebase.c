@@ -14,9 +14,15 @@
 typedef struct Rebase {
     BlockBackend *top, *to;
     int64_t length; /* of @top */
-    int64_t piece;  /* bytes: so much is kept or not; a whole cluster */
+    int64_t piece;  /* bytes: so much is kept or not; a whole cluster, or subcluster */
     uint8_t *shown, *would_show;
 } Rebase;
+
+typedef enum PieceKind {
+    PIECE_SHOWS, /* of the new backing file, too */
+    PIECE_ZERO,  /* keep as zeroes */
+    PIECE_DATA,  /* keep as it is */
+} PieceKind;
 
 /* Past the end of the new backing file, or without one, zeroes show. */
 static bool read_both(Rebase *r, int64_t offset, int64_t bytes, GError **errp)
@@ -36,29 +42,52 @@ static bool is_in_top(const BlockExtent *extent)
     return extent->depth == 0 && (extent->kind == EXTENT_DATA || extent->present);
 }
 
+static PieceKind kind_of(const Rebase *r, int64_t at, int64_t bytes)
+{
+    if (memcmp(r->shown + at, r->would_show + at, (size_t)bytes) == 0) {
+        return PIECE_SHOWS;
+    }
+    return bdrv_buffer_is_zero(r->shown + at, (size_t)bytes) ? PIECE_ZERO : PIECE_DATA;
+}
+
 /* Zeroes that show already may have been left out, so they are looked for. */
-static int write_zeroes(Rebase *r, int64_t offset, int64_t bytes)
+static int write_zeroes(Rebase *r, int64_t offset, int64_t bytes, const uint8_t *zeroes)
 {
     BlockExtent extent;
     int ret = blk_pwrite_zeroes(r->top, offset, bytes, 0);
     ret = ret < 0 ? ret : blk_block_status_above(r->top, offset, bytes, &extent);
     if (ret >= 0 && (!is_in_top(&extent) || extent.bytes < bytes)) {
-        ret = blk_pwrite(r->top, offset, bytes, r->shown, 0);
+        ret = blk_pwrite(r->top, offset, bytes, zeroes, 0);
     }
     return ret;
 }
 
-static bool rebase_piece(Rebase *r, int64_t offset, int64_t bytes, GError **errp)
+/* Pieces of one kind that follow each other are kept by one write. */
+static bool rebase_chunk(Rebase *r, int64_t offset, int64_t bytes, GError **errp)
 {
+    int64_t run;
+
     if (!read_both(r, offset, bytes, errp)) {
         return false;
     }
-    if (memcmp(r->shown, r->would_show, (size_t)bytes) == 0) {
-        return true;
+    for (int64_t at = 0; at < bytes; at += run) {
+        run = MIN(r->piece - (offset + at) % r->piece, bytes - at);
+        PieceKind kind = kind_of(r, at, run);
+        while (at + run < bytes) {
+            int64_t next = MIN(r->piece, bytes - at - run);
+            if (kind_of(r, at + run, next) != kind) {
+                break;
+            }
+            run += next;
+        }
+        int ret = kind == PIECE_SHOWS  ? 0
+                  : kind == PIECE_ZERO ? write_zeroes(r, offset + at, run, r->shown + at)
+                                       : blk_pwrite(r->top, offset + at, run, r->shown + at, 0);
+        if (ret < 0) {
+            return blk_fail_at(ret, "writing", r->top, offset + at, errp);
+        }
     }
-    int ret = bdrv_buffer_is_zero(r->shown, (size_t)bytes) ? write_zeroes(r, offset, bytes)
-                                                           : blk_pwrite(r->top, offset, bytes, r->shown, 0);
-    return ret >= 0 || blk_fail_at(ret, "writing", r->top, offset, errp);
+    return true;
 }
 
 static bool rebase_all(Rebase *r, const BlkRebaseOptions *options, GError **errp)
@@ -71,8 +100,8 @@ static bool rebase_all(Rebase *r, const BlkRebaseOptions *options, GError **errp
         }
         int64_t bytes = extent.bytes;
         if (!is_in_top(&extent)) {
-            bytes = MIN(bytes, r->piece - offset % r->piece);
-            if (!rebase_piece(r, offset, bytes, errp)) {
+            bytes = MIN(bytes, CHUNK_BYTES - offset % CHUNK_BYTES);
+            if (!rebase_chunk(r, offset, bytes, errp)) {
                 return false;
             }
         }
@@ -88,12 +117,12 @@ static bool rebase_all(Rebase *r, const BlkRebaseOptions *options, GError **errp
 bool blk_rebase(BlockBackend *top, BlockBackend *to, const BlkRebaseOptions *options, GError **errp)
 {
     BdrvInfo info = { 0 };
-    bool clusters = blk_get_info(top, &info) >= 0 && info.cluster_size > 0;
+    int64_t piece = blk_get_info(top, &info) < 0 ? 0 : info.subcluster_size ? info.subcluster_size : info.cluster_size;
     Rebase r = {
         .top = top,
         .to = to,
         .length = blk_length(top),
-        .piece = clusters ? MIN(info.cluster_size, CHUNK_BYTES) : CHUNK_BYTES,
+        .piece = piece > 0 ? MIN(piece, CHUNK_BYTES) : CHUNK_BYTES,
         .shown = blk_blockalign(top, CHUNK_BYTES),
         .would_show = blk_blockalign(top, CHUNK_BYTES),
     };

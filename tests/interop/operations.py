@@ -203,8 +203,9 @@ def commit(cell):
 
 def rebase(cell):
     """To a file of other content, then without looking at what is there, then to none."""
-    other = cell.make_base("other", "raw", max(cell.length - cell.cluster, 0), 60)
-    base = ["-b", "base", "-F", cell.base_format]
+    *_, other_format = cell.make_base("other", "raw", max(cell.length - cell.cluster, 0), 60)
+    other = ["-b", cell.beside("other"), "-F", other_format]
+    base = ["-b", cell.beside("base"), "-F", cell.base_format]
     for words in (other, ["-u", *base], [*other, "-t", "unsafe"], ["-b", ""]):
         cell.img("rebase", *words, *cell.where())
         cell.verify()
@@ -315,8 +316,9 @@ def turns(cell):
         cell.swap()
 
 
-# The real tool sets the bits of parts of clusters, too, which no discard frees.
-DISCARDING = ["discard", "write_compressed", "turns"]
+# Where one tool sets bits though nothing was changed that a guest can see: the real one of parts of clusters, which no
+# discard frees; ours of all of a cluster that rebase keeps.
+TRACKED_WIDER = ["discard", "write_compressed", "turns", "rebase"]
 
 ALL = {f.__name__: f for f in [
     write, write_zeroes, write_zeroes_unmap, discard, write_compressed, overwrite, grow, grow_much, grow_preallocated,

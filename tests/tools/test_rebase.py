@@ -72,6 +72,17 @@ def test_the_image_reads_as_before(twin, kind, to):
     assert content(twin.ours, "top.qcow2") == before
 
 
+@pytest.mark.parametrize("kind", KINDS + ["cluster_size=2M,extended_l2=on"])
+def test_no_more_is_kept_than_has_to_be(twin, kind):
+    def kept(directory):
+        told = run([THEIRS["img"], "map", "--output=json", "top.qcow2"], directory).stdout
+        return sum(extent["length"] for extent in json.loads(told) if extent["depth"] == 0 and extent["data"])
+
+    make_chain(twin, kind)
+    twin.same("img", "rebase", "-b", "other.raw", "-F", "raw", "top.qcow2")
+    assert kept(twin.ours) <= kept(twin.theirs)
+
+
 @pytest.mark.parametrize("kind", ["", "compat=0.10,cluster_size=512"])
 @pytest.mark.parametrize("sizes", [("2M", "1M", "3M"), ("2M", "1M", "512k"), ("512k", "1M", "2M"),
                                    ("1500k", "2M", "1M")])
