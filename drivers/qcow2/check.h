@@ -47,6 +47,7 @@ typedef struct Qcow2Check {
     bool refcounts_unread;  /* their table: nobody knows where the blocks are */
     bool incomplete;      /* a table could not be read: the counts are too low */
     bool bitmaps_damaged; /* the bitmaps cannot be kept */
+    bool counts_differ;   /* from refcounts, somewhere */
     bool raise, lower;    /* there are refcounts to be raised, to be lowered */
     bool copied;          /* there are COPIED flags to be changed */
     Qcow2ClusterSet tables, l2_tables; /* clusters of tables that stay, those of L2 tables; with @fix */

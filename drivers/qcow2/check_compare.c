@@ -24,7 +24,8 @@ int coroutine_fn qcow2_check_disk_block(Qcow2Check *c, uint64_t index, const uin
     if (offset == 0) {
         return 0;
     }
-    unsigned slot = (unsigned)(index % c->disk_block_slots);
+    /* While counts and refcounts are the same nobody needs a block twice. */
+    unsigned slot = c->counts_differ ? (unsigned)(index % c->disk_block_slots) : 0;
     if (!c->disk_blocks[slot]) {
         c->disk_blocks[slot] = g_try_malloc(c->s->geometry.cluster_size);
         c->disk_block_index[slot] = -1;
@@ -50,7 +51,7 @@ static int coroutine_fn effective_refcount(Qcow2Check *c, uint64_t host_offset, 
     const Qcow2Geometry *g = &c->s->geometry;
     uint64_t cluster = host_offset >> g->cluster_bits;
     const uint8_t *block;
-    if (c->fix & BDRV_FIX_ERRORS) {
+    if ((c->fix & BDRV_FIX_ERRORS) || (!c->counts_differ && cluster < c->end_clusters)) {
         *refcount = qcow2_check_refs_get(&c->refs, cluster);
         return 0;
     }
@@ -73,6 +74,7 @@ static const char *verb(const Qcow2Check *c, BdrvCheckFix needed, const char *ot
 
 static void compare_cluster(Qcow2Check *c, uint64_t cluster, uint64_t refcount, uint64_t references)
 {
+    c->counts_differ = c->counts_differ || refcount != references;
     if (refcount < references) {
         c->raise = true;
         qcow2_check_corruption(c, "%s cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64,
@@ -101,9 +103,19 @@ static uint64_t compare_block(Qcow2Check *c, const uint8_t *disk, const uint8_t 
     return used_end;
 }
 
+/* The same of a block of which all is alike. */
+static uint64_t end_of_block(const Qcow2Check *c, const uint8_t *counted, uint64_t first, uint64_t end)
+{
+    while (end > first && !qcow2_refcount_get(counted, end - first - 1, c->s->geometry.refcount_order)) {
+        end--;
+    }
+    return end > first ? end : 0;
+}
+
 /* A block that cannot be read: every cluster in use that it should count is an error of the check. */
 static void unreadable_block(Qcow2Check *c, uint64_t first, uint64_t end, int ret)
 {
+    c->counts_differ = true;
     ret = ret == QCOW2_CHECK_UNUSABLE ? -EIO : ret;
     for (uint64_t cluster = first; cluster < end; cluster++) {
         qcow2_check_error(c, "Can't get refcount for cluster %" PRIu64 ": %s", cluster, g_strerror(-ret));
@@ -124,6 +136,9 @@ static int coroutine_fn compare_index(Qcow2Check *c, uint64_t index, uint64_t *u
     if (ret < 0) {
         c->rebuild = c->refcounts_damaged = true;
         unreadable_block(c, first, end, ret);
+    } else if (disk && counted && memcmp(disk, counted, g->cluster_size) == 0) {
+        uint64_t block_end = end_of_block(c, counted, first, end);
+        *used_end = MAX(*used_end, block_end);
     } else if (disk || counted) {
         bool raised = c->raise;
         c->raise = false;
