@@ -154,7 +154,11 @@ static void check_autoclear(Qcow2Check *c)
 int coroutine_fn qcow2_check_analyse(Qcow2Check *c)
 {
     check_autoclear(c);
-    int ret = qcow2_check_count_references(c);
+    int ret = qcow2_check_layout(c);
+    if (ret < 0 || c->other_layout) {
+        return ret;
+    }
+    ret = qcow2_check_count_references(c);
     if (ret >= 0) {
         ret = qcow2_check_compare_refcounts(c);
     }

@@ -3,7 +3,8 @@
 #define BDRV_QCOW2_CHECK_H
 
 /*
- * Checking an image. check.c says what is done in which order, check_walk.c counts the references that
+ * Checking an image. check.c says what is done in which order, check_layout.c whether L2 tables are what the header
+ * says, check_walk.c counts the references that
  * all structures hold, check_refs.c keeps the counts, check_compare.c holds them against the
  * refcounts on disk and against the COPIED flags. repair.h says how the result is put right.
  *
@@ -46,6 +47,7 @@ typedef struct Qcow2Check {
     bool refcounts_damaged; /* their structures: no count may be written in place */
     bool refcounts_unread;  /* their table: nobody knows where the blocks are */
     bool incomplete;      /* a table could not be read: the counts are too low */
+    bool other_layout;    /* of L2 tables than the header says: nothing else was looked at */
     bool bitmaps_damaged; /* the bitmaps cannot be kept */
     bool counts_differ;   /* from refcounts, somewhere */
     bool raise, lower;    /* there are refcounts to be raised, to be lowered */
@@ -93,6 +95,11 @@ void qcow2_check_error(Qcow2Check *c, const char *format, ...) G_GNUC_PRINTF(2, 
 void qcow2_check_unread(Qcow2Check *c, const char *format, ...) G_GNUC_PRINTF(2, 3);
 /** qcow2_check_note() - say what a repair does */
 void qcow2_check_note(Qcow2Check *c, const char *format, ...) G_GNUC_PRINTF(2, 3);
+
+/* ---- check_layout.c ---- */
+
+/** qcow2_check_layout() - find out, and report, if L2 tables are not of the layout that the header says; 0 or -errno */
+int coroutine_fn qcow2_check_layout(Qcow2Check *c);
 
 /* ---- check_walk.c ---- */
 

@@ -177,6 +177,25 @@ static int coroutine_fn analyse(Qcow2Check *c, BlockDriverState *bs, BdrvCheckRe
     return ret < 0 ? ret : qcow2_check_analyse(c);
 }
 
+/* The header is to say what the L2 tables are, and all is looked at again. */
+static int coroutine_fn repair_layout(Qcow2Check *c, Qcow2Rewrite *rewrite, BdrvCheckResult *result, BdrvCheckFix fix)
+{
+    Qcow2State *s = qcow2_state(rewrite->bs);
+    Qcow2Header header = s->header;
+    header.incompatible_features ^= QCOW2_INCOMPAT_EXTENDED_L2;
+    int ret = qcow2_rewrite_header(rewrite, &header);
+    if (ret < 0) {
+        return ret;
+    }
+    qcow2_geometry_init(&s->geometry, &header);
+    qcow2_check_end(c);
+    int64_t before = result->corruptions;
+    *result = (BdrvCheckResult){ .report = result->report, .report_opaque = result->report_opaque };
+    ret = analyse(c, rewrite->bs, result, fix);
+    result->corruptions += before;
+    return ret < 0 ? ret : c->other_layout ? -EIO : 0;
+}
+
 /* Replace the tree, and the snapshot table in memory, which was a part of it. */
 static int coroutine_fn replace_tree(Qcow2Check *c, Qcow2Rewrite *rewrite)
 {
@@ -261,6 +280,11 @@ static int coroutine_fn verify(Qcow2Rewrite *rewrite, BdrvCheckResult *result)
 
 static int coroutine_fn repair_found(Qcow2Check *c, Qcow2Rewrite *rewrite, BdrvCheckResult *result, BdrvCheckFix fix)
 {
+    if (c->other_layout) {
+        qcow2_check_note(c, "ERROR: nothing else is repaired before the incompatible features are: close the image, then "
+                            "check it and repair all");
+        return -EIO;
+    }
     if (c->incomplete) {
         qcow2_check_note(c, "ERROR: nothing is repaired while there are tables that cannot be read");
         return -EIO; /* the counts are too low by what they refer to */
@@ -288,6 +312,9 @@ int coroutine_fn qcow2_repair(Qcow2Rewrite *rewrite, BdrvCheckResult *result, Bd
 {
     Qcow2Check c;
     int ret = analyse(&c, rewrite->bs, result, fix);
+    if (ret >= 0 && c.other_layout && (fix & BDRV_FIX_ERRORS) && qcow2_state(rewrite->bs)->metadata_only) {
+        ret = repair_layout(&c, rewrite, result, fix);
+    }
     if (ret >= 0) {
         ret = repair_found(&c, rewrite, result, fix);
     }
@@ -320,7 +347,7 @@ bool coroutine_fn qcow2_repair_dirty(BlockDriverState *bs, GError **errp)
     BdrvCheckResult result = { 0 };
     Qcow2Check c;
     int ret = analyse(&c, bs, &result, BDRV_FIX_LEAKS | BDRV_FIX_ERRORS);
-    bool beyond = c.pointers_damaged || c.incomplete;
+    bool beyond = c.pointers_damaged || c.incomplete || c.other_layout;
     if (ret >= 0 && !beyond) {
         ret = qcow2_repair_tree(&c, &rewrite, true);
         beyond = ret > 0;

@@ -54,6 +54,8 @@ STRUCTURES = {
     "header with a raw data file": ("raw data file", lambda image: (0, ())),
     "header, zstd": ("zstd compressed", lambda image: (0, ())),
     "header, extended L2": ("subclusters", lambda image: (0, ())),
+    "header, extended L2, overlay": ("subclusters backing", lambda image: (0, ())),
+    "header, large clusters": ("large", lambda image: (0, ())),
     "header, bitmaps": ("bitmaps", lambda image: (0, ())),
     "header, LUKS": ("luks", lambda image: (0, ())),
     "header, AES": ("aes", lambda image: (0, ())),
@@ -132,6 +134,8 @@ FIELDS = {
     "header with a raw data file": HEADER_3[13:16],
     "header, zstd": [HEADER_3[13], HEADER_3[-2]],
     "header, extended L2": [HEADER_3[13]],
+    "header, extended L2, overlay": [HEADER_3[13]],
+    "header, large clusters": [HEADER_3[13]],
     "header, bitmaps": [HEADER_3[15]],
     "header, LUKS": [HEADER[6]],
     "header, AES": [HEADER[6]],
@@ -194,8 +198,7 @@ LOST = {
     "end of the snapshot table": ["two"],
     "snapshot table, names": ["one"],
     "L1 table of a snapshot": ["one"],
-    # What the tables mean, and whether data is encrypted, is told here only.
-    "header, extended L2": [None],
+    # Whether data is encrypted is told here only.
     "header, AES": [None],
     "nb_snapshots": ["one", "two"],
     "snapshots_offset": ["one", "two"],

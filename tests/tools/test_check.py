@@ -200,6 +200,38 @@ def test_random_damage(good, tmp_path):
                 assert kept or at // image.cluster in lost, f"{told}: guest cluster {at // image.cluster}, {snapshot}"
 
 
+BIT_LOST = [("subclusters", 0), ("large", damage.EXTENDED_L2)]
+
+
+@pytest.mark.parametrize("shape, bit", BIT_LOST)
+def test_no_leak_is_repaired_of_tables_that_are_not_what_the_header_says(good, tmp_path, shape, bit):
+    image = damage.Image(good[shape][0] / "image")
+    image.put(72, 8, image.get(72, 8) & ~damage.EXTENDED_L2 | bit)
+    image.save(tmp_path / "x")
+    result = run([OURS["img"], "check", "-r", "leaks", "x"], tmp_path)
+    assert result.returncode != 0 and "incompatible features" in result.stderr
+    assert (tmp_path / "x").read_bytes() == image.data
+    result = run([OURS["img"], "check", "-r", "all", "x"], tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "1 corruptions" in result.stdout
+    image.put(72, 8, image.get(72, 8) ^ damage.EXTENDED_L2)
+    assert (tmp_path / "x").read_bytes() == image.data
+
+
+def test_a_few_damaged_entries_do_not_change_what_the_tables_are(good, tmp_path):
+    """Entries that would be bitmaps, in places where bitmaps would be."""
+    image = damage.Image(good["large"][0] / "image")
+    for number in (1, 3):
+        image.put(image.l2_entries[number][0], 8, 0x00000000FFFFFFFF)
+    image.save(tmp_path / "x")
+    result = run([OURS["img"], "check", "-r", "all", "x"], tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert damage.Image(tmp_path / "x").get(72, 8) == 0
+    found, expected = read(tmp_path, "x"), good["large"][1][None]
+    for at in range(0, len(expected), image.cluster):
+        assert at // image.cluster in (1, 3) or found[at:at + image.cluster] == expected[at:at + image.cluster]
+
+
 def test_exit_codes(twin):
     twin.make("-f", "raw", "x.raw", "1M")
     for options in ([], LEAKS, ALL):
