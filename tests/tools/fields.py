@@ -245,9 +245,9 @@ class Field:
         words = self.structure.split()
         return words[0] not in ("L1", "L2", "refcount") and not self.name.startswith("refcount_table")
 
-    def is_beyond_qemu(self):
+    def is_beyond_qemu(self, value):
         """What may be there by definition, but the real tool does not open such an image."""
-        return str(self) == "bitmap directory: type"
+        return str(self) == "bitmap directory: type" or str(self) == "bitmap directory: flags" and value & 4
 
     def loses(self, snapshot):
         """Whether a snapshot (None: the disk) is lost as a whole."""
