@@ -135,8 +135,11 @@ static int coroutine_fn make_edge(BlockDriverState *bs, const Qcow2RunWrite *wri
         wanted &= qcow2_subcluster_mask((unsigned)(data_end >> g->subcluster_bits), g->subclusters);
         end = wanted ? (uint64_t)(32 - __builtin_clz(wanted)) << g->subcluster_bits : data_end;
     }
-    if (g->data_file) {
-        /* It is as long as the disk: nothing is written past that for a cluster that the disk ends in. */
+    if (g->data_file && !qcow2_state(bs)->crypto) {
+        /*
+         * It is as long as the disk: nothing is written past that for a cluster that the disk ends in. But what is
+         * not written reads as noise if it is encrypted, once the disk has grown.
+         */
         end = MIN(end, MAX(data_end, disk_end(bs) - MIN(disk_end(bs), cluster)));
     }
     edge->wanted = wanted;

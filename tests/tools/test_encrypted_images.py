@@ -121,3 +121,16 @@ def test_encrypted_images_shrink_and_grow(tmp_path, kind):
     for tools in BOTH:
         io(tools, tmp_path, spec("x"), "read -P 5 0 700k", "read -P 0 700k 2M")
     ok(THEIRS["img"], ["check", *SECRET, "--image-opts", spec("x")], tmp_path)
+
+
+@pytest.mark.parametrize("data_file", ["", ",data_file=data"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_the_other_tool_grows_reads_as_zeroes(tmp_path, kind, data_file):
+    """The disk ended inside a cluster, of which nothing but the rest was never written."""
+    for writer, grower in ((OURS, THEIRS), (THEIRS, OURS)):
+        ok(OURS["img"], ["create", "-q", *SECRET, "-f", "qcow2", "-o", KINDS[kind] + data_file, "x", "132608"], tmp_path)
+        io(writer, tmp_path, spec("x"), "write -P 5 131072 1536")
+        ok(grower["img"], ["resize", *SECRET, "-q", "--image-opts", spec("x"), "1M"], tmp_path)
+        for tools in BOTH:
+            io(tools, tmp_path, spec("x"), "read -P 5 131072 1536", "read -P 0 132608 890k")
+        (tmp_path / "x").unlink()
