@@ -192,10 +192,12 @@ class Cell:
             image = Image(place / "image")
             end = -(-len(image.data) // image.cluster)
             image.data += bytes((end + 1) * image.cluster - len(image.data))
-            at, bits = image.refblocks[0] * 8 + end * image.refcount_bits, image.refcount_bits
-            if bits < 8:
+            bits, counted = image.refcount_bits, image.cluster * 8 // image.refcount_bits
+            block = image.get(image.reftable + end // counted * 8, 8)
+            at = block * 8 + end % counted * bits
+            if block and bits < 8:
                 image.data[at // 8] |= 1 << at % 8
-            else:
+            elif block:
                 image.put(at // 8, bits // 8, 1)
             if image.l1_entries:
                 entry = image.l1_entries[0][0]
