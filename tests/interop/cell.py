@@ -208,7 +208,7 @@ class Cell:
 
     def asked(self, place, *words, accept=(0,)):
         ours, theirs = (self.once(place, side, "img", words) for side in TOOLS)
-        if words[0] in ("map", "compare") and answer(ours) != answer(theirs):
+        if words[0] == "map" and answer(ours) != answer(theirs):
             # Reserved space that one of them brought into the page cache, reading ahead, counts as data from then on.
             ours, theirs = (self.once(place, side, "img", words) for side in TOOLS)
         return self.agree(words, ours, theirs, accept)

@@ -293,9 +293,8 @@ def tell(cell):
 def compare(cell):
     cell.img("convert", "-O", "raw", *cell.where(), "raw")
     cell.img("compare", *cell.both("image", "raw"))
-    # Where the files have holes is their writers' business.
-    for place in (cell.a, cell.b):
-        cell.asked(place, "compare", "-s", *cell.both("image", "raw"), accept=(0, 1))
+    # With another format the real tool also holds against each other how far extents reach.
+    cell.img("compare", "-s", *cell.both("image", "image"))
     cell.io("write -P 200 %d 100" % (cell.length // 2))
     cell.img("compare", *cell.both("image", "raw"), accept=(1,))
 
