@@ -21,31 +21,26 @@
 /* Counts may take this much whatever the size of the file. */
 #define REFS_MIN_BYTES (UINT64_C(64) << 20)
 
-static void report(Qcow2Check *c, bool is_corruption, const char *format, va_list args)
+void qcow2_check_finding(Qcow2Check *c, Qcow2CheckKind kind, const char *format, ...)
 {
-    if (c->result->report) {
+    const Qcow2CheckKindInfo *info = &qcow2_check_kinds[kind];
+    BdrvCheckResult *result = c->result;
+    va_list args;
+
+    result->leaks += info->words.severity == BDRV_CHECK_LEAK;
+    result->corruptions += info->words.severity == BDRV_CHECK_CORRUPTION;
+    result->check_errors += info->words.severity == BDRV_CHECK_ERROR;
+    if (info->is_damage) {
+        c->rebuild = c->pointers_damaged = true;
+    }
+    c->incomplete = c->incomplete || info->hides_references;
+    if (result->report) {
+        va_start(args, format);
         g_autofree char *text = g_strdup_vprintf(format, args);
-        c->result->report(c->result->report_opaque, is_corruption, text);
+        va_end(args);
+        result->report(result->report_opaque, &info->words, text);
     }
 }
-
-/* A function that counts a finding and reports it. */
-#define FINDING(name, is_corruption, count)                                                                  \
-    void name(Qcow2Check *c, const char *format, ...)                                                        \
-    {                                                                                                        \
-        va_list args;                                                                                        \
-        va_start(args, format);                                                                              \
-        count;                                                                                               \
-        report(c, is_corruption, format, args);                                                              \
-        va_end(args);                                                                                        \
-    }
-
-FINDING(qcow2_check_corruption, true, c->result->corruptions++)
-FINDING(qcow2_check_damage, true, c->result->corruptions++; c->rebuild = c->pointers_damaged = true)
-FINDING(qcow2_check_leak, false, c->result->leaks++)
-FINDING(qcow2_check_error, false, c->result->check_errors++)
-FINDING(qcow2_check_unread, false, c->result->check_errors++; c->incomplete = true)
-FINDING(qcow2_check_note, false, (void)0)
 
 bool qcow2_check_outside(const Qcow2Check *c, uint64_t offset, uint64_t bytes)
 {
@@ -79,8 +74,10 @@ static int coroutine_fn load_refcount_table(Qcow2Check *c)
     const Qcow2Header *h = &c->s->header;
     c->refcounts_damaged = true;
     if (!refcount_table_usable(c->s)) {
-        qcow2_check_corruption(c, "ERROR refcount table of %" PRIu32 " clusters at 0x%" PRIx64 ": header entry corrupted",
-                               h->refcount_table_clusters, h->refcount_table_offset);
+        qcow2_check_finding(c, QCOW2_CHECK_REFCOUNT_TABLE,
+                            "ERROR refcount table of %" PRIu32 " clusters at 0x%" PRIx64
+                            ": header entry corrupted",
+                            h->refcount_table_clusters, h->refcount_table_offset);
         c->rebuild = true;
         return 0;
     }
@@ -94,8 +91,9 @@ static int coroutine_fn load_refcount_table(Qcow2Check *c)
         return ret; /* all that could be said is that nothing is counted */
     }
     if (ret < 0) {
-        qcow2_check_error(c, "ERROR: I/O error: refcount table at 0x%" PRIx64 ": %s", h->refcount_table_offset,
-                          g_strerror(-ret));
+        qcow2_check_finding(c, QCOW2_CHECK_REFCOUNTS_UNREAD,
+                            "ERROR: I/O error: refcount table at 0x%" PRIx64 ": %s", h->refcount_table_offset,
+                            g_strerror(-ret));
         c->rebuild = c->refcounts_unread = true; /* elsewhere */
         return 0;
     }
@@ -146,8 +144,10 @@ static void check_autoclear(Qcow2Check *c)
     const Qcow2Header *h = &c->s->header;
     bool data_file = h->incompatible_features & QCOW2_INCOMPAT_DATA_FILE;
     if ((h->autoclear_features & QCOW2_AUTOCLEAR_DATA_FILE_RAW) && !data_file) {
-        qcow2_check_corruption(c, "ERROR autoclear features %" PRIx64 ": a raw data file, but there is no data file",
-                               h->autoclear_features);
+        qcow2_check_finding(c, QCOW2_CHECK_RAW_DATA_FILE_BIT,
+                            "ERROR autoclear features %" PRIx64
+                            ": a raw data file, but there is no data file",
+                            h->autoclear_features);
     }
 }
 

@@ -6,11 +6,13 @@
  * Checking an image. check.c says what is done in which order, check_layout.c whether L2 tables are what the header
  * says, check_walk.c counts the references that
  * all structures hold, check_refs.c keeps the counts, check_compare.c holds them against the
- * refcounts on disk and against the COPIED flags. repair.h says how the result is put right.
+ * refcounts on disk and against the COPIED flags. check_kinds.c says what findings mean, repair.h how the
+ * result is put right.
  *
  * Messages are worded as qemu-img check words them: scripts read them.
  */
 
+#include "drivers/qcow2/check_kinds.h"
 #include "drivers/qcow2/meta/cluster_set.h"
 #include "drivers/qcow2/qcow2.h"
 
@@ -85,16 +87,8 @@ void qcow2_check_end(Qcow2Check *c);
 bool qcow2_check_outside(const Qcow2Check *c, uint64_t offset, uint64_t bytes);
 /** qcow2_check_pread() - read, bytes past the end of the file are 0; 0 or -errno */
 int coroutine_fn qcow2_check_pread(Qcow2Check *c, uint64_t offset, uint64_t bytes, void *buf);
-void qcow2_check_corruption(Qcow2Check *c, const char *format, ...) G_GNUC_PRINTF(2, 3);
-/** qcow2_check_damage() - a corruption of a pointer or table, which only another tree can repair */
-void qcow2_check_damage(Qcow2Check *c, const char *format, ...) G_GNUC_PRINTF(2, 3);
-void qcow2_check_leak(Qcow2Check *c, const char *format, ...) G_GNUC_PRINTF(2, 3);
-/** qcow2_check_error() - the check itself could not look at something */
-void qcow2_check_error(Qcow2Check *c, const char *format, ...) G_GNUC_PRINTF(2, 3);
-/** qcow2_check_unread() - the same for a table with references */
-void qcow2_check_unread(Qcow2Check *c, const char *format, ...) G_GNUC_PRINTF(2, 3);
-/** qcow2_check_note() - say what a repair does */
-void qcow2_check_note(Qcow2Check *c, const char *format, ...) G_GNUC_PRINTF(2, 3);
+/** qcow2_check_finding() - count it, go by what it means for a repair, and report it */
+void qcow2_check_finding(Qcow2Check *c, Qcow2CheckKind kind, const char *format, ...) G_GNUC_PRINTF(3, 4);
 
 /* ---- check_layout.c ---- */
 

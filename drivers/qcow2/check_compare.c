@@ -77,12 +77,14 @@ static void compare_cluster(Qcow2Check *c, uint64_t cluster, uint64_t refcount, 
     c->counts_differ = c->counts_differ || refcount != references;
     if (refcount < references) {
         c->raise = true;
-        qcow2_check_corruption(c, "%s cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64,
-                               verb(c, BDRV_FIX_ERRORS, "ERROR"), cluster, refcount, references);
+        qcow2_check_finding(c, QCOW2_CHECK_REFCOUNT_TOO_LOW,
+                            "%s cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64,
+                            verb(c, BDRV_FIX_ERRORS, "ERROR"), cluster, refcount, references);
     } else if (refcount > references) {
         c->lower = true;
-        qcow2_check_leak(c, "%s cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64,
-                         verb(c, BDRV_FIX_LEAKS, "Leaked"), cluster, refcount, references);
+        qcow2_check_finding(c, QCOW2_CHECK_LEAKED_CLUSTER,
+                            "%s cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64,
+                            verb(c, BDRV_FIX_LEAKS, "Leaked"), cluster, refcount, references);
     }
 }
 
@@ -118,7 +120,8 @@ static void unreadable_block(Qcow2Check *c, uint64_t first, uint64_t end, int re
     c->counts_differ = true;
     ret = ret == QCOW2_CHECK_UNUSABLE ? -EIO : ret;
     for (uint64_t cluster = first; cluster < end; cluster++) {
-        qcow2_check_error(c, "Can't get refcount for cluster %" PRIu64 ": %s", cluster, g_strerror(-ret));
+        qcow2_check_finding(c, QCOW2_CHECK_REFCOUNTS_UNREAD, "Can't get refcount for cluster %" PRIu64 ": %s",
+                            cluster, g_strerror(-ret));
     }
 }
 
@@ -170,13 +173,19 @@ int coroutine_fn qcow2_check_compare_refcounts(Qcow2Check *c)
     return ret;
 }
 
+static Qcow2CheckKind copied_kind(uint64_t entry)
+{
+    return entry & QCOW2_COPIED ? QCOW2_CHECK_COPIED_FLAG_SET : QCOW2_CHECK_COPIED_FLAG_MISSING;
+}
+
 /* Compressed clusters never have the flag; the walk has reported it. */
 static int coroutine_fn check_l2_flags(Qcow2Check *c, uint64_t l2_offset, uint8_t *buf)
 {
     int ret = qcow2_check_pread(c, l2_offset, c->s->geometry.cluster_size, buf);
     if (ret < 0) {
-        qcow2_check_error(c, "ERROR: I/O error in check_oflag_copied: L2 table at 0x%" PRIx64 ": %s",
-                          l2_offset, g_strerror(-ret));
+        qcow2_check_finding(c, QCOW2_CHECK_FLAGS_UNREAD,
+                            "ERROR: I/O error in check_oflag_copied: L2 table at 0x%" PRIx64 ": %s",
+                            l2_offset, g_strerror(-ret));
         return 0;
     }
     for (uint32_t i = 0; i < c->s->geometry.l2_entries; i++) {
@@ -192,8 +201,9 @@ static int coroutine_fn check_l2_flags(Qcow2Check *c, uint64_t l2_offset, uint8_
         }
         if ((refcount == 1) != ((entry & QCOW2_COPIED) != 0)) {
             c->copied = true;
-            qcow2_check_corruption(c, "%s OFLAG_COPIED data cluster: l2_entry=%" PRIx64 " refcount=%" PRIu64,
-                                   verb(c, BDRV_FIX_ERRORS, "ERROR"), entry, refcount);
+            qcow2_check_finding(c, copied_kind(entry),
+                                "%s OFLAG_COPIED data cluster: l2_entry=%" PRIx64 " refcount=%" PRIu64,
+                                verb(c, BDRV_FIX_ERRORS, "ERROR"), entry, refcount);
         }
     }
     return 0;
@@ -212,9 +222,10 @@ static int coroutine_fn check_l1_flag(Qcow2Check *c, uint64_t index, uint64_t en
     }
     if ((refcount == 1) != ((entry & QCOW2_COPIED) != 0)) {
         c->copied = true;
-        qcow2_check_corruption(
-            c, "%s OFLAG_COPIED L2 cluster: l1_index=%" PRIu64 " l1_entry=%" PRIx64 " refcount=%" PRIu64,
-            verb(c, BDRV_FIX_ERRORS, "ERROR"), index, entry, refcount);
+        qcow2_check_finding(c, copied_kind(entry),
+                            "%s OFLAG_COPIED L2 cluster: l1_index=%" PRIu64 " l1_entry=%" PRIx64
+                            " refcount=%" PRIu64,
+                            verb(c, BDRV_FIX_ERRORS, "ERROR"), index, entry, refcount);
     }
     return check_l2_flags(c, l2_offset, l2_buf);
 }
@@ -236,7 +247,8 @@ int coroutine_fn qcow2_check_copied_flags(Qcow2Check *c)
     g_free(piece);
     g_free(l2_buf);
     if (ret < 0 && ret != QCOW2_CHECK_UNUSABLE && ret != -ENOMEM) {
-        qcow2_check_error(c, "ERROR: I/O error while looking at COPIED flags: %s", g_strerror(-ret));
+        qcow2_check_finding(c, QCOW2_CHECK_FLAGS_UNREAD, "ERROR: I/O error while looking at COPIED flags: %s",
+                            g_strerror(-ret));
     }
     return ret == -ENOMEM ? ret : 0;
 }

@@ -125,9 +125,11 @@ int coroutine_fn qcow2_check_layout(Qcow2Check *c)
     c->other_layout = is_other_layout(c, buffers, buffers + g->cluster_size);
     g_free(buffers);
     if (c->other_layout) {
-        qcow2_check_corruption(c, "ERROR incompatible features %" PRIx64 ": bit 4 is %s, but the L2 tables have %s entries",
-                               c->s->header.incompatible_features, g->extended_l2 ? "set" : "clear",
-                               g->extended_l2 ? "standard" : "extended");
+        qcow2_check_finding(c, QCOW2_CHECK_L2_LAYOUT,
+                            "ERROR incompatible features %" PRIx64
+                            ": bit 4 is %s, but the L2 tables have %s entries",
+                            c->s->header.incompatible_features, g->extended_l2 ? "set" : "clear",
+                            g->extended_l2 ? "standard" : "extended");
     }
     return 0;
 }

@@ -27,8 +27,8 @@ static int add_references(Qcow2Check *c, uint64_t offset, uint64_t bytes)
         return 0;
     }
     if (qcow2_check_outside(c, offset, bytes)) {
-        qcow2_check_damage(
-            c,
+        qcow2_check_finding(
+            c, QCOW2_CHECK_OUTSIDE_FILE,
             "ERROR: counting reference for region exceeding the end of the file by one cluster or "
             "more: offset 0x%" PRIx64 " size 0x%" PRIx64,
             offset, bytes);
@@ -39,7 +39,8 @@ static int add_references(Qcow2Check *c, uint64_t offset, uint64_t bytes)
     for (uint64_t cluster = offset >> bits; cluster <= last; cluster++) {
         int ret = qcow2_check_refs_add(c->into, cluster);
         if (ret == -ERANGE) {
-            qcow2_check_damage(c, "ERROR: overflow cluster offset=0x%" PRIx64, cluster << bits);
+            qcow2_check_finding(c, QCOW2_CHECK_REFCOUNT_OVERFLOW, "ERROR: overflow cluster offset=0x%" PRIx64,
+                                cluster << bits);
         } else if (ret < 0) {
             return ret;
         }
@@ -63,20 +64,23 @@ static int add_table(Qcow2Check *c, Qcow2ClusterSet *set, uint64_t offset, uint6
 static int count_compressed(Qcow2Check *c, uint32_t index, Qcow2RawEntry raw, FragmentStats *stats)
 {
     if (c->s->geometry.data_file) {
-        qcow2_check_damage(c, "ERROR compressed cluster %" PRIu32 " with data file, entry=0x%" PRIx64, index, raw.entry);
+        qcow2_check_finding(c, QCOW2_CHECK_COMPRESSED_ENTRY,
+                            "ERROR compressed cluster %" PRIu32 " with data file, entry=0x%" PRIx64, index,
+                            raw.entry);
         return 0;
     }
     Qcow2L2Entry e = qcow2_l2_entry_decode(raw, &c->s->geometry);
     if (raw.entry & QCOW2_COPIED) {
-        qcow2_check_damage(
-            c, "ERROR: coffset=0x%" PRIx64 ": copied flag must never be set for compressed clusters",
-            e.host_offset);
+        qcow2_check_finding(c, QCOW2_CHECK_COMPRESSED_ENTRY,
+                            "ERROR: coffset=0x%" PRIx64
+                            ": copied flag must never be set for compressed clusters",
+                            e.host_offset);
     }
     if (raw.bitmap) {
-        qcow2_check_damage(c,
-                           "ERROR compressed cluster %" PRIu32
-                           " with non-zero subcluster allocation bitmap, entry=0x%" PRIx64,
-                           index, raw.entry);
+        qcow2_check_finding(c, QCOW2_CHECK_COMPRESSED_ENTRY,
+                            "ERROR compressed cluster %" PRIu32
+                            " with non-zero subcluster allocation bitmap, entry=0x%" PRIx64,
+                            index, raw.entry);
     }
     if (stats) {
         /* Compressed clusters are fragmented by nature: they are not cluster sized. */
@@ -93,10 +97,12 @@ static void check_bitmap(Qcow2Check *c, Qcow2RawEntry raw, bool placed)
     uint64_t offset = raw.entry & QCOW2_OFFSET_MASK;
     uint32_t allocated = (uint32_t)raw.bitmap, zero = (uint32_t)(raw.bitmap >> 32);
     if (placed && (allocated & zero)) {
-        qcow2_check_damage(c, "ERROR offset=%" PRIx64 ": Allocated cluster has corrupted subcluster allocation bitmap",
-                           offset);
+        qcow2_check_finding(
+            c, QCOW2_CHECK_SUBCLUSTER_BITMAP,
+            "ERROR offset=%" PRIx64 ": Allocated cluster has corrupted subcluster allocation bitmap", offset);
     } else if (!placed && allocated) {
-        qcow2_check_damage(c, "ERROR: Unallocated cluster has non-zero subcluster allocation map");
+        qcow2_check_finding(c, QCOW2_CHECK_SUBCLUSTER_BITMAP,
+                            "ERROR: Unallocated cluster has non-zero subcluster allocation map");
     }
 }
 
@@ -104,23 +110,26 @@ static void check_bitmap(Qcow2Check *c, Qcow2RawEntry raw, bool placed)
 static void check_reserved(Qcow2Check *c, Qcow2RawEntry raw)
 {
     if ((raw.entry & QCOW2_L2_RESERVED) || ((raw.entry & QCOW2_L2_ZERO) && c->s->geometry.extended_l2)) {
-        qcow2_check_damage(c, "ERROR found l2 entry with reserved bits set: %" PRIx64, raw.entry);
+        qcow2_check_finding(c, QCOW2_CHECK_RESERVED_BITS,
+                            "ERROR found l2 entry with reserved bits set: %" PRIx64, raw.entry);
     }
     if ((raw.entry & QCOW2_L2_ZERO) && c->s->geometry.version < 3) {
-        qcow2_check_damage(
-            c, "ERROR found l2 entry with the zero flag, which version 2 does not have: %" PRIx64, raw.entry);
+        qcow2_check_finding(
+            c, QCOW2_CHECK_RESERVED_BITS,
+            "ERROR found l2 entry with the zero flag, which version 2 does not have: %" PRIx64, raw.entry);
     }
 }
 
-/* Of an entry that maps the cluster at @guest_offset. A data file counts no references, but each cluster has its place. */
+/* Of an entry that maps the cluster at @guest_offset. Those of a data file are not counted, but each has its place. */
 static int count_data(Qcow2Check *c, uint64_t offset, uint64_t guest_offset)
 {
     if (!c->s->geometry.data_file) {
         return add_references(c, offset, c->s->geometry.cluster_size);
     }
     if (offset != guest_offset) {
-        qcow2_check_damage(c, "ERROR offset=%" PRIx64 " in the data file does not match guest offset %" PRIx64, offset,
-                           guest_offset);
+        qcow2_check_finding(c, QCOW2_CHECK_DATA_FILE_OFFSET,
+                            "ERROR offset=%" PRIx64 " in the data file does not match guest offset %" PRIx64,
+                            offset, guest_offset);
     }
     return 0;
 }
@@ -140,8 +149,9 @@ static int count_l2_entry(Qcow2Check *c, uint32_t index, Qcow2RawEntry raw, uint
     }
     if (offset & (cluster_size - 1)) {
         bool zero = (raw.entry & QCOW2_L2_ZERO) || (c->s->geometry.extended_l2 && !(uint32_t)raw.bitmap);
-        qcow2_check_damage(c, "ERROR offset=%" PRIx64 ": %s is not properly aligned; L2 entry corrupted.",
-                               offset, zero ? "Preallocated cluster" : "Data cluster");
+        qcow2_check_finding(c, QCOW2_CHECK_NOT_ALIGNED,
+                            "ERROR offset=%" PRIx64 ": %s is not properly aligned; L2 entry corrupted.",
+                            offset, zero ? "Preallocated cluster" : "Data cluster");
     }
     if (stats) {
         c->result->allocated_clusters++;
@@ -160,8 +170,9 @@ static int coroutine_fn count_l2_table(Qcow2Check *c, uint64_t l2_offset, uint64
     uint32_t cluster_size = c->s->geometry.cluster_size;
     int ret = qcow2_check_pread(c, l2_offset, cluster_size, buf);
     if (ret < 0) {
-        qcow2_check_unread(c, "ERROR: I/O error in check_refcounts_l2: L2 table at 0x%" PRIx64 ": %s",
-                          l2_offset, g_strerror(-ret));
+        qcow2_check_finding(c, QCOW2_CHECK_TABLE_UNREAD,
+                            "ERROR: I/O error in check_refcounts_l2: L2 table at 0x%" PRIx64 ": %s",
+                            l2_offset, g_strerror(-ret));
         return 0;
     }
     if (stats) {
@@ -184,7 +195,8 @@ static int coroutine_fn count_l1_entry(Qcow2Check *c, uint64_t index, uint64_t e
         return 0;
     }
     if (entry & QCOW2_L1_RESERVED) {
-        qcow2_check_damage(c, "ERROR found L1 entry with reserved bits set: %" PRIx64, entry);
+        qcow2_check_finding(c, QCOW2_CHECK_RESERVED_BITS,
+                            "ERROR found L1 entry with reserved bits set: %" PRIx64, entry);
     }
     uint64_t l2_offset = entry & QCOW2_OFFSET_MASK; /* may be 0: flags alone lead to the header */
     int ret = add_table(c, &c->l2_tables, l2_offset, c->s->geometry.cluster_size);
@@ -192,8 +204,9 @@ static int coroutine_fn count_l1_entry(Qcow2Check *c, uint64_t index, uint64_t e
         return ret;
     }
     if (l2_offset & (c->s->geometry.cluster_size - 1)) {
-        qcow2_check_damage(
-            c, "ERROR l2_offset=%" PRIx64 ": Table is not cluster aligned; L1 entry corrupted", l2_offset);
+        qcow2_check_finding(c, QCOW2_CHECK_NOT_ALIGNED,
+                            "ERROR l2_offset=%" PRIx64 ": Table is not cluster aligned; L1 entry corrupted",
+                            l2_offset);
     }
     uint64_t guest_offset = index << (c->s->geometry.cluster_bits + c->s->geometry.l2_bits);
     return count_l2_table(c, l2_offset, guest_offset, l2_buf, stats);
@@ -211,8 +224,9 @@ static int coroutine_fn count_l1(Qcow2Check *c, uint64_t l1_offset, uint64_t l1_
         uint64_t n = MIN(l1_entries - done, PIECE_BYTES / 8);
         ret = qcow2_check_pread(c, l1_offset + done * 8, n * 8, piece);
         if (ret < 0) {
-            qcow2_check_unread(c, "ERROR: I/O error in check_refcounts_l1: L1 table at 0x%" PRIx64 ": %s",
-                              l1_offset, g_strerror(-ret));
+            qcow2_check_finding(c, QCOW2_CHECK_TABLE_UNREAD,
+                                "ERROR: I/O error in check_refcounts_l1: L1 table at 0x%" PRIx64 ": %s",
+                                l1_offset, g_strerror(-ret));
             ret = 0;
             break;
         }
@@ -237,25 +251,26 @@ static int coroutine_fn count_snapshots(Qcow2Check *c)
 {
     const Qcow2SnapshotTable *table = &c->s->snapshots;
     if (c->s->snapshot_damage) {
-        qcow2_check_damage(c, "ERROR snapshot table: %s", c->s->snapshot_damage);
+        qcow2_check_finding(c, QCOW2_CHECK_SNAPSHOT_TABLE, "ERROR snapshot table: %s", c->s->snapshot_damage);
     } else if (table->count == 0 && !is_snapshots_offset(c->s)) {
-        qcow2_check_damage(c, "ERROR snapshot table offset %" PRIx64 " is invalid, and there are no snapshots",
-                           c->s->header.snapshots_offset);
+        qcow2_check_finding(c, QCOW2_CHECK_SNAPSHOT_TABLE,
+                            "ERROR snapshot table offset %" PRIx64 " is invalid, and there are no snapshots",
+                            c->s->header.snapshots_offset);
     }
     for (unsigned i = 0; i < table->count; i++) {
         const Qcow2Snapshot *s = &table->snapshots[i];
         if (s->l1_table_offset & (c->s->geometry.cluster_size - 1)) {
-            qcow2_check_damage(c,
-                                   "ERROR snapshot %s (%s) l1_offset=%" PRIx64
-                                   ": L1 table is not cluster aligned; snapshot table entry corrupted",
-                                   s->id, s->name, s->l1_table_offset);
+            qcow2_check_finding(c, QCOW2_CHECK_SNAPSHOT_TABLE,
+                                "ERROR snapshot %s (%s) l1_offset=%" PRIx64
+                                ": L1 table is not cluster aligned; snapshot table entry corrupted",
+                                s->id, s->name, s->l1_table_offset);
             continue;
         }
         if (s->l1_size > QCOW2_MAX_L1_BYTES / 8) {
-            qcow2_check_damage(c,
-                                   "ERROR snapshot %s (%s) l1_size=%" PRIx32
-                                   ": L1 table is too large; snapshot table entry corrupted",
-                                   s->id, s->name, s->l1_size);
+            qcow2_check_finding(c, QCOW2_CHECK_SNAPSHOT_TABLE,
+                                "ERROR snapshot %s (%s) l1_size=%" PRIx32
+                                ": L1 table is too large; snapshot table entry corrupted",
+                                s->id, s->name, s->l1_size);
             continue;
         }
         int ret = count_l1(c, s->l1_table_offset, s->l1_size, NULL);
@@ -281,8 +296,9 @@ static int coroutine_fn count_bitmap_table(Qcow2Check *c, const Qcow2Bitmap *bit
         uint64_t n = MIN(end - done, PIECE_BYTES);
         ret = qcow2_check_pread(c, bitmap->table_offset + done, n, piece);
         if (ret < 0) {
-            qcow2_check_unread(c, "ERROR: cannot read the table of bitmap '%s': %s", bitmap->name,
-                              g_strerror(-ret));
+            qcow2_check_finding(c, QCOW2_CHECK_TABLE_UNREAD,
+                                "ERROR: cannot read the table of bitmap '%s': %s", bitmap->name,
+                                g_strerror(-ret));
             ret = 0;
             break;
         }
@@ -291,8 +307,9 @@ static int coroutine_fn count_bitmap_table(Qcow2Check *c, const Qcow2Bitmap *bit
             uint64_t offset = entry & QCOW2_OFFSET_MASK;
             if ((entry & QCOW2_BITMAP_TABLE_RESERVED) || (offset && (entry & 1)) ||
                 (offset & (c->s->geometry.cluster_size - 1))) {
-                qcow2_check_damage(c, "ERROR bitmap '%s': table entry %" PRIx64 " is invalid",
-                                       bitmap->name, entry);
+                qcow2_check_finding(c, QCOW2_CHECK_BITMAPS,
+                                    "ERROR bitmap '%s': table entry %" PRIx64 " is invalid", bitmap->name,
+                                    entry);
             } else if (offset) {
                 ret = add_table(c, &c->tables, offset, c->s->geometry.cluster_size);
             }
@@ -313,17 +330,19 @@ static int coroutine_fn count_bitmap_directory(Qcow2Check *c, const Qcow2Bitmaps
     }
     int ret = qcow2_check_pread(c, ext->directory_offset, ext->directory_size, directory);
     if (ret < 0) {
-        qcow2_check_unread(c, "ERROR: cannot read the bitmap directory: %s", g_strerror(-ret));
+        qcow2_check_finding(c, QCOW2_CHECK_TABLE_UNREAD, "ERROR: cannot read the bitmap directory: %s",
+                            g_strerror(-ret));
         ret = 0;
     } else if (!qcow2_bitmap_directory_decode(directory, ext->directory_size, ext->nb_bitmaps, &table,
                                               &error)) {
-        qcow2_check_damage(c, "ERROR bitmap directory: %s", error->message);
+        qcow2_check_finding(c, QCOW2_CHECK_BITMAPS, "ERROR bitmap directory: %s", error->message);
     }
     g_free(directory);
     for (unsigned i = 0; ret >= 0 && i < table.count; i++) {
         g_autofree char *problem = qcow2_bitmap_problem(&table.bitmaps[i], &c->s->geometry, c->s->header.size);
         if (problem) {
-            qcow2_check_damage(c, "ERROR bitmap '%s': %s", table.bitmaps[i].name, problem);
+            qcow2_check_finding(c, QCOW2_CHECK_BITMAPS, "ERROR bitmap '%s': %s", table.bitmaps[i].name,
+                                problem);
         } else {
             ret = count_bitmap_table(c, &table.bitmaps[i]);
         }
@@ -342,12 +361,12 @@ static int coroutine_fn count_bitmap_structures(Qcow2Check *c)
     }
     if (!qcow2_bitmaps_extension_decode(c->s->extensions.bitmaps, c->s->extensions.bitmaps_bytes, &ext,
                                         &error)) {
-        qcow2_check_damage(c, "ERROR %s", error->message);
+        qcow2_check_finding(c, QCOW2_CHECK_BITMAPS, "ERROR %s", error->message);
         return 0;
     }
     if (ext.directory_size > QCOW2_MAX_BITMAP_DIRECTORY_BYTES) {
-        qcow2_check_damage(c, "ERROR bitmap directory of %" PRIu64 " bytes is too large",
-                               ext.directory_size);
+        qcow2_check_finding(c, QCOW2_CHECK_BITMAPS,
+                            "ERROR bitmap directory of %" PRIu64 " bytes is too large", ext.directory_size);
         return 0;
     }
     int ret = add_table(c, &c->tables, ext.directory_offset, ext.directory_size);
@@ -377,23 +396,26 @@ static int count_refblock(Qcow2Check *c, uint64_t index, uint64_t entry)
     uint32_t cluster_size = c->s->geometry.cluster_size;
     uint64_t offset = entry & QCOW2_REFTABLE_OFFSET_MASK;
     if (entry & ~QCOW2_REFTABLE_OFFSET_MASK) {
-        qcow2_check_corruption(c, "ERROR refcount table entry %" PRIu64 " has reserved bits set", index);
+        qcow2_check_finding(c, QCOW2_CHECK_REFCOUNT_BLOCK,
+                            "ERROR refcount table entry %" PRIu64 " has reserved bits set", index);
         return 0;
     }
     if (offset & (cluster_size - 1)) {
-        qcow2_check_corruption(
-            c, "ERROR refcount block %" PRIu64 " is not cluster aligned; refcount table entry corrupted",
-            index);
+        qcow2_check_finding(
+            c, QCOW2_CHECK_REFCOUNT_BLOCK,
+            "ERROR refcount block %" PRIu64 " is not cluster aligned; refcount table entry corrupted", index);
         return 0;
     }
     if (offset >> c->s->geometry.cluster_bits >= c->file_clusters) {
-        qcow2_check_corruption(c, "ERROR refcount block %" PRIu64 " is outside image", index);
+        qcow2_check_finding(c, QCOW2_CHECK_REFCOUNT_BLOCK,
+                            "ERROR refcount block %" PRIu64 " is outside image", index);
         return 0;
     }
     int ret = add_references(c, offset, cluster_size);
     uint64_t count = qcow2_check_refs_get(&c->refs, offset >> c->s->geometry.cluster_bits);
     if (ret >= 0 && count != 1) {
-        qcow2_check_corruption(c, "ERROR refcount block %" PRIu64 " refcount=%" PRIu64, index, count);
+        qcow2_check_finding(c, QCOW2_CHECK_REFCOUNT_BLOCK,
+                            "ERROR refcount block %" PRIu64 " refcount=%" PRIu64, index, count);
     }
     return ret;
 }

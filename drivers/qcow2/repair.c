@@ -252,7 +252,8 @@ static int coroutine_fn repair_errors(Qcow2Check *c, Qcow2Rewrite *rewrite, Bdrv
 static int coroutine_fn repair_leaks(Qcow2Check *c, Qcow2Rewrite *rewrite)
 {
     if (c->refcounts_damaged) {
-        qcow2_check_note(c, "ERROR: the refcount structures must be rebuilt: repair all, not just leaks");
+        qcow2_check_finding(c, QCOW2_CHECK_NOTE,
+                            "ERROR: the refcount structures must be rebuilt: repair all, not just leaks");
         return -EIO;
     }
     /* Flags only if they are all that is wrong besides: any other damage may have made the counts too low. */
@@ -281,12 +282,15 @@ static int coroutine_fn verify(Qcow2Rewrite *rewrite, BdrvCheckResult *result)
 static int coroutine_fn repair_found(Qcow2Check *c, Qcow2Rewrite *rewrite, BdrvCheckResult *result, BdrvCheckFix fix)
 {
     if (c->other_layout) {
-        qcow2_check_note(c, "ERROR: nothing else is repaired before the incompatible features are: close the image, then "
-                            "check it and repair all");
+        qcow2_check_finding(
+            c, QCOW2_CHECK_NOTE,
+            "ERROR: nothing else is repaired before the incompatible features are: close the image, then "
+            "check it and repair all");
         return -EIO;
     }
     if (c->incomplete) {
-        qcow2_check_note(c, "ERROR: nothing is repaired while there are tables that cannot be read");
+        qcow2_check_finding(c, QCOW2_CHECK_NOTE,
+                            "ERROR: nothing is repaired while there are tables that cannot be read");
         return -EIO; /* the counts are too low by what they refer to */
     }
     int ret = 0;

@@ -105,10 +105,12 @@ static unsigned search(Qcow2Check *c, const uint8_t *buf, uint64_t bytes, Qcow2S
                                             NULL)) {
             count++;
         } else if (salvage(c, buf + at, n, &found[count])) {
-            qcow2_check_note(c, "Repairing snapshot table entry %u: only its data could be kept", n);
+            qcow2_check_finding(c, QCOW2_CHECK_NOTE,
+                                "Repairing snapshot table entry %u: only its data could be kept", n);
             count++;
         } else {
-            qcow2_check_note(c, "Repairing snapshot table entry %u: it is damaged and given up", n);
+            qcow2_check_finding(c, QCOW2_CHECK_NOTE,
+                                "Repairing snapshot table entry %u: it is damaged and given up", n);
         }
         at = likely ? after_entry(c, buf, at, bytes) : next_entry(c, buf, at + 8, bytes);
     }

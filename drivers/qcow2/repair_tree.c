@@ -62,8 +62,9 @@ static int coroutine_fn copy_data(Qcow2Repair *r, uint64_t from, uint64_t *to)
         copy = g_new(Qcow2RepairCopy, 1);
         *copy = (Qcow2RepairCopy){ .host_offset = *to, .references = 1 };
         g_hash_table_replace(r->copies, g_memdup2(&key, sizeof(key)), copy);
-        qcow2_check_note(r->c, "Copying cluster %" PRIu64 ", which has another owner, to cluster %" PRIu64,
-                         from >> geometry(r)->cluster_bits, *to >> geometry(r)->cluster_bits);
+        qcow2_check_finding(r->c, QCOW2_CHECK_NOTE,
+                            "Copying cluster %" PRIu64 ", which has another owner, to cluster %" PRIu64,
+                            from >> geometry(r)->cluster_bits, *to >> geometry(r)->cluster_bits);
     }
     return ret;
 }
@@ -96,7 +97,9 @@ static int coroutine_fn share_zeroes(Qcow2Repair *r, uint64_t *wanted)
 /* What was mapped here cannot be read. It must not come back as old data of the backing file. */
 static int coroutine_fn lost_cluster(Qcow2Repair *r, Qcow2RawEntry raw, Qcow2RawEntry *wanted)
 {
-    qcow2_check_note(r->c, "Repairing L2 entry %" PRIx64 ", which leads nowhere: the cluster reads as zeroes", raw.entry);
+    qcow2_check_finding(r->c, QCOW2_CHECK_NOTE,
+                        "Repairing L2 entry %" PRIx64 ", which leads nowhere: the cluster reads as zeroes",
+                        raw.entry);
     *wanted = (Qcow2RawEntry){ 0 };
     if (geometry(r)->version >= 3) {
         *wanted = qcow2_raw_zero(0, false, geometry(r));
@@ -215,8 +218,9 @@ static int coroutine_fn lost_l2_table(Qcow2Repair *r, uint64_t guest_offset, uin
                                       uint64_t *wanted)
 {
     const Qcow2Geometry *g = geometry(r);
-    qcow2_check_note(r->c, "Repairing L1 entry %" PRIx64 ", which leads nowhere: what it mapped reads as zeroes",
-                     entry);
+    qcow2_check_finding(r->c, QCOW2_CHECK_NOTE,
+                        "Repairing L1 entry %" PRIx64 ", which leads nowhere: what it mapped reads as zeroes",
+                        entry);
     *wanted = 0;
     if (!has_backing(r) || guest_offset >= r->disk_size) {
         return 0;
@@ -341,7 +345,7 @@ static int coroutine_fn tree_fixed(Qcow2Repair *r)
     Qcow2Check *c = r->c;
     BdrvCheckResult ignored = { 0 }, *result = c->result;
     if (c->bitmaps_damaged) {
-        qcow2_check_note(c, "Repairing the bitmaps: they are damaged and given up");
+        qcow2_check_finding(c, QCOW2_CHECK_NOTE, "Repairing the bitmaps: they are damaged and given up");
         r->header.autoclear_features &= ~QCOW2_AUTOCLEAR_BITMAPS;
         if (r->dry) {
             return -ECANCELED;
@@ -365,7 +369,7 @@ static int coroutine_fn make_tree(Qcow2Repair *r)
         ret = qcow2_repair_snapshots(r);
     }
     if (ret >= 0 && !r->dry) {
-        qcow2_check_note(r->c, "Rebuilding refcount structure");
+        qcow2_check_finding(r->c, QCOW2_CHECK_NOTE, "Rebuilding refcount structure");
         ret = qcow2_repair_write_refcounts(r);
     }
     return ret;

@@ -118,13 +118,29 @@ typedef enum BdrvCheckFix {
     BDRV_FIX_ERRORS = 1 << 1,
 } BdrvCheckFix;
 
+typedef enum BdrvCheckSeverity {
+    BDRV_CHECK_NOTE,       /* no finding: what a repair does */
+    BDRV_CHECK_LEAK,       /* space is wasted */
+    BDRV_CHECK_CORRUPTION, /* metadata is wrong */
+    BDRV_CHECK_ERROR,      /* something could not be checked */
+} BdrvCheckSeverity;
+
+/* A kind of finding, in words for people. Drivers have theirs in tables that stay: compare pointers. */
+typedef struct BdrvCheckKind {
+    BdrvCheckSeverity severity;
+    const char *name;   /* for programs: "leaked-cluster" */
+    const char *title;  /* what it is */
+    const char *risk;   /* what may be lost or wrong */
+    const char *repair; /* what a repair does about it */
+} BdrvCheckKind;
+
 typedef struct BdrvCheckResult {
     int64_t corruptions, leaks, check_errors;
     int64_t corruptions_fixed, leaks_fixed;
     int64_t image_end_offset; /* first byte after the last used cluster */
     int64_t total_clusters, allocated_clusters, fragmented_clusters, compressed_clusters;
     /* Findings in words, one call each; may be NULL. */
-    void (*report)(void *opaque, bool is_corruption, const char *text);
+    void (*report)(void *opaque, const BdrvCheckKind *kind, const char *text);
     void *report_opaque;
 } BdrvCheckResult;
 

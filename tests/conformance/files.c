@@ -103,7 +103,7 @@ void conformance_file_teardown(const ConformanceStack *stack, const char *id, co
     g_unlink(base);
 }
 
-static void report(void *opaque, bool is_corruption, const char *text)
+static void report(void *opaque, const BdrvCheckKind *kind, const char *text)
 {
     g_printerr("check: %s\n", text);
 }

@@ -560,10 +560,10 @@ static bool is_harmless(const char *text)
            strspn(entry + strlen("entry="), "0123456789abcdef") < 16;
 }
 
-static void report(void *opaque, bool is_corruption, const char *text)
+static void report(void *opaque, const BdrvCheckKind *kind, const char *text)
 {
     int64_t *harmless = opaque;
-    if (is_corruption) {
+    if (kind->severity == BDRV_CHECK_CORRUPTION) {
         *harmless += is_harmless(text);
         g_test_message("%s: check: %s", where, text);
     }

@@ -5,6 +5,7 @@
     BDRV_TEST_IMAGES=n    so many damaged images
 """
 
+import json
 import os
 import pathlib
 import random
@@ -94,6 +95,33 @@ CASES = {
 }
 
 
+SEVERITIES = {"corruptions": "corruption", "leaks": "leak", "check-errors": "check-error"}
+
+
+def explained(directory):
+    """All findings of a check of x, but no more than some of each kind, are told with words, next to the usual output."""
+    plain, words = (run([OURS["img"], "check", *more, "x"], directory) for more in ([], ["--explain"]))
+    assert plain.returncode == words.returncode and words.stdout.startswith(plain.stdout)
+    plain_json, words_json = (run([OURS["img"], "check", "--output=json", *more, "x"], directory)
+                              for more in ([], ["--explain"]))
+    if not plain_json.stdout:  # could not be checked
+        assert plain_json.stderr == words_json.stderr and not words_json.stdout
+        return []
+    value, findings = json.loads(plain_json.stdout), json.loads(words_json.stdout)
+    findings = findings.pop("findings")
+    assert "findings" not in value and json.loads(words_json.stdout) == {**value, "findings": findings}
+    for key, severity in SEVERITIES.items():
+        assert sum(f["count"] for f in findings if f["severity"] == severity) == value.get(key, 0), findings
+    told = plain.stderr.splitlines()
+    for finding in findings:
+        assert all(finding[key] and finding[key] in words.stdout for key in ("title", "risk", "repair")), finding
+        examples = finding["examples"]
+        assert len(examples) == min(finding["count"], 10) and all(example in told for example in examples), finding
+        assert f"… and {finding['count'] - 10} more of this kind" in words.stdout or finding["count"] <= 10
+    assert not words.stderr
+    return [finding["kind"] for finding in findings]
+
+
 def same_findings(twin, case, options):
     patches, other = case
     for output in ([], ["--output=json"]):
@@ -106,6 +134,8 @@ def same_findings(twin, case, options):
             assert run([OURS["img"], "check", *options, *output, "x"], twin.ours).returncode <= 2
         else:
             twin.same("img", "check", *options, *output, "x", json_output=bool(output))
+        if not options and not output:
+            explained(twin.ours)
         if options == ALL:
             twin.clean("x", "qcow2")
 
@@ -188,6 +218,7 @@ def test_random_damage(good, tmp_path):
     for seed in range(SEED, SEED + IMAGES):
         told, image, lost, content = damaged(good, tmp_path, seed)
         same_check(tmp_path, told)
+        explained(tmp_path)
         ours = run([OURS["img"], "check", "-f", "qcow2", "-r", "all", "x"], tmp_path)
         theirs = run(["qemu-img", "check", "-f", "qcow2", "x"], tmp_path)
         assert (ours.returncode, theirs.returncode) == (0, 0), told + ours.stdout + ours.stderr + theirs.stdout
@@ -208,6 +239,7 @@ def test_no_leak_is_repaired_of_tables_that_are_not_what_the_header_says(good, t
     image = damage.Image(good[shape][0] / "image")
     image.put(72, 8, image.get(72, 8) & ~damage.EXTENDED_L2 | bit)
     image.save(tmp_path / "x")
+    assert explained(tmp_path) == ["l2-layout"]
     result = run([OURS["img"], "check", "-r", "leaks", "x"], tmp_path)
     assert result.returncode != 0 and "incompatible features" in result.stderr
     assert (tmp_path / "x").read_bytes() == image.data
@@ -230,6 +262,23 @@ def test_a_few_damaged_entries_do_not_change_what_the_tables_are(good, tmp_path)
     found, expected = read(tmp_path, "x"), good["large"][1][None]
     for at in range(0, len(expected), image.cluster):
         assert at // image.cluster in (1, 3) or found[at:at + image.cluster] == expected[at:at + image.cluster]
+
+
+def test_what_was_repaired_is_explained(good, tmp_path):
+    source, _ = good["plain"]
+    image = damage.Image(source / "image")
+    for number in range(12):
+        image.put(refcount_place(image, data_offset(image)) + 2 * number, 2, 2)
+    image.put(first_l2(image), 8, data_offset(image) + 512)
+    image.save(tmp_path / "x")
+    assert set(explained(tmp_path)) >= {"leaked-cluster", "not-aligned", "copied-flag-set"}
+    (tmp_path / "y").write_bytes((tmp_path / "x").read_bytes())
+    human = run([OURS["img"], "check", "--explain", "-r", "leaks", "y"], tmp_path)
+    assert "Left after the repair:" in human.stdout and human.returncode == 2, human.stdout
+    result = run([OURS["img"], "check", "--explain", "-r", "all", "--output=json", "x"], tmp_path)
+    value = json.loads(result.stdout)
+    assert sum(f["count"] for f in value["findings"]) == value["leaks-fixed"] + value["corruptions-fixed"]
+    assert value["findings-left"] == [] and result.returncode == 0, result.stdout
 
 
 def test_exit_codes(twin):

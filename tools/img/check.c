@@ -11,9 +11,30 @@
 
 enum { EXIT_CLEAN = 0, EXIT_NOT_CHECKED = 1, EXIT_CORRUPT = 2, EXIT_LEAKS = 3, EXIT_UNSUPPORTED = 63 };
 
-static void print_finding(void *opaque, bool is_corruption, const char *text)
+typedef struct Check {
+    ImgLook look;
+    BdrvCheckFix fix;
+    bool quiet, explain;
+    ImgFindings *found, *left; /* with explain: of the first look, of the one after a repair */
+} Check;
+
+static bool is_human(const Check *check)
+{
+    return check->look.output != IMG_OUTPUT_JSON && !check->quiet;
+}
+
+static void print_finding(void *opaque, const BdrvCheckKind *kind, const char *text)
 {
     fprintf(stderr, "%s\n", text);
+}
+
+static void keep_finding(void *opaque, const BdrvCheckKind *kind, const char *text)
+{
+    if (kind->severity == BDRV_CHECK_NOTE) {
+        print_finding(NULL, kind, text);
+    } else {
+        img_findings_add(opaque, kind, text);
+    }
 }
 
 static void print_human(const BdrvCheckResult *result)
@@ -54,7 +75,7 @@ static void set_unless_zero(BdrvOptions *object, const char *key, int64_t value)
     }
 }
 
-static void print_json(const BdrvCheckResult *result, const char *filename, const char *format)
+static void print_json(const Check *check, const BdrvCheckResult *result, const char *format)
 {
     g_autoptr(BdrvOptions) object = bdrv_options_new();
     g_autofree char *text = NULL;
@@ -69,19 +90,27 @@ static void print_json(const BdrvCheckResult *result, const char *filename, cons
     set_unless_zero(object, "leaks", result->leaks);
     set_unless_zero(object, "leaks-fixed", result->leaks_fixed);
     set_unless_zero(object, "allocated-clusters", result->allocated_clusters);
-    bdrv_options_set_string(object, "filename", filename);
+    bdrv_options_set_string(object, "filename", check->look.image.filename);
     bdrv_options_set_string(object, "format", format);
     set_unless_zero(object, "fragmented-clusters", result->fragmented_clusters);
+    if (check->explain) {
+        img_findings_to_json(check->found, object, "findings");
+    }
+    if (check->left) {
+        img_findings_to_json(check->left, object, "findings-left");
+    }
     text = img_json_text(object);
     printf("%s\n", text);
 }
 
-/* One check, or one repair; false with the exit code set. */
-static bool run_check(BlockBackend *blk, BdrvCheckResult *result, BdrvCheckFix fix, bool quiet, int *status)
+/* One check, or one repair; false with the exit code set. @findings: where to keep them, if they are to be explained */
+static bool run_check(const Check *check, BlockBackend *blk, BdrvCheckResult *result, BdrvCheckFix fix,
+                      ImgFindings *findings, int *status)
 {
     GError *error = NULL;
 
-    *result = (BdrvCheckResult){ .report = quiet ? NULL : print_finding };
+    *result = (BdrvCheckResult){ .report = check->quiet ? NULL : findings ? keep_finding : print_finding,
+                                 .report_opaque = findings };
     if (blk_check(blk, result, fix, &error)) {
         return true;
     }
@@ -97,17 +126,18 @@ static bool run_check(BlockBackend *blk, BdrvCheckResult *result, BdrvCheckFix f
 }
 
 /* After a repair that did something: say what, and look again. */
-static bool check_again(BlockBackend *blk, BdrvCheckResult *result, bool human, bool quiet, int *status)
+static bool check_again(Check *check, BlockBackend *blk, BdrvCheckResult *result, int *status)
 {
     int64_t leaks_fixed = result->leaks_fixed, corruptions_fixed = result->corruptions_fixed;
 
-    if (human) {
+    if (is_human(check)) {
         printf("The following inconsistencies were found and repaired:\n\n"
                "    %" PRId64 " leaked clusters\n    %" PRId64 " corruptions\n\n"
                "Double checking the fixed image now...\n",
                leaks_fixed, corruptions_fixed);
     }
-    if (!run_check(blk, result, BDRV_FIX_NONE, quiet, status)) {
+    check->left = check->explain ? img_findings_new() : NULL;
+    if (!run_check(check, blk, result, BDRV_FIX_NONE, check->left, status)) {
         return false;
     }
     result->leaks_fixed = leaks_fixed;
@@ -115,23 +145,36 @@ static bool check_again(BlockBackend *blk, BdrvCheckResult *result, bool human, 
     return true;
 }
 
-static int check(BlockBackend *blk, const char *filename, ImgOutput output, BdrvCheckFix fix, bool quiet)
+static void print_result(const Check *check, const BdrvCheckResult *result, const char *format)
 {
-    bool human = output != IMG_OUTPUT_JSON && !quiet;
+    if (!is_human(check)) {
+        if (!check->quiet) {
+            print_json(check, result, format);
+        }
+        return;
+    }
+    print_human(result);
+    if (check->explain) {
+        img_findings_print(check->found);
+    }
+    if (check->left && (result->corruptions || result->leaks || result->check_errors)) {
+        printf("\nLeft after the repair:\n");
+        img_findings_print(check->left);
+    }
+}
+
+static int check_image(Check *check, BlockBackend *blk)
+{
     BdrvCheckResult result;
     int status;
 
-    if (!run_check(blk, &result, fix, quiet, &status)) {
+    if (!run_check(check, blk, &result, check->fix, check->found, &status)) {
         return status;
     }
-    if ((result.leaks_fixed || result.corruptions_fixed) && !check_again(blk, &result, human, quiet, &status)) {
+    if ((result.leaks_fixed || result.corruptions_fixed) && !check_again(check, blk, &result, &status)) {
         return status;
     }
-    if (human) {
-        print_human(&result);
-    } else if (!quiet) {
-        print_json(&result, filename, blk_driver(blk));
-    }
+    print_result(check, &result, blk_driver(blk));
     if (result.check_errors) {
         return EXIT_NOT_CHECKED;
     }
@@ -141,51 +184,54 @@ static int check(BlockBackend *blk, const char *filename, ImgOutput output, Bdrv
     return result.leaks ? EXIT_LEAKS : EXIT_CLEAN;
 }
 
+/* -1: go on; else the exit code */
+static int take_option(Check *check, int option)
+{
+    switch (option) {
+    case 'q': check->quiet = true; return -1;
+    case 'r':
+        if (strcmp(optarg, "leaks") == 0) {
+            check->fix = BDRV_FIX_LEAKS;
+        } else if (strcmp(optarg, "all") == 0) {
+            check->fix = BDRV_FIX_LEAKS | BDRV_FIX_ERRORS;
+        } else {
+            return img_usage_error("--repair (-r) expects one of leaks or all, not '%s'", optarg);
+        }
+        return -1;
+    case 'T': return img_take_cache(optarg, "source cache mode", &check->look.image.flags) ? -1 : 1;
+    case IMG_OPTION_EXPLAIN: check->explain = true; return -1;
+    default: return img_look_option(&check->look, option);
+    }
+}
+
 int img_check(int argc, char **argv)
 {
     g_autoptr(BdrvGraph) graph = NULL;
-    ImgLook look = { .image = { .flags = BDRV_O_CHECK } };
-    BdrvCheckFix fix = BDRV_FIX_NONE;
+    Check check = { .look.image.flags = BDRV_O_CHECK };
     BlockBackend *blk;
-    bool quiet = false;
     int option, status;
 
     while ((option = img_next_option(argc, argv)) != -1) {
-        switch (option) {
-        case 'q': quiet = true; break;
-        case 'r':
-            if (strcmp(optarg, "leaks") == 0) {
-                fix = BDRV_FIX_LEAKS;
-            } else if (strcmp(optarg, "all") == 0) {
-                fix = BDRV_FIX_LEAKS | BDRV_FIX_ERRORS;
-            } else {
-                return img_usage_error("--repair (-r) expects one of leaks or all, not '%s'", optarg);
-            }
-            break;
-        case 'T':
-            if (!img_take_cache(optarg, "source cache mode", &look.image.flags)) {
-                return 1;
-            }
-            break;
-        default:
-            status = img_look_option(&look, option);
-            if (status >= 0) {
-                return status;
-            }
+        status = take_option(&check, option);
+        if (status >= 0) {
+            return status;
         }
     }
-    if (!img_look_filename(&look, argc, argv)) {
+    if (!img_look_filename(&check.look, argc, argv)) {
         return 1;
     }
-    if (fix != BDRV_FIX_NONE) {
-        look.image.flags |= BDRV_O_RDWR;
+    if (check.fix != BDRV_FIX_NONE) {
+        check.look.image.flags |= BDRV_O_RDWR;
     }
     graph = tool_graph();
-    blk = img_open(graph, &look.image);
+    blk = img_open(graph, &check.look.image);
     if (!blk) {
         return EXIT_NOT_CHECKED;
     }
-    status = check(blk, look.image.filename, look.output, fix, quiet);
-    img_close(blk, look.image.filename);
+    check.found = check.explain ? img_findings_new() : NULL;
+    status = check_image(&check, blk);
+    img_findings_free(check.found);
+    img_findings_free(check.left);
+    img_close(blk, check.look.image.filename);
     return status;
 }

@@ -113,6 +113,16 @@ bool img_map_extent(BlockBackend *blk, int64_t offset, int64_t end, BlockExtent 
 /** img_map_svg() - print a picture of the disk from @start to @end; exit code (map_svg.c) */
 int img_map_svg(BlockBackend *blk, int64_t start, int64_t end);
 
+/* ---- findings of a check, explained (explain.c) ---- */
+
+typedef struct ImgFindings ImgFindings;
+ImgFindings *img_findings_new(void);
+void img_findings_free(ImgFindings *findings); /* NULL is allowed */
+void img_findings_add(ImgFindings *findings, const BdrvCheckKind *kind, const char *text);
+void img_findings_print(const ImgFindings *findings);
+/** img_findings_to_json() - as a list at @key of @object */
+void img_findings_to_json(const ImgFindings *findings, BdrvOptions *object, const char *key);
+
 /* ---- internal snapshots (snapshot.c) ---- */
 
 /* What -l says: "snapshot.id=…,snapshot.name=…", or text that is an id or a name. */

@@ -59,6 +59,8 @@ static const ImgOption bitmap_options[] = {
 
 static const ImgOption check_options[] = {
     { 'r', "repair", "leaks|all", "free what nothing refers to; or mend all that is wrong" },
+    { IMG_OPTION_EXPLAIN, "explain", NULL,
+      "tell of each kind of finding what it is, what is at risk, and what a repair would do" },
     LOOK_FORMAT, IMAGE_OPTS, OBJECT, OUTPUT, SOURCE_CACHE, FORCE_SHARE, QUIET, HELP, END,
 };
 
@@ -183,6 +185,8 @@ const ImgSyntax img_syntaxes[] = {
       "check.",
       "# is all well?\n"
       "check disk.qcow2\n"
+      "# what do the findings mean?\n"
+      "check --explain disk.qcow2\n"
       "# free clusters that nothing refers to; this is safe\n"
       "check -r leaks disk.qcow2\n",
       check_options },

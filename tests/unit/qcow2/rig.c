@@ -141,14 +141,14 @@ void coroutine_fn rig_verify(const Rig *rig)
 #endif
 }
 
-static void report(void *opaque, bool is_corruption, const char *text)
+static void report(void *opaque, const BdrvCheckKind *kind, const char *text)
 {
-    if (is_corruption || g_test_verbose()) {
+    if (kind->severity == BDRV_CHECK_CORRUPTION || g_test_verbose()) {
         g_test_message("check: %s", text);
     }
 }
 
-static int coroutine_fn check(const char *disk, void (*say)(void *opaque, bool is_corruption, const char *text),
+static int coroutine_fn check(const char *disk, void (*say)(void *opaque, const BdrvCheckKind *kind, const char *text),
                               BdrvCheckResult *result)
 {
     GError *error = NULL;

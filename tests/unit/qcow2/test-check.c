@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "drivers/qcow2/check_kinds.h"
 #include "tests/unit/qcow2/stand.h"
 
 #define COPIED (UINT64_C(1) << 63)
@@ -95,13 +96,15 @@ static const struct {
 typedef struct Found {
     const char *pattern;
     bool seen;
+    int64_t counts[BDRV_CHECK_ERROR + 1]; /* by severity */
 } Found;
 
-static void on_report(void *opaque, bool is_corruption, const char *text)
+static void on_report(void *opaque, const BdrvCheckKind *kind, const char *text)
 {
     Found *found = opaque;
     found->seen = found->seen || (found->pattern && g_pattern_match_simple(found->pattern, text));
-    g_test_message("  %s", text);
+    found->counts[kind->severity]++;
+    g_test_message("  %s: %s", kind->name, text);
 }
 
 /* Image "c" with damage @i, made from "good". */
@@ -131,6 +134,9 @@ static void test_damage(void)
         g_assert_cmpint(r.corruptions, ==, cases[i].corruptions);
         g_assert_cmpint(r.leaks, ==, cases[i].leaks);
         g_assert_cmpint(r.check_errors, ==, cases[i].check_errors);
+        g_assert_cmpint(found.counts[BDRV_CHECK_CORRUPTION], ==, r.corruptions);
+        g_assert_cmpint(found.counts[BDRV_CHECK_LEAK], ==, r.leaks);
+        g_assert_cmpint(found.counts[BDRV_CHECK_ERROR], ==, r.check_errors);
         g_assert_cmpint(r.total_clusters, ==, DATA_CLUSTERS);
         g_assert_cmpint(r.image_end_offset, ==, cases[i].end_clusters * CLUSTER);
         g_assert_cmpint(r.allocated_clusters, ==, cases[i].allocated);
@@ -143,12 +149,28 @@ static void test_damage(void)
     }
 }
 
+static void test_words(void)
+{
+    for (int i = 0; i < QCOW2_CHECK_KINDS; i++) {
+        const BdrvCheckKind *kind = &qcow2_check_kinds[i].words;
+
+        g_assert_true(kind->name && kind->title && kind->risk && kind->repair);
+        g_assert_cmpint(kind->severity == BDRV_CHECK_NOTE, ==, i == QCOW2_CHECK_NOTE);
+        g_assert_false(g_str_has_suffix(kind->title, "."));
+        g_assert_true(g_str_has_suffix(kind->risk, ".") && g_str_has_suffix(kind->repair, "."));
+        for (int other = 0; other < i; other++) {
+            g_assert_cmpstr(kind->name, !=, qcow2_check_kinds[other].words.name);
+            g_assert_cmpstr(kind->title, !=, qcow2_check_kinds[other].words.title);
+        }
+    }
+}
+
 /* What is found is repaired, and the second check finds nothing. */
 static void test_repair(void)
 {
     for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
         prepare(i);
-        BdrvCheckResult r = { .report = on_report, .report_opaque = &(Found){ NULL, false } };
+        BdrvCheckResult r = { .report = on_report, .report_opaque = &(Found){ 0 } };
         GError *error = NULL;
         BlockBackend *blk = stand_must_open("c", NULL, BDRV_O_CHECK | BDRV_O_RDWR);
         g_assert_true(blk_check(blk, &r, BDRV_FIX_LEAKS | BDRV_FIX_ERRORS, &error));
@@ -207,6 +229,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/qcow2/check/each damage is counted and told", test_damage);
+    g_test_add_func("/qcow2/check/every kind of finding is explained", test_words);
     g_test_add_func("/qcow2/check/each damage is repaired", test_repair);
     g_test_add_func("/qcow2/check/a very long sparse file costs nothing", test_very_long_file);
     g_test_add_func("/qcow2/check/what cannot be read is not called good", test_read_errors);

@@ -155,9 +155,9 @@ typedef struct Crash {
 } Crash;
 
 /* Missing COPIED flags and leaks are safe. */
-static void note_unsafe(void *opaque, bool is_corruption, const char *text)
+static void note_unsafe(void *opaque, const BdrvCheckKind *kind, const char *text)
 {
-    *(unsigned *)opaque += is_corruption && !g_str_has_prefix(text, "ERROR OFLAG_COPIED");
+    *(unsigned *)opaque += kind->severity == BDRV_CHECK_CORRUPTION && !g_str_has_prefix(text, "ERROR OFLAG_COPIED");
 }
 
 static unsigned count_unsafe(const char *name)
