@@ -190,26 +190,28 @@ static bool is_shown(const BlockDriverState *bs, const BdrvEdge *edge)
     return edge->child.role != BDRV_CHILD_COW || backing_is_overridden(bs);
 }
 
-/* Options that open the same node again. */
-static BdrvOptions *reopening_options(const BlockDriverState *bs)
+/* Options that open the same node again, as JSON: dictionaries for the children, dotted keys for all else. */
+static void append_reopening_options(GString *json, const BlockDriverState *bs)
 {
     const GPtrArray *children = bdrv_node(bs)->children;
-    BdrvOptions *options = bdrv_options_new();
+    g_autoptr(BdrvOptions) own = bdrv_options_new();
 
-    bdrv_options_set_string(options, "driver", bs->drv->format_name);
-    copy_strong(bs, options);
+    bdrv_options_set_string(own, "driver", bs->drv->format_name);
+    copy_strong(bs, own);
+    if (!bs->backing && backing_is_overridden(bs)) {
+        bdrv_options_set_null(own, "backing");
+    }
+    g_string_append_c(json, '{');
+    bdrv_options_append_flat_json(json, own);
     for (unsigned i = 0; i < children->len; i++) {
         const BdrvEdge *edge = children->pdata[i];
 
         if (is_shown(bs, edge)) {
-            g_autoptr(BdrvOptions) below = reopening_options(edge->child.bs);
-            bdrv_options_merge(options, edge->child.name, below);
+            g_string_append_printf(json, ", \"%s\": ", edge->child.name);
+            append_reopening_options(json, edge->child.bs);
         }
     }
-    if (!bs->backing && backing_is_overridden(bs)) {
-        bdrv_options_set_null(options, "backing");
-    }
-    return options;
+    g_string_append_c(json, '}');
 }
 
 /* A protocol's "filename" so that it is no "prefix:…"; NULL if it has none. */
@@ -259,9 +261,9 @@ static char *compose_filename(BlockDriverState *bs)
     if (filename) {
         return filename;
     }
-    g_autoptr(BdrvOptions) options = reopening_options(bs);
-    g_autofree char *json = bdrv_options_to_json(options, false);
-    return g_strconcat("json:", json, NULL);
+    GString *json = g_string_new("json:");
+    append_reopening_options(json, bs);
+    return g_string_free(json, false);
 }
 
 void bdrv_refresh_node_filename(BlockDriverState *bs)

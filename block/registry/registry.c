@@ -229,6 +229,13 @@ bool bdrv_driver_known(const char *name)
     return bdrv_find_format(name) != NULL;
 }
 
+bool bdrv_protocol_known(const char *filename)
+{
+    g_autofree char *prefix = bdrv_filename_prefix(filename);
+
+    return !prefix || find_by_prefix(prefix, NULL);
+}
+
 const BdrvOptionSpec *bdrv_driver_options(const char *driver, BdrvOptionTable table)
 {
     const BlockDriver *drv = bdrv_find_format(driver);

@@ -470,3 +470,15 @@ char *bdrv_options_to_json(const BdrvOptions *options, bool pretty)
     tree_free(root);
     return g_string_free(out, false);
 }
+
+void bdrv_options_append_flat_json(GString *out, const BdrvOptions *options)
+{
+    for (unsigned i = 0; i < options->leaves->len; i++) {
+        const OptionLeaf *leaf = options->leaves->pdata[i];
+
+        g_string_append(out, i > 0 ? ", " : "");
+        append_string(out, leaf->key);
+        g_string_append(out, ": ");
+        bdrv_option_json_value(out, leaf);
+    }
+}

@@ -31,6 +31,9 @@ bool bdrv_option_covers(const BdrvOptionSpec *spec, const char *key);
 
 const OptionLeaf *bdrv_options_find(const BdrvOptions *options, const char *key);
 
+/** bdrv_options_append_flat_json() - "a.b": 1, "c": "x", without brackets: dotted keys stay as they are */
+void bdrv_options_append_flat_json(GString *out, const BdrvOptions *options);
+
 /** bdrv_options_copy_leaf() - set @into_key to the value, type kept, that @key has in @from; false if it has none */
 bool bdrv_options_copy_leaf(BdrvOptions *into, const char *into_key, const BdrvOptions *from, const char *key);
 

@@ -287,9 +287,9 @@ static bool load_backing_name(Opening *o, GError **errp)
 /* A check reads no guest data and needs no key, but it must know which clusters the key slots have. */
 static bool coroutine_fn open_crypto(Opening *o, GError **errp)
 {
-    Qcow2KeyNeed need = o->info_only || o->check       ? QCOW2_KEY_UNUSED
-                        : (o->flags & BDRV_O_NO_KEY) ? QCOW2_KEY_OPTIONAL
-                                                       : QCOW2_KEY_REQUIRED;
+    Qcow2KeyNeed need = o->info_only                               ? QCOW2_KEY_UNUSED
+                        : o->check || (o->flags & BDRV_O_NO_KEY) ? QCOW2_KEY_OPTIONAL
+                                                                 : QCOW2_KEY_REQUIRED;
     return o->options ? qcow2_crypto_open(o->bs, o->options, o->file_length, need, errp)
                       : qcow2_crypto_open_again(o->bs, o->crypto, o->file_length, errp);
 }

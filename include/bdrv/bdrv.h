@@ -72,6 +72,8 @@ BDRV_API char *bdrv_graph_to_dot(BdrvGraph *graph);
 BDRV_API const char *bdrv_driver_nth(unsigned n);
 /** bdrv_driver_known() - whether driver=@name can be opened */
 BDRV_API bool bdrv_driver_known(const char *name);
+/** bdrv_protocol_known() - whether @filename begins with no "x:" (a path, then), or with that of a protocol driver */
+BDRV_API bool bdrv_protocol_known(const char *filename);
 typedef enum BdrvOptionTable {
     BDRV_TABLE_OPEN,
     BDRV_TABLE_CREATE,

@@ -260,19 +260,11 @@ def test_other_options_are_shown_as_json_that_opens_the_same(twin, options):
         assert result.returncode == 0, result.stderr
         name = json.loads(result.stdout)["filename"]
         assert name.startswith("json:")
-        shown.append(flat(json.loads(name[5:])))
+        shown.append(json.loads(name[5:]))
         for again in (THEIRS, OURS):
             result = run([again["io"], "-c", READ, "-c", READ, name], directory)
             assert result.returncode == ("read_aio" in image), result.stderr
     assert shown[0] == shown[1]
-
-
-def flat(value, prefix=""):
-    """Nested dictionaries and lists as dotted keys: lists are shown either way."""
-    if isinstance(value, (dict, list)):
-        pairs = value.items() if isinstance(value, dict) else enumerate(value)
-        return {key: leaf for name, below in pairs for key, leaf in flat(below, f"{prefix}{name}.").items()}
-    return {prefix[:-1]: value}
 
 
 BREAKS = {

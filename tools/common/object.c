@@ -57,6 +57,12 @@ static const Secret *find_secret(const char *id)
     return NULL;
 }
 
+/* A letter, then letters, digits, '-', '.' and '_'. */
+static bool is_identifier(const char *text)
+{
+    return g_ascii_isalpha(*text) && strspn(text, G_CSET_A_2_Z G_CSET_a_2_z G_CSET_DIGITS "-._") == strlen(text);
+}
+
 /* Whole and valid: g_base64_decode() itself takes anything. */
 static bool decode_base64(const char *text, size_t length, uint8_t **data, size_t *bytes, GError **errp)
 {
@@ -182,6 +188,9 @@ static bool add_object(const char *text, GError **errp)
     if (!id) {
         return refuse(errp, "Parameter 'id' is missing");
     }
+    if (!is_identifier(id)) {
+        return refuse(errp, "id '%s' must start with a letter, and consist of letters, digits, '-', '.' and '_'", id);
+    }
     if (find_secret(id)) {
         return refuse(errp, "there is an object with id '%s' already", id);
     }
@@ -207,6 +216,11 @@ bool tool_add_object(const char *text)
         return false;
     }
     return true;
+}
+
+bool tool_has_object(const char *id)
+{
+    return find_secret(id) != NULL;
 }
 
 void tool_give_objects(BdrvGraph *graph)

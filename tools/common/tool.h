@@ -36,6 +36,7 @@ void tool_print_specific_info(const BdrvOptions *info);
 
 /** tool_add_object() - take what --object says, for every graph made later; prints what is wrong, answers false */
 bool tool_add_object(const char *text);
+bool tool_has_object(const char *id);
 void tool_give_objects(BdrvGraph *graph);
 
 /** tool_graph() - a graph that has the objects, and opens local files which images name: bdrv_gate_local() */

@@ -5,6 +5,7 @@
 typedef struct Amend {
     ToolImage image;
     BdrvOptions *options; /* -o, NULL: none */
+    const char *cache;
     bool help, quiet, progress, force;
 } Amend;
 
@@ -23,28 +24,42 @@ static int take_option(Amend *amend, int option, char **argv)
     case 'o': return parse_option(amend, optarg) ? -1 : 1;
     case 'p': amend->progress = true; return -1;
     case 'q': amend->quiet = true; return -1;
-    case 't':
-        if (!img_take_cache(optarg, "cache mode", &amend->image.flags)) {
-            return 1;
-        }
-        return -1;
+    case 't': amend->cache = optarg; return -1;
     case IMG_OPTION_IMAGE_OPTS: amend->image.image_opts = true; return -1;
     case IMG_OPTION_FORCE: amend->force = true; return -1;
     default: return 1;
     }
 }
 
+/* Each option can be changed and is of its type. Of other amendments no progress is shown. */
+static bool is_understood(const BdrvOptions *options, const BdrvOptionSpec *table)
+{
+    for (unsigned i = 0; i < bdrv_options_count(options); i++) {
+        const char *key;
+
+        bdrv_options_nth(options, i, &key, NULL, NULL);
+        if (!img_table_has(table, key)) {
+            return false;
+        }
+    }
+    return img_check_option_types(options, table, NULL);
+}
+
 static int amend_image(const Amend *amend, BlockBackend *blk)
 {
     const char *format = blk_driver(blk);
+    const BdrvOptionSpec *table = bdrv_driver_options(format, BDRV_TABLE_AMEND);
     GError *error = NULL;
 
-    if (!bdrv_driver_options(format, BDRV_TABLE_AMEND)) {
+    if (!table) {
         tool_error("Format driver '%s' does not support option amendment", format);
         return 1;
     }
     if (amend->help) {
         return img_print_amend_help(format);
+    }
+    if (is_understood(amend->options, table)) {
+        img_progress_begin();
     }
     if (!blk_amend(blk, amend->options, amend->force, img_progress_report, NULL, &error)) {
         tool_report(NULL, error);
@@ -63,10 +78,25 @@ static int open_and_amend(const Amend *amend)
     if (!blk) {
         return 1;
     }
-    img_progress_start(amend->progress && !amend->quiet && !amend->help, IMG_PROGRESS_STEPS, 1);
     status = amend_image(amend, blk);
-    img_progress_end();
     return img_close(blk, amend->image.filename) ? status : 1;
+}
+
+/* The options have been read; what is wrong from here on ends the line that is the progress's, as in qemu-img. */
+static int amend_named(Amend *amend, int argc, char **argv)
+{
+    if (amend->help && amend->image.format) {
+        return img_print_amend_help(amend->image.format);
+    }
+    if (optind != argc - 1) {
+        tool_error("Expecting one image file name");
+        return 1;
+    }
+    if (!img_take_cache(amend->cache, "cache mode", &amend->image.flags)) {
+        return 1;
+    }
+    amend->image.filename = argv[optind];
+    return open_and_amend(amend);
 }
 
 int img_amend(int argc, char **argv)
@@ -80,16 +110,10 @@ int img_amend(int argc, char **argv)
     if (status < 0 && !amend.options && !amend.help) {
         status = img_usage_error("Must specify options (-o)");
     }
-    if (status < 0 && amend.help && amend.image.format) {
-        status = img_print_amend_help(amend.image.format);
-    }
-    if (status < 0 && optind != argc - 1) {
-        tool_error("Expecting one image file name");
-        status = 1;
-    }
     if (status < 0) {
-        amend.image.filename = argv[optind];
-        status = open_and_amend(&amend);
+        img_progress_start(amend.progress && !amend.quiet, IMG_PROGRESS_STEPS, 1);
+        status = amend_named(&amend, argc, argv);
+        img_progress_end();
     }
     bdrv_options_free(amend.options);
     return status;

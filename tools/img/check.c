@@ -14,6 +14,7 @@ enum { EXIT_CLEAN = 0, EXIT_NOT_CHECKED = 1, EXIT_CORRUPT = 2, EXIT_LEAKS = 3, E
 typedef struct Check {
     ImgLook look;
     BdrvCheckFix fix;
+    const char *cache;
     bool quiet, explain;
     ImgFindings *found, *left; /* with explain: of the first look, of the one after a repair */
 } Check;
@@ -109,7 +110,7 @@ static bool run_check(const Check *check, BlockBackend *blk, BdrvCheckResult *re
 {
     GError *error = NULL;
 
-    *result = (BdrvCheckResult){ .report = check->quiet ? NULL : findings ? keep_finding : print_finding,
+    *result = (BdrvCheckResult){ .report = findings ? keep_finding : print_finding,
                                  .report_opaque = findings };
     if (blk_check(blk, result, fix, &error)) {
         return true;
@@ -198,7 +199,7 @@ static int take_option(Check *check, int option)
             return img_usage_error("--repair (-r) expects one of leaks or all, not '%s'", optarg);
         }
         return -1;
-    case 'T': return img_take_cache(optarg, "source cache mode", &check->look.image.flags) ? -1 : 1;
+    case 'T': check->cache = optarg; return -1;
     case IMG_OPTION_EXPLAIN: check->explain = true; return -1;
     default: return img_look_option(&check->look, option);
     }
@@ -217,7 +218,8 @@ int img_check(int argc, char **argv)
             return status;
         }
     }
-    if (!img_look_filename(&check.look, argc, argv)) {
+    if (!img_look_filename(&check.look, argc, argv) ||
+        !img_take_cache(check.cache, "source cache mode", &check.look.image.flags)) {
         return 1;
     }
     if (check.fix != BDRV_FIX_NONE) {

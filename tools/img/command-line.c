@@ -63,15 +63,17 @@ int img_next_option(int argc, char **argv)
 
 bool img_take_cache(const char *name, const char *what, BdrvOpenFlags *flags)
 {
-    if (!tool_cache_mode(name, flags)) {
+    if (name && !tool_cache_mode(name, flags)) {
         tool_error("Invalid %s: '%s' is none of none, writeback, writethrough, directsync and unsafe", what, name);
         return false;
     }
     return true;
 }
 
-static bool parse_output(ImgLook *look, const char *text)
+bool img_look_output(ImgLook *look)
 {
+    const char *text = look->output_text ? look->output_text : "human";
+
     if (strcmp(text, "human") == 0) {
         look->output = IMG_OUTPUT_HUMAN;
     } else if (strcmp(text, "json") == 0) {
@@ -92,7 +94,7 @@ int img_look_option(ImgLook *look, int option)
     case 'f': look->image.format = optarg; return -1;
     case 'U': look->image.flags |= BDRV_O_FORCE_SHARE; return -1;
     case IMG_OPTION_IMAGE_OPTS: look->image.image_opts = true; return -1;
-    case IMG_OPTION_OUTPUT: return parse_output(look, optarg) ? -1 : 1;
+    case IMG_OPTION_OUTPUT: look->output_text = optarg; return -1;
     default: return 1;
     }
 }
@@ -104,7 +106,7 @@ bool img_look_filename(ImgLook *look, int argc, char **argv)
         return false;
     }
     look->image.filename = argv[optind];
-    return true;
+    return img_look_output(look);
 }
 
 bool img_parse_size(const char *text, const char *what, int64_t *bytes)
@@ -166,6 +168,33 @@ bool img_add_options(BdrvOptions **options, const char *text)
         *options = bdrv_options_new();
     }
     bdrv_options_merge(*options, NULL, more);
+    return true;
+}
+
+bool img_table_has(const BdrvOptionSpec *table, const char *key)
+{
+    for (; table && table->name; table++) {
+        if (strcmp(table->name, key) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool img_check_option_types(const BdrvOptions *options, const BdrvOptionSpec *table, GError **errp)
+{
+    for (const BdrvOptionSpec *spec = table; spec && spec->name; spec++) {
+        const BdrvOptionSpec one[] = { { .name = spec->name, .type = spec->type }, { NULL } };
+        g_autoptr(BdrvOptions) value = bdrv_options_new();
+        const char *text = bdrv_options_get_string(options, spec->name, NULL);
+
+        if (text) {
+            bdrv_options_set_string(value, spec->name, text);
+        }
+        if (!bdrv_options_validate(value, (const BdrvOptionSpec *const[]){ one, NULL }, "image", errp)) {
+            return false;
+        }
+    }
     return true;
 }
 

@@ -9,6 +9,7 @@
 typedef struct Commit {
     ToolImage image;
     const char *base; /* -b; NULL: the backing file */
+    const char *cache;
     bool keep, quiet, progress;
     BlkCommitOptions options;
 } Commit;
@@ -30,11 +31,7 @@ static int take_option(Commit *commit, int option, char **argv)
     case 'p': commit->progress = true; return -1;
     case 'q': commit->quiet = true; return -1;
     case 'r': return img_parse_size(optarg, "rate limit", &commit->options.rate_limit) ? -1 : 1;
-    case 't':
-        if (!img_take_cache(optarg, "cache mode", &commit->image.flags)) {
-            return 1;
-        }
-        return -1;
+    case 't': commit->cache = optarg; return -1;
     case IMG_OPTION_IMAGE_OPTS: commit->image.image_opts = true; return -1;
     default: return 1;
     }
@@ -64,6 +61,7 @@ static bool find_base(const Commit *commit, BlockBackend *blk, Base *base)
         g_free(stored);
         stored = g_strdup(layer.backing_filename);
     }
+    img_progress_give_way();
     if (commit->base) {
         tool_error("Did not find '%s' in the backing chain of '%s'", commit->base, commit->image.filename);
     } else {
@@ -80,8 +78,12 @@ static bool look_for_base(const Commit *commit, Base *base)
 
     image.flags &= TOOL_CACHE_FLAGS;
     BlockBackend *blk = img_open(graph, &image);
-    bool ok = blk && find_base(commit, blk, base);
 
+    if (blk) {
+        img_progress_start(commit->progress && !commit->quiet, IMG_PROGRESS_BYTES, 1);
+        img_progress_begin();
+    }
+    bool ok = blk && find_base(commit, blk, base);
     return blk && img_close(blk, commit->image.filename) && ok;
 }
 
@@ -113,7 +115,6 @@ static int commit_opened(const Commit *commit, BlockBackend *top, BlockBackend *
 
     options.progress = img_progress_report;
     options.keep_top = commit->keep || commit->base; /* what lies between may have become another disk */
-    img_progress_start(commit->progress && !commit->quiet, IMG_PROGRESS_BYTES, 1);
     bool ok = blk_commit(top, base, &options, &error);
     if (ok) {
         img_progress_complete();
@@ -160,7 +161,8 @@ int img_commit(int argc, char **argv)
         return img_usage_error("Expecting one image file name");
     }
     commit.image.filename = argv[optind];
-    status = look_for_base(&commit, &base) ? commit_to(&commit, &base) : 1;
+    status = img_take_cache(commit.cache, "cache mode", &commit.image.flags) && look_for_base(&commit, &base) ? commit_to(&commit, &base) : 1;
+    img_progress_end();
     g_free(base.filename);
     g_free(base.driver);
     return status;

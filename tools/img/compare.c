@@ -208,9 +208,8 @@ static int open_and_compare(Comparison *comparison, ToolImage *images)
             goto out;
         }
     }
-    img_progress_start(comparison->progress, IMG_PROGRESS_BYTES, 2);
+    img_progress_begin();
     status = compare(comparison);
-    img_progress_end();
 out:
     for (int i = 0; i < 2; i++) {
         bdrv_vfree(comparison->sides[i].buffer);
@@ -225,18 +224,15 @@ int img_compare(int argc, char **argv)
 {
     ToolImage images[2] = { 0 };
     Comparison comparison = { 0 };
-    int option;
+    const char *cache = NULL;
+    int option, status;
 
     while ((option = img_next_option(argc, argv)) != -1) {
         switch (option) {
         case 'h': return 0;
         case 'f': images[0].format = optarg; break;
         case 'F': images[1].format = optarg; break;
-        case 'T':
-            if (!img_take_cache(optarg, "source cache mode", &images[0].flags)) {
-                return FAILED_OPEN;
-            }
-            break;
+        case 'T': cache = optarg; break;
         case 'p': comparison.progress = true; break;
         case 'q': comparison.quiet = true; break;
         case 's': comparison.strict = true; break;
@@ -246,13 +242,16 @@ int img_compare(int argc, char **argv)
         default: return 1;
         }
     }
-    comparison.progress &= !comparison.quiet;
     if (optind != argc - 2) {
         return img_usage_error("Expecting two image file names");
     }
+    img_progress_start(comparison.progress && !comparison.quiet, IMG_PROGRESS_BYTES, 2);
+    status = img_take_cache(cache, "source cache mode", &images[0].flags) ? 0 : FAILED_OPEN;
     images[1].flags = images[0].flags;
     images[1].image_opts = images[0].image_opts;
     images[0].filename = argv[optind];
     images[1].filename = argv[optind + 1];
-    return open_and_compare(&comparison, images);
+    status = status ? status : open_and_compare(&comparison, images);
+    img_progress_end();
+    return status;
 }

@@ -18,7 +18,8 @@ typedef struct Convert {
     const char *target_name;
     bool skip_create, progress, target_is_zero, sparse_given, has_snapshot;
     bool bitmaps, skip_broken_bitmaps;
-    bool cache_given, wants_resume, resumed; /* resumed: goes on with a copy that was stopped */
+    const char *cache, *source_cache;
+    bool wants_resume, resumed; /* resumed: goes on with a copy that was stopped */
     ImgTransfer transfer;
 } Convert;
 
@@ -213,14 +214,12 @@ static bool transfer_all(Convert *convert)
 {
     ImgTransfer *transfer = &convert->transfer;
 
-    img_progress_start(convert->progress && !transfer->quiet, IMG_PROGRESS_BYTES, 1);
-    bool ok = img_transfer(transfer) >= 0;
-    if (ok) {
-        img_progress_complete();
+    if (img_transfer(transfer) < 0) {
+        return false;
     }
-    img_progress_end();
-    return ok && (!convert->bitmaps ||
-                  img_copy_bitmaps(transfer->sources[0], transfer->target, convert->skip_broken_bitmaps));
+    img_progress_complete();
+    return !convert->bitmaps ||
+           img_copy_bitmaps(transfer->sources[0], transfer->target, convert->skip_broken_bitmaps);
 }
 
 static int convert_images(Convert *convert)
@@ -297,17 +296,8 @@ static int parse_option(Convert *convert, int option, char **argv, bool *help)
     case 'n': convert->skip_create = true; break;
     case 'W': transfer->out_of_order = true; break;
     case 'U': convert->source.flags |= BDRV_O_FORCE_SHARE; break;
-    case 't':
-        convert->cache_given = true;
-        if (!img_take_cache(optarg, "cache mode", &convert->target.flags)) {
-            return 1;
-        }
-        break;
-    case 'T':
-        if (!img_take_cache(optarg, "source cache mode", &convert->source.flags)) {
-            return 1;
-        }
-        break;
+    case 't': convert->cache = optarg; break;
+    case 'T': convert->source_cache = optarg; break;
     case 'm':
         if (!img_parse_integer(optarg, "number of coroutines", 1, MAX_COROUTINES, &number)) {
             tool_error("Allowed number of coroutines is between 1 and %d", MAX_COROUTINES);
@@ -333,19 +323,15 @@ static int parse_option(Convert *convert, int option, char **argv, bool *help)
 }
 
 /* "-o backing_file=x" is as good as "-B x". */
-static bool take_options(Convert *convert)
+static void take_options(Convert *convert)
 {
-    BdrvOptions *options = convert->options;
-    const char *size = options ? bdrv_options_get_string(options, "size", NULL) : NULL;
-    int64_t bytes;
+    const BdrvOptions *options = convert->options;
 
     if (options && !convert->backing) {
         const char *backing = bdrv_options_get_string(options, "backing_file", NULL);
 
         convert->backing = backing && *backing ? g_intern_string(backing) : NULL;
     }
-    /* The sources decide; but what is no size is a mistake. */
-    return !size || img_parse_size(size, "image size", &bytes);
 }
 
 static int check_arguments(const Convert *convert)
@@ -366,10 +352,6 @@ static int check_arguments(const Convert *convert)
         tool_error("--resume needs the target's file name, not --target-image-opts");
         return 1;
     }
-    if (convert->wants_resume && (convert->target.flags & BDRV_O_NO_FLUSH)) {
-        tool_error("--resume needs a target that is flushed: not -t unsafe");
-        return 1;
-    }
     if (convert->transfer.copy_range && convert->transfer.compressed) {
         tool_error("Cannot enable copy offloading when -c is used");
         return 1;
@@ -380,10 +362,6 @@ static int check_arguments(const Convert *convert)
     }
     if (convert->transfer.copy_range && convert->transfer.salvage) {
         tool_error("Cannot use copy offloading in salvaging mode");
-        return 1;
-    }
-    if (convert->has_snapshot && convert->source_count > 1) {
-        tool_error("No support for concatenating multiple snapshots");
         return 1;
     }
     if (convert->skip_broken_bitmaps && !convert->bitmaps) {
@@ -398,11 +376,36 @@ static int check_arguments(const Convert *convert)
         tool_error("Having a backing file for the target makes no sense when concatenating multiple input images");
         return 1;
     }
+    return 0;
+}
+
+/* What is found out when the progress has begun, as in qemu-img. */
+static bool check_further(Convert *convert)
+{
+    const char *size = convert->options ? bdrv_options_get_string(convert->options, "size", NULL) : NULL;
+    int64_t bytes;
+
+    if (convert->wants_resume && !convert->cache) {
+        convert->target.flags &= ~BDRV_O_NO_FLUSH;
+    }
+    if (!img_take_cache(convert->cache, "cache mode", &convert->target.flags) ||
+        !img_take_cache(convert->source_cache, "source cache mode", &convert->source.flags)) {
+        return false;
+    }
+    if (convert->wants_resume && (convert->target.flags & BDRV_O_NO_FLUSH)) {
+        tool_error("--resume needs a target that is flushed: not -t unsafe");
+        return false;
+    }
+    if (convert->has_snapshot && convert->source_count > 1) {
+        tool_error("No support for concatenating multiple snapshots");
+        return false;
+    }
     if (convert->backing_format && !convert->backing) {
         tool_error("-F needs -B");
-        return 1;
+        return false;
     }
-    return 0;
+    /* The sources decide; but what is no size is a mistake. */
+    return !size || img_parse_size(size, "image size", &bytes);
 }
 
 int img_convert(int argc, char **argv)
@@ -430,13 +433,14 @@ int img_convert(int argc, char **argv)
         convert.source_names = argv + optind;
         convert.source_count = (unsigned)(argc - 1 - optind);
         convert.target_name = argv[argc - 1];
-        if (convert.wants_resume && !convert.cache_given) {
-            convert.target.flags &= ~BDRV_O_NO_FLUSH;
-        }
-        status = take_options(&convert) ? check_arguments(&convert) : 1;
+        take_options(&convert);
+        status = check_arguments(&convert);
     }
     if (status == 0 && convert.source_names) {
-        status = convert_images(&convert);
+        img_progress_start(convert.progress && !convert.transfer.quiet, IMG_PROGRESS_BYTES, 1);
+        img_progress_begin();
+        status = check_further(&convert) ? convert_images(&convert) : 1;
+        img_progress_end();
     }
     bdrv_options_free(convert.options);
     img_clear_snapshot_param(&convert.snapshot);

@@ -38,16 +38,6 @@ static void print_option(const BdrvOptions *options, const BdrvOptionSpec *spec)
     }
 }
 
-static bool table_has(const BdrvOptionSpec *table, const char *key)
-{
-    for (; table && table->name; table++) {
-        if (strcmp(table->name, key) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* "Formatting 'x', fmt=qcow2 cluster_size=65536 …": options that are set or have a default, in table order */
 static void announce_creation(const char *format, const char *filename, const BdrvOptions *options)
 {
@@ -56,14 +46,14 @@ static void announce_creation(const char *format, const char *filename, const Bd
     const BdrvOptionSpec *protocol = bdrv_driver_options("file", BDRV_TABLE_CREATE);
 
     printf("Formatting '%s', fmt=%s", filename, format);
-    if (!table_has(table, "size")) {
+    if (!img_table_has(table, "size")) {
         print_option(options, &size);
     }
     for (const BdrvOptionSpec *spec = table; table != protocol && spec && spec->name; spec++) {
         print_option(options, spec);
     }
     for (const BdrvOptionSpec *spec = protocol; spec && spec->name; spec++) {
-        if (bdrv_options_has(options, spec->name) && (table == protocol || !table_has(table, spec->name)) &&
+        if (bdrv_options_has(options, spec->name) && (table == protocol || !img_table_has(table, spec->name)) &&
             strcmp(spec->name, "size") != 0) {
             print_option(options, spec);
         }
@@ -80,8 +70,8 @@ static bool check_option_names(const char *format, const char *filename, const B
 
         bdrv_options_nth(options, i, &key, NULL, NULL);
         if (strcmp(key, "size") != 0 && !strchr(filename, ':') &&
-            !table_has(bdrv_driver_options(format, BDRV_TABLE_CREATE), key) &&
-            !table_has(bdrv_driver_options("file", BDRV_TABLE_CREATE), key)) {
+            !img_table_has(bdrv_driver_options(format, BDRV_TABLE_CREATE), key) &&
+            !img_table_has(bdrv_driver_options("file", BDRV_TABLE_CREATE), key)) {
             tool_error("%s: Invalid parameter '%s'; '-o help' lists the options of format %s", filename, key, format);
             return false;
         }
@@ -97,7 +87,7 @@ static bool look_at_backing(BdrvGraph *graph, const char *filename, const char *
     bool is_relative = !g_path_is_absolute(backing) && !strchr(backing, ':') && !strchr(filename, ':');
     g_autofree char *full =
         is_relative && strchr(filename, '/') ? g_build_filename(directory, backing, NULL) : g_strdup(backing);
-    ToolImage image = { .filename = full, .format = backing_format };
+    ToolImage image = { .filename = full, .format = backing_format, .flags = BDRV_O_NO_KEY };
     GError *error = NULL;
     BlockBackend *blk = tool_open(graph, &image, &error);
 
@@ -135,7 +125,15 @@ bool img_create_image(BdrvGraph *graph, const char *format, const char *filename
         tool_error("%s: Format driver '%s' does not support image creation", filename, format);
         return false;
     }
+    if (!bdrv_protocol_known(filename)) {
+        tool_error("%s: unknown protocol; write ./%s if it is the name of a file", filename, filename);
+        return false;
+    }
     if (!check_option_names(format, filename, options)) {
+        return false;
+    }
+    if (!img_check_option_types(options, bdrv_driver_options(format, BDRV_TABLE_CREATE), &error)) {
+        tool_report(filename, error);
         return false;
     }
     if (size < 0 && bdrv_options_has(options, "size")) {
@@ -169,10 +167,6 @@ bool img_create_image(BdrvGraph *graph, const char *format, const char *filename
             tool_error("%s: Backing file specified without backing format", filename);
             return false;
         }
-    }
-    if (g_str_has_prefix(filename, "json:")) {
-        tool_error("%s: an image is created by its plain name, not by json:", filename);
-        return false;
     }
     if (size < 0) {
         tool_error("%s: Image creation needs a size parameter", filename);

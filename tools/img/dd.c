@@ -61,6 +61,7 @@ static void find_range(const Dd *dd, int64_t length, int64_t *start, int64_t *by
         end = length;
     }
     if (!times(dd->skip, dd->block_size, start) || *start > end) {
+        tool_error("%s: cannot skip to specified offset", dd->input);
         *start = end;
     }
     *bytes = end - *start;
@@ -72,16 +73,12 @@ static int copy(const Dd *dd, const ToolImage *input, const char *output_format)
     ToolImage target = { .filename = dd->output, .format = output_format, .flags = BDRV_O_RDWR | BDRV_O_RESIZE };
     BlockBackend *source = img_open(graph, input);
     ImgTransfer transfer = { .sources = &source, .source_count = 1, .coroutines = 8, .base_depth = -1 };
-    int64_t skip_bytes;
     int status = 1;
 
     if (!source) {
         return 1;
     }
     img_interrupt_catch();
-    if (!times(dd->skip, dd->block_size, &skip_bytes) || skip_bytes > blk_length(source)) {
-        tool_error("%s: cannot skip to specified offset", dd->input);
-    }
     find_range(dd, blk_length(source), &transfer.source_start, &transfer.length);
     if (img_create_image(graph, output_format, dd->output, NULL, transfer.length, false, false)) {
         transfer.target = img_open(graph, &target);

@@ -61,7 +61,7 @@ void img_print_command_help(const ImgSyntax *syntax);
  */
 int img_next_option(int argc, char **argv);
 
-/** img_take_cache() - a cache mode's name into @flags; false with a message, in which it is called @what */
+/** img_take_cache() - a cache mode's name into @flags; false with a message, in which it is called @what; NULL: as they are */
 bool img_take_cache(const char *name, const char *what, BdrvOpenFlags *flags);
 
 typedef enum ImgOutput {
@@ -74,11 +74,14 @@ typedef enum ImgOutput {
 typedef struct ImgLook {
     ToolImage image;
     bool can_draw; /* knows --output=svg */
-    ImgOutput output;
+    const char *output_text; /* as given; NULL: human */
+    ImgOutput output;        /* set by img_look_output() */
 } ImgLook;
 /** img_look_option() - take one of them; -1: go on; else the exit code: help, or an error with its message */
 int img_look_option(ImgLook *look, int option);
-/** img_look_filename() - the one argument left is the image's name; false with a message */
+/** img_look_output() - what --output says; false with a message */
+bool img_look_output(ImgLook *look);
+/** img_look_filename() - the one argument left is the image's name; takes --output too; false with a message */
 bool img_look_filename(ImgLook *look, int argc, char **argv);
 
 /** img_parse_size() - a size argument; the two-line message on error */
@@ -88,6 +91,9 @@ bool img_parse_integer(const char *text, const char *what, int64_t min, int64_t 
 
 /** img_add_options() - one -o argument into *@options (made when NULL); message on error */
 bool img_add_options(BdrvOptions **options, const char *text);
+bool img_table_has(const BdrvOptionSpec *table, const char *key);
+/** img_check_option_types() - whether what @table has as a switch, number or size is one; not which one */
+bool img_check_option_types(const BdrvOptions *options, const BdrvOptionSpec *table, GError **errp);
 /** img_wants_help() - whether a -o argument asks for the list: "help" or "?" */
 bool img_wants_help(const char *text);
 /** img_print_options_help() - what -o help prints; @filename may be NULL; exit code */
@@ -156,6 +162,7 @@ typedef enum ImgProgressUnit {
 
 /** img_progress_start() - print progress if @wanted (-p), in pipes every @step per cent; SIGUSR1 prints it in any case */
 void img_progress_start(bool wanted, ImgProgressUnit unit, double step);
+void img_progress_begin(void); /* 0%; the bar comes with the first update, so that errors before stand alone */
 void img_progress_update(int64_t done, int64_t total);
 /** img_progress_report() - the same as a BdrvProgressFunc; @opaque is not used */
 void img_progress_report(void *opaque, int64_t done, int64_t total);

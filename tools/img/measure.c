@@ -102,6 +102,22 @@ static bool check(const Measure *m)
     return true;
 }
 
+/* A key is not needed to measure, but a name that leads nowhere is a mistake. */
+static bool check_secret(const BdrvOptions *options)
+{
+    static const char *const keys[] = { "key-secret", "encrypt.key-secret" };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(keys); i++) {
+        const char *id = bdrv_options_get_string(options, keys[i], NULL);
+
+        if (id && !tool_has_object(id)) {
+            tool_error("No secret with id '%s'", id);
+            return false;
+        }
+    }
+    return true;
+}
+
 static int parse_and_measure(Measure *m, int argc, char **argv)
 {
     int option;
@@ -139,13 +155,13 @@ static int parse_and_measure(Measure *m, int argc, char **argv)
         return 1;
     }
     m->look.image.filename = argv[optind]; /* or NULL behind the last */
-    if (!check(m)) {
+    if (!check(m) || !img_look_output(&m->look)) {
         return 1;
     }
     if (!m->options) {
         m->options = bdrv_options_new();
     }
-    return measure_image(m);
+    return check_secret(m->options) ? measure_image(m) : 1;
 }
 
 int img_measure(int argc, char **argv)

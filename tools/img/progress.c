@@ -130,10 +130,12 @@ void img_progress_start(bool wanted, ImgProgressUnit unit, double step)
     progress.unit = unit;
     progress.step = step;
     progress.active = true;
+}
+
+void img_progress_begin(void)
+{
     progress.started = g_get_monotonic_time();
-    if (wanted && progress.bar) {
-        draw(0, false);
-    } else if (wanted) {
+    if (progress.wanted && !progress.bar) {
         print(0);
     }
 }

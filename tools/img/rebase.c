@@ -6,17 +6,9 @@
 
 typedef struct Rebase {
     ToolImage image, backing; /* backing.filename: as it is to be stored; NULL: not given; "": none */
+    const char *cache, *source_cache;
     bool unsafe, progress, quiet;
 } Rebase;
-
-static bool parse_cache(const char *text, BdrvOpenFlags *flags, const char *what)
-{
-    if (!tool_cache_mode(text, flags)) {
-        tool_error("Invalid %scache option: %s", what, text);
-        return false;
-    }
-    return true;
-}
 
 /* -1: go on; else the exit code */
 static int take_option(Rebase *rebase, int option, char **argv)
@@ -28,8 +20,8 @@ static int take_option(Rebase *rebase, int option, char **argv)
     case 'h': return 0;
     case 'p': rebase->progress = true; return -1;
     case 'q': rebase->quiet = true; return -1;
-    case 't': return parse_cache(optarg, &rebase->image.flags, "") ? -1 : 1;
-    case 'T': return parse_cache(optarg, &rebase->backing.flags, "source ") ? -1 : 1;
+    case 't': rebase->cache = optarg; return -1;
+    case 'T': rebase->source_cache = optarg; return -1;
     case 'u': rebase->unsafe = true; return -1;
     case 'U': rebase->backing.flags |= BDRV_O_FORCE_SHARE; return -1;
     case IMG_OPTION_IMAGE_OPTS: rebase->image.image_opts = true; return -1;
@@ -73,6 +65,7 @@ static bool open_new(const Rebase *rebase, BlockBackend *top, BdrvGraph *graph, 
 
 static bool say_failure(const Rebase *rebase, GError *error)
 {
+    img_progress_give_way();
     tool_error("Could not change the backing file to '%s': %s", has_backing(rebase) ? rebase->backing.filename : "",
                error->message);
     g_error_free(error);
@@ -83,7 +76,7 @@ static bool rebase_safely(const Rebase *rebase, BlockBackend *top, BdrvGraph *gr
 {
     BlkRebaseOptions options = {
         .filename = rebase->backing.filename,
-        .format = rebase->backing.format,
+        .format = has_backing(rebase) ? rebase->backing.format : NULL,
         .progress = img_progress_report,
     };
     BlockBackend *to;
@@ -100,7 +93,8 @@ static bool rebase_blindly(const Rebase *rebase, BlockBackend *top)
 {
     GError *error = NULL;
 
-    return blk_change_backing_file(top, rebase->backing.filename, rebase->backing.format, &error) ||
+    return blk_change_backing_file(top, rebase->backing.filename, has_backing(rebase) ? rebase->backing.format : NULL,
+                                   &error) ||
            say_failure(rebase, error);
 }
 
@@ -127,14 +121,10 @@ static int rebase_image(const Rebase *rebase)
     if (!top) {
         return 1;
     }
-    bool ok = check_formats(rebase);
+    bool ok =
+        check_formats(rebase) && (rebase->unsafe ? rebase_blindly(rebase, top) : rebase_safely(rebase, top, graph));
     if (ok) {
-        img_progress_start(rebase->progress && !rebase->quiet, IMG_PROGRESS_BYTES, 1);
-        ok = rebase->unsafe ? rebase_blindly(rebase, top) : rebase_safely(rebase, top, graph);
-        if (ok) {
-            img_progress_complete();
-        }
-        img_progress_end();
+        img_progress_complete();
     }
     return img_close(top, rebase->image.filename) && ok ? 0 : 1;
 }
@@ -158,5 +148,12 @@ int img_rebase(int argc, char **argv)
     }
     rebase.image.filename = argv[optind];
     rebase.image.flags |= rebase.unsafe ? BDRV_O_NO_BACKING : 0;
-    return rebase_image(&rebase);
+    img_progress_start(rebase.progress && !rebase.quiet, IMG_PROGRESS_BYTES, 1);
+    img_progress_begin();
+    status = img_take_cache(rebase.cache, "cache mode", &rebase.image.flags) &&
+                     img_take_cache(rebase.source_cache, "source cache mode", &rebase.backing.flags)
+                 ? rebase_image(&rebase)
+                 : 1;
+    img_progress_end();
+    return status;
 }

@@ -98,7 +98,6 @@ static const ImgOption convert_options[] = {
     { IMG_OPTION_BITMAPS, "bitmaps", NULL, "copy the persistent bitmaps" },
     { IMG_OPTION_SKIP_BROKEN_BITMAPS, "skip-broken-bitmaps", NULL, "with --bitmaps: leave out those that are inconsistent" },
     IMAGE_OPTS,
-    { IMG_OPTION_IMAGE_OPTS, "source-image-opts", NULL, "the same as --image-opts" },
     { IMG_OPTION_TARGET_IMAGE_OPTS, "target-image-opts", NULL, "with -n: TARGET is driver=...,... instead of a name" },
     OBJECT,
     { 't', NULL, "CACHE", "cache mode of the target (unsafe)" },
@@ -136,7 +135,7 @@ static const ImgOption measure_options[] = {
     OUTPUT_FORMAT,
     { 'o', NULL, "OPTIONS", "options that the target would have, as KEY=VALUE,..." },
     { IMG_OPTION_SIZE, "size", "SIZE", "measure for an empty disk of this size instead of an image" },
-    SNAPSHOT, LOOK_FORMAT, IMAGE_OPTS, OBJECT, OUTPUT, FORCE_SHARE, HELP, END,
+    SNAPSHOT, FORMAT, IMAGE_OPTS, OBJECT, OUTPUT, FORCE_SHARE, HELP, END,
 };
 
 static const ImgOption rebase_options[] = {
