@@ -55,8 +55,6 @@ int blocking_fn blk_run_blocking(BlockBackend *blk, BlkBlockingFunc *func, void 
 
 /** blk_ask() - run @func inside a request (query.c) */
 int blocking_fn blk_ask(BlockBackend *blk, BlkBlockingFunc *func, void *opaque);
-/** blk_count_layers() - how many blk_layer() tells of, at least 1, or -errno (query.c) */
-int blocking_fn blk_count_layers(BlockBackend *blk);
 /** blk_ask_anywhere() - run @func, which must not yield: inside a request, or at once in a coroutine or callback (query.c) */
 int blk_ask_anywhere(BlockBackend *blk, BlkBlockingFunc *func, void *opaque);
 

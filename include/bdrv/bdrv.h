@@ -432,6 +432,8 @@ typedef struct BdrvLayer {
     bool encrypted, is_dirty, is_corrupt;
     int64_t cluster_size;
 } BdrvLayer;
+/** blk_count_layers() - how many there are, at least 1, or -errno */
+BDRV_API int blocking_fn blk_count_layers(BlockBackend *blk);
 BDRV_API bool blocking_fn blk_layer(BlockBackend *blk, unsigned depth, BdrvLayer *layer); /* false past the last */
 BDRV_API BdrvOptions *blk_layer_specific_info(BlockBackend *blk, unsigned depth);
 BDRV_API const char *bdrv_node_filename(const BlockDriverState *bs);

@@ -55,19 +55,28 @@ static bool same_file(const char *a, const char *b)
     return real_a && real_b && strcmp(real_a, real_b) == 0;
 }
 
-/* The layer of the source chain that is the target's backing file; the first backing file if none is. */
-static void find_base(Convert *convert)
+/*
+ * The layer of the source chain that is the target's backing file; the first backing file if none is. Of what lies
+ * there nothing is copied, so a layer that cannot be asked is not one that is not there.
+ */
+static bool find_base(Convert *convert)
 {
     ImgTransfer *transfer = &convert->transfer;
-    BdrvLayer layer;
+    int layers = blk_count_layers(transfer->sources[0]);
+    bool asked = layers > 0, found = false;
 
     transfer->base_depth = 1;
-    for (unsigned depth = 1; blk_layer(transfer->sources[0], depth, &layer); depth++) {
-        if (same_file(layer.filename, convert->backing)) {
-            transfer->base_depth = (int)depth;
-            return;
-        }
+    for (int depth = 1; depth < layers && asked && !found; depth++) {
+        BdrvLayer layer;
+
+        asked = blk_layer(transfer->sources[0], (unsigned)depth, &layer);
+        found = asked && same_file(layer.filename, convert->backing);
+        transfer->base_depth = found ? depth : 1;
     }
+    if (!asked) {
+        tool_error("Cannot look at the backing files of '%s'", blk_filename(transfer->sources[0]));
+    }
+    return asked;
 }
 
 static bool can_compress(const char *format)
@@ -152,7 +161,7 @@ static bool open_target(Convert *convert, BdrvGraph *graph)
         BdrvLayer layer;
 
         transfer->target_backing_length = blk_layer(transfer->target, 1, &layer) ? layer.length : 0;
-        find_base(convert);
+        return find_base(convert);
     }
     return true;
 }
