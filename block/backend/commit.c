@@ -15,22 +15,22 @@ typedef struct Commit {
     int layers;      /* of @top */
     int64_t length;  /* of @top */
     uint8_t *buffer;
-    int64_t begun_us, moved; /* rate limit: since when, and how many bytes */
+    int64_t begun_us; /* since when the rate limit holds */
+    BlkMoved moved;
 } Commit;
 
 /* Room for all of @top; what is new reads as zeroes. */
 static bool make_room(const Commit *c, GError **errp)
 {
-    return c->length <= blk_length(c->base) ||
+    return c->options->dry_run || c->length <= blk_length(c->base) ||
            blk_truncate(c->base, c->length, false, BDRV_PREALLOC_OFF, 0, errp);
 }
 
-static void respect_rate(Commit *c, int64_t bytes)
+static void respect_rate(const Commit *c)
 {
     int64_t limit = c->options->rate_limit;
-    c->moved += bytes;
     if (limit > 0) {
-        int64_t due_us = (int64_t)((double)c->moved / (double)limit * G_USEC_PER_SEC);
+        int64_t due_us = (int64_t)((double)c->moved.data / (double)limit * G_USEC_PER_SEC);
         int64_t wait_us = c->begun_us + due_us - g_get_monotonic_time();
         if (wait_us > 0) {
             g_usleep((gulong)wait_us);
@@ -40,12 +40,16 @@ static void respect_rate(Commit *c, int64_t bytes)
 
 static bool copy(Commit *c, int64_t offset, int64_t bytes, GError **errp)
 {
+    c->moved.data += bytes;
+    if (c->options->dry_run) {
+        return true;
+    }
     int ret = blk_pread(c->top, offset, bytes, c->buffer, 0);
     if (ret < 0) {
         return blk_fail_at(ret, "reading", c->top, offset, errp);
     }
     ret = blk_pwrite(c->base, offset, bytes, c->buffer, 0);
-    respect_rate(c, bytes);
+    respect_rate(c);
     return ret >= 0 || blk_fail_at(ret, "writing", c->base, offset, errp);
 }
 
@@ -63,7 +67,9 @@ static bool commit_extent(Commit *c, int64_t offset, const BlockExtent *extent, 
     if (extent->kind == EXTENT_DATA) {
         return copy(c, offset, extent->bytes, errp);
     }
-    int ret = blk_pwrite_zeroes(c->base, offset, extent->bytes, BDRV_REQ_MAY_UNMAP);
+    c->moved.zeroes += extent->bytes;
+    int ret = c->options->dry_run
+                  ? 0 : blk_pwrite_zeroes(c->base, offset, extent->bytes, BDRV_REQ_MAY_UNMAP);
     return ret >= 0 || blk_fail_at(ret, "writing zeroes to", c->base, offset, errp);
 }
 
@@ -89,10 +95,15 @@ static bool commit_all(Commit *c, GError **errp)
     return true;
 }
 
-static bool flush(BlockBackend *blk, GError **errp)
+/* All is in the base, once it is flushed. */
+static bool finish(const Commit *c, GError **errp)
 {
-    int ret = blk_flush(blk);
-    return ret >= 0 || blk_fail_at(ret, "flushing", blk, 0, errp);
+    if (c->options->dry_run) {
+        return true;
+    }
+    int ret = blk_flush(c->base);
+    return ret >= 0 ? c->options->keep_top || blk_make_empty(c->top, errp)
+                    : blk_fail_at(ret, "flushing", c->base, 0, errp);
 }
 
 bool blk_commit(BlockBackend *top, BlockBackend *base, const BlkCommitOptions *options, GError **errp)
@@ -111,7 +122,10 @@ bool blk_commit(BlockBackend *top, BlockBackend *base, const BlkCommitOptions *o
         g_set_error(errp, BDRV_ERROR, ENOMEM, "no memory for a buffer of %d bytes", CHUNK_BYTES);
     }
     ok = ok && blk_has_run(MIN(c.layers, 0), errp) && make_room(&c, errp) && commit_all(&c, errp) &&
-         flush(base, errp) && (options->keep_top || blk_make_empty(top, errp));
+         finish(&c, errp);
+    if (ok && options->moved) {
+        *options->moved = c.moved;
+    }
     bdrv_vfree(c.buffer);
     return ok;
 }

@@ -16,6 +16,8 @@ typedef struct Rebase {
     int64_t length; /* of @top */
     int64_t piece;  /* bytes: so much is kept or not; a whole cluster, or subcluster */
     uint8_t *shown, *would_show;
+    bool dry_run;
+    BlkMoved moved;
 } Rebase;
 
 typedef enum PieceKind {
@@ -62,6 +64,15 @@ static int write_zeroes(Rebase *r, int64_t offset, int64_t bytes, const uint8_t 
     return ret;
 }
 
+static int keep(Rebase *r, PieceKind kind, int64_t offset, int64_t bytes, const uint8_t *shown)
+{
+    r->moved.zeroes += kind == PIECE_ZERO ? bytes : 0;
+    r->moved.data += kind == PIECE_DATA ? bytes : 0;
+    return r->dry_run || kind == PIECE_SHOWS ? 0
+           : kind == PIECE_ZERO              ? write_zeroes(r, offset, bytes, shown)
+                                             : blk_pwrite(r->top, offset, bytes, shown, 0);
+}
+
 /* Pieces of one kind that follow each other are kept by one write. */
 static bool rebase_chunk(Rebase *r, int64_t offset, int64_t bytes, GError **errp)
 {
@@ -80,9 +91,7 @@ static bool rebase_chunk(Rebase *r, int64_t offset, int64_t bytes, GError **errp
             }
             run += next;
         }
-        int ret = kind == PIECE_SHOWS  ? 0
-                  : kind == PIECE_ZERO ? write_zeroes(r, offset + at, run, r->shown + at)
-                                       : blk_pwrite(r->top, offset + at, run, r->shown + at, 0);
+        int ret = keep(r, kind, offset + at, run, r->shown + at);
         if (ret < 0) {
             return blk_fail_at(ret, "writing", r->top, offset + at, errp);
         }
@@ -110,8 +119,16 @@ static bool rebase_all(Rebase *r, const BlkRebaseOptions *options, GError **errp
             options->progress(options->opaque, offset, r->length);
         }
     }
-    int ret = blk_flush(r->top);
+    int ret = r->dry_run ? 0 : blk_flush(r->top);
     return ret >= 0 || blk_fail_at(ret, "flushing", r->top, 0, errp);
+}
+
+static bool change_name(const Rebase *r, const BlkRebaseOptions *options, GError **errp)
+{
+    const BlockDriverState *bs = bdrv_skip_filters(blk_bs(r->top));
+
+    return r->dry_run ? bdrv_supports(bs, bs->drv->bdrv_change_backing_file, "another backing file", errp)
+                      : blk_change_backing_file(r->top, options->filename, options->format, errp);
 }
 
 bool blk_rebase(BlockBackend *top, BlockBackend *to, const BlkRebaseOptions *options, GError **errp)
@@ -125,13 +142,16 @@ bool blk_rebase(BlockBackend *top, BlockBackend *to, const BlkRebaseOptions *opt
         .piece = piece > 0 ? MIN(piece, CHUNK_BYTES) : CHUNK_BYTES,
         .shown = blk_blockalign(top, CHUNK_BYTES),
         .would_show = blk_blockalign(top, CHUNK_BYTES),
+        .dry_run = options->dry_run,
     };
     bool ok = r.shown && r.would_show;
     if (!ok) {
         g_set_error(errp, BDRV_ERROR, ENOMEM, "no memory for two buffers of %d bytes", CHUNK_BYTES);
     }
-    ok = ok && rebase_all(&r, options, errp) &&
-         blk_change_backing_file(top, options->filename, options->format, errp);
+    ok = ok && rebase_all(&r, options, errp) && change_name(&r, options, errp);
+    if (ok && options->moved) {
+        *options->moved = r.moved;
+    }
     bdrv_vfree(r.shown);
     bdrv_vfree(r.would_show);
     return ok;

@@ -191,17 +191,19 @@ int coroutine_fn qcow2_check(BlockDriverState *bs, BdrvCheckResult *result, Bdrv
 {
     Qcow2State *s = qcow2_state(bs);
     bool corrupt = atomic_load(&s->corrupt);
-    if (fix && bs->read_only) {
+    bool dry_run = fix & BDRV_FIX_DRY_RUN;
+    if (fix && !dry_run && bs->read_only) {
         return -EROFS;
     }
-    if (fix && s->meta && corrupt) {
+    if (fix && !dry_run && s->meta && corrupt) {
         return -EBUSY; /* there is metadata that can no longer be written: close it, open it for check */
     }
     fix |= fix & BDRV_FIX_ERRORS ? BDRV_FIX_LEAKS : 0; /* COPIED flags go by counts that are exact */
     BdrvCheckResult found = { .report = result->report, .report_opaque = result->report_opaque };
     int ret = s->meta && !bs->read_only && !corrupt ? qcow2_meta_settle(bs) : 0;
     if (ret >= 0) {
-        ret = fix ? qcow2_repair_open_image(bs, &found, fix) : check_only(bs, &found);
+        ret = dry_run ? qcow2_repair_dry_run(bs, &found, fix)
+              : fix ? qcow2_repair_open_image(bs, &found, fix) : check_only(bs, &found);
     }
     if (ret >= 0) {
         *result = found;

@@ -69,7 +69,7 @@ static int coroutine_fn effective_refcount(Qcow2Check *c, uint64_t host_offset, 
 /* Word for a finding that the repair will put right, as qemu-img check has it. */
 static const char *verb(const Qcow2Check *c, BdrvCheckFix needed, const char *otherwise)
 {
-    return (c->fix & needed) ? "Repairing" : otherwise;
+    return (c->fix & needed) && !(c->fix & BDRV_FIX_DRY_RUN) ? "Repairing" : otherwise;
 }
 
 static void compare_cluster(Qcow2Check *c, uint64_t cluster, uint64_t refcount, uint64_t references)

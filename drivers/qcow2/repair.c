@@ -177,21 +177,23 @@ static int coroutine_fn analyse(Qcow2Check *c, BlockDriverState *bs, BdrvCheckRe
     return ret < 0 ? ret : qcow2_check_analyse(c);
 }
 
-/* The header is to say what the L2 tables are, and all is looked at again. */
+/* The header is to say what the L2 tables are, and all is looked at again; of a dry run it is that in memory. */
 static int coroutine_fn repair_layout(Qcow2Check *c, Qcow2Rewrite *rewrite, BdrvCheckResult *result, BdrvCheckFix fix)
 {
-    Qcow2State *s = qcow2_state(rewrite->bs);
+    BlockDriverState *bs = c->bs;
+    Qcow2State *s = qcow2_state(bs);
     Qcow2Header header = s->header;
     header.incompatible_features ^= QCOW2_INCOMPAT_EXTENDED_L2;
-    int ret = qcow2_rewrite_header(rewrite, &header);
+    int ret = fix & BDRV_FIX_DRY_RUN ? 0 : qcow2_rewrite_header(rewrite, &header);
     if (ret < 0) {
         return ret;
     }
+    s->header = header;
     qcow2_geometry_init(&s->geometry, &header);
     qcow2_check_end(c);
     int64_t before = result->corruptions;
     *result = (BdrvCheckResult){ .report = result->report, .report_opaque = result->report_opaque };
-    ret = analyse(c, rewrite->bs, result, fix);
+    ret = analyse(c, bs, result, fix);
     result->corruptions += before;
     return ret < 0 ? ret : c->other_layout ? -EIO : 0;
 }
@@ -249,16 +251,17 @@ static int coroutine_fn repair_errors(Qcow2Check *c, Qcow2Rewrite *rewrite, Bdrv
     return ret;
 }
 
+/* Whether flags are all that is wrong besides leaks: other damage may have made the counts too low. 1, 0 or -errno */
+static int coroutine_fn may_repair_flags(Qcow2Check *c, Qcow2Rewrite *rewrite)
+{
+    int ret = c->raise ? 1 : needs_tree(c, rewrite);
+    return ret < 0 ? ret : c->copied && ret == 0;
+}
+
 static int coroutine_fn repair_leaks(Qcow2Check *c, Qcow2Rewrite *rewrite)
 {
-    if (c->refcounts_damaged) {
-        qcow2_check_finding(c, QCOW2_CHECK_NOTE,
-                            "ERROR: the refcount structures must be rebuilt: repair all, not just leaks");
-        return -EIO;
-    }
-    /* Flags only if they are all that is wrong besides: any other damage may have made the counts too low. */
-    int ret = c->raise ? 1 : needs_tree(c, rewrite);
-    return ret < 0 ? ret : repair_counts(c, rewrite, BDRV_FIX_LEAKS, c->copied && ret == 0);
+    int ret = may_repair_flags(c, rewrite);
+    return ret < 0 ? ret : repair_counts(c, rewrite, BDRV_FIX_LEAKS, ret > 0);
 }
 
 /* Look again: what is left, and so what was repaired. */
@@ -279,21 +282,30 @@ static int coroutine_fn verify(Qcow2Rewrite *rewrite, BdrvCheckResult *result)
     return 0;
 }
 
+/* What the analysis found may forbid any repair. 0 or -EIO, with the reason as a note */
+static int refuse(Qcow2Check *c, BdrvCheckFix fix)
+{
+    const char *reason = NULL;
+    if (c->other_layout) {
+        reason = "nothing else is repaired before the incompatible features are: close the image, then check it and "
+                 "repair all";
+    } else if (c->incomplete) { /* the counts are too low by what they refer to */
+        reason = "nothing is repaired while there are tables that cannot be read";
+    } else if (!(fix & BDRV_FIX_ERRORS) && c->refcounts_damaged) {
+        reason = "the refcount structures must be rebuilt: repair all, not just leaks";
+    }
+    if (reason) {
+        qcow2_check_finding(c, QCOW2_CHECK_NOTE, "ERROR: %s", reason);
+    }
+    return reason ? -EIO : 0;
+}
+
 static int coroutine_fn repair_found(Qcow2Check *c, Qcow2Rewrite *rewrite, BdrvCheckResult *result, BdrvCheckFix fix)
 {
-    if (c->other_layout) {
-        qcow2_check_finding(
-            c, QCOW2_CHECK_NOTE,
-            "ERROR: nothing else is repaired before the incompatible features are: close the image, then "
-            "check it and repair all");
-        return -EIO;
+    int ret = refuse(c, fix);
+    if (ret < 0) {
+        return ret;
     }
-    if (c->incomplete) {
-        qcow2_check_finding(c, QCOW2_CHECK_NOTE,
-                            "ERROR: nothing is repaired while there are tables that cannot be read");
-        return -EIO; /* the counts are too low by what they refer to */
-    }
-    int ret = 0;
     if (result->corruptions || result->leaks || result->check_errors) {
         ret = settle_header(rewrite);
         if (ret >= 0) {
@@ -323,6 +335,45 @@ int coroutine_fn qcow2_repair(Qcow2Rewrite *rewrite, BdrvCheckResult *result, Bd
         ret = repair_found(&c, rewrite, result, fix);
     }
     qcow2_check_end(&c);
+    return ret;
+}
+
+/* @c: of an analysis; nothing forbids the repair */
+static int coroutine_fn predict(Qcow2Check *c, BdrvCheckResult *result, BdrvCheckFix fix)
+{
+    Qcow2Rewrite none = { .bs = c->bs };
+    int ret = fix & BDRV_FIX_ERRORS ? 1 : may_repair_flags(c, &none);
+    if (ret < 0) {
+        return ret;
+    }
+    result->leaks_fixed = result->leaks;
+    result->corruptions_fixed = ret ? result->corruptions : 0;
+    result->leaks = 0;
+    result->corruptions -= result->corruptions_fixed;
+    result->check_errors = fix & BDRV_FIX_ERRORS ? 0 : result->check_errors;
+    return 0;
+}
+
+int coroutine_fn qcow2_repair_dry_run(BlockDriverState *bs, BdrvCheckResult *result, BdrvCheckFix fix)
+{
+    Qcow2State *s = qcow2_state(bs);
+    Qcow2Header header = s->header;
+    Qcow2Check c;
+    int ret = analyse(&c, bs, result, fix);
+    if (ret >= 0 && c.other_layout && (fix & BDRV_FIX_ERRORS) && s->metadata_only) {
+        ret = repair_layout(&c, NULL, result, fix);
+    }
+    if (ret >= 0) {
+        ret = refuse(&c, fix);
+    }
+    if (ret >= 0) {
+        ret = predict(&c, result, fix);
+    }
+    qcow2_check_end(&c);
+    if (s->header.incompatible_features != header.incompatible_features) {
+        s->header = header;
+        qcow2_geometry_init(&s->geometry, &header);
+    }
     return ret;
 }
 

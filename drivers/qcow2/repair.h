@@ -47,6 +47,8 @@ typedef struct Qcow2Repair {
 int coroutine_fn qcow2_repair(Qcow2Rewrite *rewrite, BdrvCheckResult *result, BdrvCheckFix fix);
 /** qcow2_repair_open_image() - the same for a node that may be serving: caches are loaded anew afterwards */
 int coroutine_fn qcow2_repair_open_image(BlockDriverState *bs, BdrvCheckResult *result, BdrvCheckFix fix);
+/** qcow2_repair_dry_run() - tell what a repair of the image would leave and repair; writes nothing */
+int coroutine_fn qcow2_repair_dry_run(BlockDriverState *bs, BdrvCheckResult *result, BdrvCheckFix fix);
 /** qcow2_repair_dirty() - what a writable open does with a dirty image: refcounts only; s->meta is NULL */
 bool coroutine_fn qcow2_repair_dirty(BlockDriverState *bs, GError **errp);
 

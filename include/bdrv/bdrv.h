@@ -282,7 +282,8 @@ BDRV_API bool coroutine_fn blk_co_set_key(BlockBackend *blk, const void *key, si
 /**
  * blk_check() - check (and repair) the image's metadata; result->report is called in this thread
  * @result: set on success: what is wrong, after a repair what is left, and how much was repaired
- * @fix: anything but BDRV_FIX_NONE wants a writable image. BDRV_FIX_ERRORS goes with BDRV_FIX_LEAKS.
+ * @fix: anything but BDRV_FIX_NONE wants a writable image, unless BDRV_FIX_DRY_RUN is with it. BDRV_FIX_ERRORS goes
+ * with BDRV_FIX_LEAKS.
  *
  * Fails with ENOTSUP (the format has no check), EROFS, EBUSY (a repair of an image that was found corrupt while it
  * served: close it, open it with BDRV_O_CHECK), or an I/O error; a repair that fails leaves the image no worse.
@@ -328,12 +329,18 @@ BDRV_API bool blocking_fn blk_amend(BlockBackend *blk, const BdrvOptions *option
  * then until a later call succeeds; the handle can be closed.
  */
 BDRV_API bool blocking_fn blk_invalidate_cache(BlockBackend *blk, GError **errp);
+/* What an operation wrote, or would have written, in bytes. */
+typedef struct BlkMoved {
+    int64_t data, zeroes;
+} BlkMoved;
 /* How to commit. */
 typedef struct BlkCommitOptions {
     bool keep_top;              /* do not empty @top afterwards; always if a layer between has been committed too */
     int64_t rate_limit;         /* bytes of data a second, 0: none */
     BdrvProgressFunc *progress; /* called with @opaque, in bytes of @top; NULL: never */
     void *opaque;
+    BlkMoved *moved;            /* set on success: what was written into @base; NULL: not wanted */
+    bool dry_run;               /* find out what would be written, and write nothing; both may be read-only */
 } BlkCommitOptions;
 /**
  * blk_commit() - write what @top has into @base, so that @base alone reads as @top did over it
@@ -352,6 +359,8 @@ typedef struct BlkRebaseOptions {
     const char *filename, *format; /* as the image is to store them: blk_change_backing_file() */
     BdrvProgressFunc *progress;    /* called with @opaque, in bytes of the image; NULL: never */
     void *opaque;
+    BlkMoved *moved;               /* set on success: what was written into @top; NULL: not wanted */
+    bool dry_run;                  /* find out what would be written, and write nothing; @top may be read-only */
 } BlkRebaseOptions;
 /**
  * blk_rebase() - give the image another backing file so that it reads as before

@@ -116,6 +116,7 @@ typedef enum BdrvCheckFix {
     BDRV_FIX_NONE = 0,
     BDRV_FIX_LEAKS = 1 << 0,
     BDRV_FIX_ERRORS = 1 << 1,
+    BDRV_FIX_DRY_RUN = 1 << 2, /* tell what would be left and repaired, and write nothing; the image may be read-only */
 } BdrvCheckFix;
 
 typedef enum BdrvCheckSeverity {

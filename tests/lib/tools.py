@@ -25,6 +25,21 @@ def normalise(text):
     return text
 
 
+def figures(text):
+    """The numbers of an output, in order."""
+    return [int(number) for number in re.findall(r"\b\d+\b", text)]
+
+
+def dry_run(directory, *arguments):
+    """What bdrv-img prints, after which every file is what it was."""
+    paths = [path for path in directory.iterdir() if path.is_file()]
+    before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in paths]
+    result = run([OURS["img"], *arguments], directory)
+    assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in paths] == before
+    assert sorted(path for path in directory.iterdir() if path.is_file()) == sorted(paths)
+    return result
+
+
 def run(argv, directory, stdin=None, timeout=60):
     def once():
         return subprocess.run(argv, cwd=directory, input=stdin, capture_output=True, text=True, timeout=timeout,

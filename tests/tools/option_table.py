@@ -379,4 +379,5 @@ KNOWN = [
 ]
 
 # Options that only bdrv-img has
-OURS_ONLY = {"check": ["--explain"], "convert": ["--resume"], "info": ["--graph"]}
+OURS_ONLY = {"check": ["--dry-run", "--explain"], "commit": ["--dry-run"], "convert": ["--resume"], "info": ["--graph"],
+             "rebase": ["--dry-run"]}

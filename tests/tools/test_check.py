@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import subprocess
 import sys
 
@@ -17,7 +18,7 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "lib"))
 import damage  # noqa: E402
 from damage import COPIED, COMPRESSED, OFFSET, ZERO  # noqa: E402
-from tools import OURS, run  # noqa: E402
+from tools import OURS, dry_run, run  # noqa: E402
 
 SEED = int(os.environ.get("BDRV_TEST_SEED") or random.SystemRandom().randrange(1 << 32))
 IMAGES = int(os.environ.get("BDRV_TEST_IMAGES") or 60)
@@ -122,6 +123,22 @@ def explained(directory):
     return [finding["kind"] for finding in findings]
 
 
+FIGURES = ("corruptions", "leaks", "check-errors", "corruptions-fixed", "leaks-fixed")
+
+
+def predicted(directory, told):
+    """A dry run changes nothing, and ends as the repair of a copy of x does."""
+    for options in (LEAKS, ALL):
+        shutil.copy2(directory / "x", directory / "copy")
+        dry = dry_run(directory, "check", "--dry-run", "--output=json", *options, "x")
+        real = run([OURS["img"], "check", "--output=json", *options, "copy"], directory)
+        assert dry.returncode == real.returncode, f"{told} {options}: {dry.stderr} {real.stderr}"
+        if real.stdout:
+            would, has = (json.loads(result.stdout) for result in (dry, real))
+            assert [would.get(key, 0) for key in FIGURES] == [has.get(key, 0) for key in FIGURES], f"{told} {options}"
+        (directory / "copy").unlink()
+
+
 def same_findings(twin, case, options):
     patches, other = case
     for output in ([], ["--output=json"]):
@@ -136,6 +153,7 @@ def same_findings(twin, case, options):
             twin.same("img", "check", *options, *output, "x", json_output=bool(output))
         if not options and not output:
             explained(twin.ours)
+            predicted(twin.ours, case)
         if options == ALL:
             twin.clean("x", "qcow2")
 
@@ -219,6 +237,7 @@ def test_random_damage(good, tmp_path):
         told, image, lost, content = damaged(good, tmp_path, seed)
         same_check(tmp_path, told)
         explained(tmp_path)
+        predicted(tmp_path, told)
         ours = run([OURS["img"], "check", "-f", "qcow2", "-r", "all", "x"], tmp_path)
         theirs = run(["qemu-img", "check", "-f", "qcow2", "x"], tmp_path)
         assert (ours.returncode, theirs.returncode) == (0, 0), told + ours.stdout + ours.stderr + theirs.stdout

@@ -2,11 +2,12 @@
 """commit, beside the real tool: the same command lines in twin directories, and what each image then reads as."""
 
 import hashlib
+import json
 import subprocess
 
 import pytest
 
-from tools import OURS, THEIRS, run
+from tools import OURS, THEIRS, dry_run, figures, run
 
 KINDS = ["", "cluster_size=512", "compat=0.10", "cluster_size=16k,extended_l2=on", "cluster_size=4k,lazy_refcounts=on"]
 
@@ -66,6 +67,39 @@ def test_progress_ends_with_all(twin):
         lines = result.stdout.replace("\r", "\n").split("\n")
         assert result.returncode == 0 and lines[0] == "    (0.00/100%)", result.stderr
         assert [line for line in lines if line][-2:] == ["    (100.00/100%)", "Image committed."]
+
+
+def lies_above(directory, depth):
+    """Bytes of data, and of zeroes, that layers above have."""
+    told = json.loads(run([THEIRS["img"], "map", "-f", "qcow2", "--output=json", "top.qcow2"], directory).stdout)
+    above = [extent for extent in told if extent["depth"] < depth and extent["present"]]
+    return [sum(e["length"] for e in above if e["data"] == data) for data in (True, False)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("base", [None, "base.raw"])
+def test_a_dry_run_tells_what_would_be_copied(twin, kind, base):
+    make_chain(twin, kind, "2M")
+    to = ["-b", base] if base else []
+    result = dry_run(twin.ours, "commit", "--dry-run", *to, "top.qcow2")
+    lines = result.stdout.splitlines()
+    # What the layer between does not reach reads as zeroes.
+    data, zeroes = lies_above(twin.ours, 2 if base else 1)
+    assert figures(lines[1].replace(base or "mid.qcow2", "")) == [data, zeroes + (1 << 20 if base else 0)], lines
+    assert lines[2].endswith(f"would grow from {1 << 20} to {2 << 20} bytes."), lines
+    assert lines[3] == f"'top.qcow2' would be {'kept as it is' if base else 'emptied'}." and result.returncode == 0
+    before = (twin.ours / "base.raw").stat().st_size if base else None
+    twin.same("img", "commit", *to, "top.qcow2")
+    assert not base or (twin.ours / "base.raw").stat().st_size == before + (1 << 20)
+
+
+def test_a_dry_run_refuses_what_cannot_be_done(twin):
+    make_chain(twin)
+    for arguments in (["-b", "no.raw", "top.qcow2"], ["-f", "raw", "base.raw"], ["no.qcow2"], []):
+        result = dry_run(twin.ours, "commit", "--dry-run", *arguments)
+        real = run([OURS["img"], "commit", *arguments], twin.ours)
+        assert (result.returncode, result.stdout, result.stderr) == (1, "", real.stderr)
+    assert dry_run(twin.ours, "commit", "--dry-run", "-q", "top.qcow2").stdout == ""
 
 
 @pytest.mark.parametrize("kind", KINDS)

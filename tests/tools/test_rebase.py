@@ -6,7 +6,7 @@ import json
 import pytest
 
 from test_commit import content
-from tools import OURS, THEIRS, run
+from tools import OURS, THEIRS, dry_run, figures, run
 
 KINDS = ["", "cluster_size=512", "compat=0.10", "cluster_size=16k,extended_l2=on", "cluster_size=4k,lazy_refcounts=on"]
 
@@ -60,6 +60,33 @@ def test_command_lines(twin, arguments):
         assert (twin.ours / "top.qcow2").read_bytes() == before
     else:
         same_top(twin)
+
+
+def kept(directory):
+    told = json.loads(run([THEIRS["img"], "map", "-f", "qcow2", "--output=json", "top.qcow2"], directory).stdout)
+    return sum(extent["length"] for extent in told if extent["depth"] == 0 and extent["present"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("to", [["-b", "other.raw", "-F", "raw"], ["-b", ""]])
+def test_a_dry_run_tells_what_would_be_kept(twin, kind, to):
+    make_chain(twin, kind)
+    result = dry_run(twin.ours, "rebase", "--dry-run", *to, "top.qcow2")
+    assert result.returncode == 0, result.stderr
+    data, zeroes = figures(result.stdout.splitlines()[1].replace("top.qcow2", ""))
+    before = kept(twin.ours)
+    twin.same("img", "rebase", *to, "top.qcow2")
+    assert data > 0 and kept(twin.ours) == before + data + zeroes, result.stdout
+
+
+def test_a_dry_run_refuses_what_cannot_be_done(twin):
+    make_chain(twin)
+    for arguments in (["-b", "no.raw", "-F", "raw", "top.qcow2"], ["-b", "base.raw", "top.qcow2"], ["top.qcow2"],
+                      ["-f", "raw", "-b", "other.raw", "-F", "raw", "base.raw"]):
+        result = dry_run(twin.ours, "rebase", "--dry-run", *arguments)
+        real = run([OURS["img"], "rebase", *arguments], twin.ours)
+        assert (result.returncode, result.stdout, result.stderr) == (1, "", real.stderr)
+    assert "nothing to tell" in dry_run(twin.ours, "rebase", "--dry-run", "-u", "-b", "", "top.qcow2").stderr
 
 
 @pytest.mark.parametrize("kind", KINDS)

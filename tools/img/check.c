@@ -15,7 +15,7 @@ typedef struct Check {
     ImgLook look;
     BdrvCheckFix fix;
     const char *cache;
-    bool quiet, explain;
+    bool quiet, explain, dry_run;
     ImgFindings *found, *left; /* with explain: of the first look, of the one after a repair */
 } Check;
 
@@ -94,6 +94,9 @@ static void print_json(const Check *check, const BdrvCheckResult *result, const 
     bdrv_options_set_string(object, "filename", check->look.image.filename);
     bdrv_options_set_string(object, "format", format);
     set_unless_zero(object, "fragmented-clusters", result->fragmented_clusters);
+    if (check->dry_run) {
+        bdrv_options_set_bool(object, "dry-run", true);
+    }
     if (check->explain) {
         img_findings_to_json(check->found, object, "findings");
     }
@@ -146,6 +149,14 @@ static bool check_again(Check *check, BlockBackend *blk, BdrvCheckResult *result
     return true;
 }
 
+static void print_dry_run(const BdrvCheckResult *result)
+{
+    printf("Dry run: nothing was changed. A repair would repair\n\n"
+           "    %" PRId64 " leaked clusters\n    %" PRId64 " corruptions\n\nand leave\n\n"
+           "    %" PRId64 " leaked clusters\n    %" PRId64 " corruptions\n",
+           result->leaks_fixed, result->corruptions_fixed, result->leaks, result->corruptions);
+}
+
 static void print_result(const Check *check, const BdrvCheckResult *result, const char *format)
 {
     if (!is_human(check)) {
@@ -154,7 +165,11 @@ static void print_result(const Check *check, const BdrvCheckResult *result, cons
         }
         return;
     }
-    print_human(result);
+    if (check->dry_run) {
+        print_dry_run(result);
+    } else {
+        print_human(result);
+    }
     if (check->explain) {
         img_findings_print(check->found);
     }
@@ -172,7 +187,8 @@ static int check_image(Check *check, BlockBackend *blk)
     if (!run_check(check, blk, &result, check->fix, check->found, &status)) {
         return status;
     }
-    if ((result.leaks_fixed || result.corruptions_fixed) && !check_again(check, blk, &result, &status)) {
+    bool repaired = (result.leaks_fixed || result.corruptions_fixed) && !check->dry_run;
+    if (repaired && !check_again(check, blk, &result, &status)) {
         return status;
     }
     print_result(check, &result, blk_driver(blk));
@@ -200,6 +216,7 @@ static int take_option(Check *check, int option)
         }
         return -1;
     case 'T': check->cache = optarg; return -1;
+    case IMG_OPTION_DRY_RUN: check->dry_run = true; return -1;
     case IMG_OPTION_EXPLAIN: check->explain = true; return -1;
     default: return img_look_option(&check->look, option);
     }
@@ -222,7 +239,11 @@ int img_check(int argc, char **argv)
         !img_take_cache(check.cache, "source cache mode", &check.look.image.flags)) {
         return 1;
     }
-    if (check.fix != BDRV_FIX_NONE) {
+    if (check.dry_run && check.fix == BDRV_FIX_NONE) {
+        return img_usage_error("--dry-run needs -r: a check without it changes nothing");
+    }
+    check.fix |= check.dry_run ? BDRV_FIX_DRY_RUN : 0;
+    if (check.fix != BDRV_FIX_NONE && !check.dry_run) {
         check.look.image.flags |= BDRV_O_RDWR;
     }
     graph = tool_graph();

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* commit: write what an image has into its backing file, or into one further down. */
+#include <inttypes.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +11,7 @@ typedef struct Commit {
     ToolImage image;
     const char *base; /* -b; NULL: the backing file */
     const char *cache;
-    bool keep, quiet, progress;
+    bool keep, quiet, progress, dry_run;
     BlkCommitOptions options;
 } Commit;
 
@@ -32,6 +33,7 @@ static int take_option(Commit *commit, int option, char **argv)
     case 'q': commit->quiet = true; return -1;
     case 'r': return img_parse_size(optarg, "rate limit", &commit->options.rate_limit) ? -1 : 1;
     case 't': commit->cache = optarg; return -1;
+    case IMG_OPTION_DRY_RUN: commit->dry_run = true; return -1;
     case IMG_OPTION_IMAGE_OPTS: commit->image.image_opts = true; return -1;
     default: return 1;
     }
@@ -108,12 +110,28 @@ static BlockBackend *open_top(const Commit *commit, const Base *base, BdrvGraph 
     return img_open(graph, &image);
 }
 
+static void tell_dry_run(const Commit *commit, BlockBackend *top, BlockBackend *base, const BlkCommitOptions *options)
+{
+    int64_t from = blk_length(base), to = blk_length(top);
+
+    printf("Dry run: nothing was changed.\n"
+           "%" PRId64 " bytes of data would be copied to '%s', and %" PRId64 " bytes zeroed there.\n",
+           options->moved->data, blk_filename(base), options->moved->zeroes);
+    if (from < to) {
+        printf("'%s' would grow from %" PRId64 " to %" PRId64 " bytes.\n", blk_filename(base), from, to);
+    }
+    printf("'%s' would be %s.\n", commit->image.filename, options->keep_top ? "kept as it is" : "emptied");
+}
+
 static int commit_opened(const Commit *commit, BlockBackend *top, BlockBackend *base)
 {
     BlkCommitOptions options = commit->options;
+    BlkMoved moved;
     GError *error = NULL;
 
     options.progress = img_progress_report;
+    options.moved = &moved;
+    options.dry_run = commit->dry_run;
     options.keep_top = commit->keep || commit->base; /* what lies between may have become another disk */
     bool ok = blk_commit(top, base, &options, &error);
     if (ok) {
@@ -122,6 +140,8 @@ static int commit_opened(const Commit *commit, BlockBackend *top, BlockBackend *
     img_progress_end();
     if (!ok) {
         tool_report(NULL, error);
+    } else if (commit->dry_run && !commit->quiet) {
+        tell_dry_run(commit, top, base, &options);
     }
     return ok ? 0 : 1;
 }
@@ -132,14 +152,14 @@ static int commit_to(const Commit *commit, const Base *found)
     ToolImage image = {
         .filename = found->filename,
         .format = found->driver,
-        .flags = commit->image.flags | BDRV_O_RESIZE,
+        .flags = commit->image.flags | (commit->dry_run ? 0 : BDRV_O_RESIZE),
     };
     BlockBackend *top = open_top(commit, found, graph), *base = top ? img_open(graph, &image) : NULL;
     int status = base ? commit_opened(commit, top, base) : 1;
 
     status = base && !img_close(base, image.filename) ? 1 : status;
     status = top && !img_close(top, commit->image.filename) ? 1 : status;
-    if (status == 0 && !commit->quiet) {
+    if (status == 0 && !commit->quiet && !commit->dry_run) {
         printf("Image committed.\n");
     }
     return status;
@@ -161,7 +181,11 @@ int img_commit(int argc, char **argv)
         return img_usage_error("Expecting one image file name");
     }
     commit.image.filename = argv[optind];
-    status = img_take_cache(commit.cache, "cache mode", &commit.image.flags) && look_for_base(&commit, &base) ? commit_to(&commit, &base) : 1;
+    if (commit.dry_run) {
+        commit.image.flags &= ~(BDRV_O_RDWR | BDRV_O_UNMAP);
+    }
+    bool ok = img_take_cache(commit.cache, "cache mode", &commit.image.flags) && look_for_base(&commit, &base);
+    status = ok ? commit_to(&commit, &base) : 1;
     img_progress_end();
     g_free(base.filename);
     g_free(base.driver);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* rebase: give an image another backing file, and what it would lose by that. */
+#include <inttypes.h>
 #include <string.h>
 
 #include "tools/img/img.h"
@@ -7,7 +8,7 @@
 typedef struct Rebase {
     ToolImage image, backing; /* backing.filename: as it is to be stored; NULL: not given; "": none */
     const char *cache, *source_cache;
-    bool unsafe, progress, quiet;
+    bool unsafe, progress, quiet, dry_run;
 } Rebase;
 
 /* -1: go on; else the exit code */
@@ -24,6 +25,7 @@ static int take_option(Rebase *rebase, int option, char **argv)
     case 'T': rebase->source_cache = optarg; return -1;
     case 'u': rebase->unsafe = true; return -1;
     case 'U': rebase->backing.flags |= BDRV_O_FORCE_SHARE; return -1;
+    case IMG_OPTION_DRY_RUN: rebase->dry_run = true; return -1;
     case IMG_OPTION_IMAGE_OPTS: rebase->image.image_opts = true; return -1;
     default: return 1;
     }
@@ -72,12 +74,30 @@ static bool say_failure(const Rebase *rebase, GError *error)
     return false;
 }
 
+static void tell_dry_run(const Rebase *rebase, const BlkMoved *moved)
+{
+    if (rebase->quiet) {
+        return;
+    }
+    printf("Dry run: nothing was changed.\n"
+           "%" PRId64 " bytes of data would be copied into '%s', and %" PRId64 " bytes kept as zeroes.\n",
+           moved->data, rebase->image.filename, moved->zeroes);
+    if (has_backing(rebase)) {
+        printf("Its backing file would be '%s' (%s).\n", rebase->backing.filename, rebase->backing.format);
+    } else {
+        printf("It would have no backing file.\n");
+    }
+}
+
 static bool rebase_safely(const Rebase *rebase, BlockBackend *top, BdrvGraph *graph)
 {
+    BlkMoved moved;
     BlkRebaseOptions options = {
         .filename = rebase->backing.filename,
         .format = has_backing(rebase) ? rebase->backing.format : NULL,
         .progress = img_progress_report,
+        .moved = &moved,
+        .dry_run = rebase->dry_run,
     };
     BlockBackend *to;
     GError *error = NULL;
@@ -86,6 +106,11 @@ static bool rebase_safely(const Rebase *rebase, BlockBackend *top, BdrvGraph *gr
         return false;
     }
     bool ok = blk_rebase(top, to, &options, &error) || say_failure(rebase, error);
+    if (ok && rebase->dry_run) {
+        img_progress_complete();
+        img_progress_end();
+        tell_dry_run(rebase, &moved);
+    }
     return (!to || img_close(to, rebase->backing.filename)) && ok;
 }
 
@@ -123,7 +148,7 @@ static int rebase_image(const Rebase *rebase)
     }
     bool ok =
         check_formats(rebase) && (rebase->unsafe ? rebase_blindly(rebase, top) : rebase_safely(rebase, top, graph));
-    if (ok) {
+    if (ok && !rebase->dry_run) {
         img_progress_complete();
     }
     return img_close(top, rebase->image.filename) && ok ? 0 : 1;
@@ -146,7 +171,13 @@ int img_rebase(int argc, char **argv)
     if (!rebase.unsafe && !rebase.backing.filename) {
         return img_usage_error("Must specify backing file (-b) or use unsafe mode (-u)");
     }
+    if (rebase.unsafe && rebase.dry_run) {
+        return img_usage_error("--dry-run has nothing to tell with -u: only the name of the backing file is changed");
+    }
     rebase.image.filename = argv[optind];
+    if (rebase.dry_run) {
+        rebase.image.flags &= ~BDRV_O_RDWR;
+    }
     rebase.image.flags |= rebase.unsafe ? BDRV_O_NO_BACKING : 0;
     img_progress_start(rebase.progress && !rebase.quiet, IMG_PROGRESS_BYTES, 1);
     img_progress_begin();

@@ -19,6 +19,7 @@
 #define OUTPUT_FORMAT { 'O', NULL, "FMT", "format of the target (raw)" }
 #define BACKING_FORMAT { 'F', NULL, "FMT", "format of the backing file" }
 #define SNAPSHOT { 'l', NULL, "SNAPSHOT", "show this internal snapshot: its id or name, or snapshot.id=ID,snapshot.name=NAME" }
+#define DRY_RUN { IMG_OPTION_DRY_RUN, "dry-run", NULL, "tell what would be done, and change nothing" }
 #define RATE { 'r', NULL, "RATE", "at most so many bytes a second" }
 #define END { 0, NULL, NULL, NULL }
 
@@ -59,6 +60,7 @@ static const ImgOption bitmap_options[] = {
 
 static const ImgOption check_options[] = {
     { 'r', "repair", "leaks|all", "free what nothing refers to; or mend all that is wrong" },
+    { IMG_OPTION_DRY_RUN, "dry-run", NULL, "with -r: tell what would be repaired and what left, and change nothing" },
     { IMG_OPTION_EXPLAIN, "explain", NULL,
       "tell of each kind of finding what it is, what is at risk, and what a repair would do" },
     LOOK_FORMAT, IMAGE_OPTS, OBJECT, OUTPUT, SOURCE_CACHE, FORCE_SHARE, QUIET, HELP, END,
@@ -67,7 +69,7 @@ static const ImgOption check_options[] = {
 static const ImgOption commit_options[] = {
     { 'b', NULL, "FILE", "an image further down the chain to commit to; keeps FILENAME as it is" },
     { 'd', NULL, NULL, "keep FILENAME as it is instead of emptying it" },
-    RATE, FORMAT, IMAGE_OPTS, OBJECT, CACHE, PROGRESS, QUIET, HELP, END,
+    DRY_RUN, RATE, FORMAT, IMAGE_OPTS, OBJECT, CACHE, PROGRESS, QUIET, HELP, END,
 };
 
 static const ImgOption compare_options[] = {
@@ -142,7 +144,7 @@ static const ImgOption rebase_options[] = {
     { 'b', NULL, "FILE", "the new backing file; \"\" for none" },
     BACKING_FORMAT,
     { 'u', NULL, NULL, "change the name only; right if the new one holds the same, or the old one has moved" },
-    FORMAT, IMAGE_OPTS, OBJECT, CACHE, SOURCE_CACHE, FORCE_SHARE, PROGRESS, QUIET, HELP, END,
+    DRY_RUN, FORMAT, IMAGE_OPTS, OBJECT, CACHE, SOURCE_CACHE, FORCE_SHARE, PROGRESS, QUIET, HELP, END,
 };
 
 static const ImgOption resize_options[] = {
@@ -186,11 +188,15 @@ const ImgSyntax img_syntaxes[] = {
       "check disk.qcow2\n"
       "# what do the findings mean?\n"
       "check --explain disk.qcow2\n"
+      "# what would a repair do?\n"
+      "check --dry-run -r all disk.qcow2\n"
       "# free clusters that nothing refers to; this is safe\n"
       "check -r leaks disk.qcow2\n",
       check_options },
     { "commit", "FILENAME", "Write what an image holds into its backing file.",
       "Afterwards the image is empty, and reads as before. Images made upon the backing file by others do not read as before.",
+      "# how much would be written into the backing file?\n"
+      "commit --dry-run overlay.qcow2\n"
       "# into the backing file\n"
       "commit overlay.qcow2\n"
       "# into an image further down the chain\n"

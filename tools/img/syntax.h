@@ -44,6 +44,7 @@ void img_option_text(const ImgOption *option, char *text, size_t size);
 enum {
     IMG_OPTION_OUTPUT = 256,
     IMG_OPTION_EXPLAIN,
+    IMG_OPTION_DRY_RUN,
     IMG_OPTION_BACKING_CHAIN,
     IMG_OPTION_GRAPH,
     IMG_OPTION_OBJECT,

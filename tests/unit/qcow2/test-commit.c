@@ -78,6 +78,21 @@ static void test_commit(void)
     end(p);
 }
 
+static void test_dry_run(void)
+{
+    Pair p = begin("1M", "1M");
+    BlkMoved would, has;
+    const BlkCommitOptions dry = { .dry_run = true, .moved = &would }, real = { .moved = &has };
+    g_assert_true(blk_commit(p.top, p.base, &dry, NULL));
+    g_assert_true(has_data(p.top));
+    g_assert_cmpint(byte_at(p.base, AT), !=, 1);
+    g_assert_cmpint(would.data, >, 0);
+    g_assert_true(blk_commit(p.top, p.base, &real, NULL));
+    g_assert_cmpint(would.data, ==, has.data);
+    g_assert_cmpint(would.zeroes, ==, has.zeroes);
+    end(p);
+}
+
 static void test_longer(void)
 {
     Pair p = begin("2M", "1M");
@@ -125,6 +140,7 @@ static void test_fails(void)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/qcow2/commit/a dry run tells what is written and writes nothing", test_dry_run);
     g_test_add_func("/qcow2/commit/the data is below, and above only if it is to be kept", test_commit);
     g_test_add_func("/qcow2/commit/the image below becomes as long", test_longer);
     g_test_add_func("/qcow2/commit/a failure costs nothing, and trying again works", test_fails);
