@@ -36,6 +36,7 @@ SCRIPT = """
     bitmap --add bits.qcow2 b0
     bitmap --add -g 4k --disable bits.qcow2 b1
 """
+BELOW = {"over.qcow2": ["base.qcow2"], "top.qcow2": ["over.qcow2"], "sub.qcow2": ["base.qcow2"], "ext.qcow2": ["ext.data"]}
 SECRET = ["--object", "secret,id=key,data=sesame"]
 REFCOUNTS = 0x20000  # the first refcount block of an image with clusters of 64 KiB
 
@@ -81,9 +82,18 @@ def make(directory):
     run(["qemu-io", "-c", "write 0 64k", "-c", "abort", "broken-bitmap.qcow2"], directory)
 
 
-def copy(source, target):
+def named(directory, text):
+    """The files in @directory that @text names, and those below them."""
+    names = [path.name for path in directory.iterdir() if path.name in text]
+    for name in names:
+        names += BELOW.get(name, [])
+    return sorted(set(names))
+
+
+def copy(source, target, names):
     target.mkdir()
-    subprocess.run(["cp", "-a", "--sparse=always", f"{source}/.", target], check=True)
+    if names:
+        subprocess.run(["cp", "-a", "--sparse=always", *(source / name for name in names), target], check=True)
 
 
 def kind(path):

@@ -18,7 +18,7 @@ EVERY_OPTION = {f"-{letter}" for letter in string.ascii_letters} | {
 class Line(NamedTuple):
     command: str
     words: tuple
-    refused: bool  # meant to be: such a line costs next to nothing
+    kind: str  # "written" as it is in the table, "refused", or "taken"
 
     def __str__(self):
         return shlex.join([self.command, *self.words])
@@ -89,9 +89,9 @@ def misused(command):
 def lines(command, seed):
     """All lines of a subcommand, each once."""
     found = {}
-    for texts, refused in ((COMMANDS[command].lines, False), (alone(command), True), (misused(command), True),
-                           (taken(command, seed), False)):
+    for texts, kind in ((COMMANDS[command].lines, "written"), (alone(command), "refused"), (misused(command), "refused"),
+                        (taken(command, seed), "taken")):
         for text in texts:
             words = tuple(shlex.split(text))
-            found.setdefault(words, Line(command, words, refused))
+            found.setdefault(words, Line(command, words, kind))
     return list(found.values())

@@ -281,6 +281,10 @@ CONVERT_LINES = [
     "-r 10M -O raw disk.raw new", "-r 1M -r 1G disk.raw new", "-m 2 -m 3 disk.raw new", "-S 4k -S 0 disk.raw new",
     "-O raw -O qcow2 disk.raw new", "-o cluster_size=4k -o cluster_size=512 -O qcow2 disk.raw new", "-qq disk.raw new",
     "-f raw -f qcow2 base.qcow2 new", "-t foo -t none disk.raw new", "-W -c -O qcow2 disk.raw new", "-a disk.raw new", "-q -p disk.raw new",
+    "-O qcow2 base.qcow2 base.qcow2", "-n -O qcow2 -o cluster_size=4k base.qcow2 over.qcow2", "base.qcow2 o:ut", "fo,o:x out",
+    "'json:{' out", "'json:[]' out", "-O qcow2 -o size=-1 base.qcow2 new", "-O qcow2 -B base.qcow2 over.qcow2 new", ". new",
+    "-O qcow2 -o backing_file=base.qcow2 over.qcow2 new", "-O raw -B base.qcow2 -F qcow2 over.qcow2 new",
+    "--target-image-opts base.qcow2 driver=qcow2,file.filename=over.qcow2", "-r 99999999999999999999 base.qcow2 new",
 ]
 CREATE_LINES = [
     "", "new", "-q", "-f qcow2", "-f qcow2 new", "-f raw new", "-f qcow2 nodir/new 1M", "-f qcow2 '' 1M", "-f qcow2 . 1M", "-f qcow2 new 1M x",
@@ -368,7 +372,9 @@ KNOWN = [
     Known(r"(-f|-O)[ =](vmdk|bochs|qed)\b", "formats that are not built are refused by name"),
     Known(r"new: is there only in theirs\n(.*\n)*ours: exit 1\n(.*\n)*theirs: exit 1",
           "convert: a line that is refused makes no target"),
-    Known(r"-t (none|directsync).*odd\.raw(.*\n)+new: info: ", "O_DIRECT: the target has the size of the source, not a multiple of 4 KiB"),
+    Known(r"^convert (?=.*odd\.raw)(?=.*-t (none|directsync))(.*\n)+new: info: ", "O_DIRECT: the target has the size of the source, not a multiple of 4 KiB"),
+    Known(r"^compare (?=.*odd\.raw)(?=.*-T (none|directsync))(.*\n)+theirs: .*\nContent mismatch at offset 69632",
+          "O_DIRECT: the offset is that of the first byte that differs, not of its block"),
     Known(r"odd\.raw.*\nnew\.data: info: ", "an external data file has the length of the disk"),
     Known(r"top\.qcow2 (.*\n)+new: Content mismatch", "convert -B: what lies between the backing file and the source is copied"),
     Known(r"^rebase .*\n(.*\n)+theirs: .*\n.*Cannot use relative backing file names for 'json:",

@@ -21,7 +21,7 @@ from tools import OURS, normalise, run
 
 SEED = int(os.environ.get("BDRV_TEST_SEED") or random.SystemRandom().randrange(1 << 32))
 LONG = bool(os.environ.get("BDRV_TEST_LONG"))
-SHARE = 24  # of the lines of each subcommand, one in so many is played in the short form
+SHARE = {"written": 4, "refused": 40, "taken": 40}  # one line in so many is played in the short form
 
 DATE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 
@@ -36,7 +36,7 @@ def chosen():
     if LONG:
         return found
     rng = random.Random(SEED)
-    return [line for line in found if rng.randrange(SHARE) == 0]
+    return [line for line in found if rng.randrange(SHARE[line.kind]) == 0]
 
 
 def sorted_name(match):
@@ -79,8 +79,9 @@ def stand(tmp_path_factory):
 def difference(start, tool, line, directory):
     """How @tool differs from the real one in a line, as text: None, it does not."""
     ours, theirs = directory / "ours", directory / "theirs"
+    names = option_images.named(start, str(line))
     for twin in (ours, theirs):
-        option_images.copy(start, twin)
+        option_images.copy(start, twin, names)
     results = [run([each, line.command, *line.words], twin) for each, twin in ((tool, ours), ("qemu-img", theirs))]
     found = []
     if results[0].returncode != results[1].returncode:
@@ -107,7 +108,7 @@ def test_a_line_does_the_same(stand, line, tmp_path):
 
 def rows_have(command):
     """The options that stand in lines which are meant to go through."""
-    words = {word for line in lines(command, 0) if not line.refused for word in line.words}
+    words = {word for line in lines(command, 0) if line.kind != "refused" for word in line.words}
     return {word.split("=")[0] if word.startswith("--") or "=" in word else word[:2] for word in words}
 
 
@@ -145,7 +146,7 @@ WRONG = {
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_what_differs_is_found(stand, tmp_path, wrong):
-    line = Line("convert", ("-O", "qcow2", "disk.raw", "new"), False)
+    line = Line("convert", ("-O", "qcow2", "disk.raw", "new"), "written")
     tool = tmp_path / "tool"
     tool.write_text(f'#!/bin/sh\nqemu-img "$@"\n{WRONG[wrong]}\n')
     tool.chmod(0o755)

@@ -397,8 +397,7 @@ static bool check_further(Convert *convert)
     if (convert->wants_resume && !convert->cache) {
         convert->target.flags &= ~BDRV_O_NO_FLUSH;
     }
-    if (!img_take_cache(convert->cache, "cache mode", &convert->target.flags) ||
-        !img_take_cache(convert->source_cache, "source cache mode", &convert->source.flags)) {
+    if (!img_take_cache(convert->cache, "cache mode", &convert->target.flags)) {
         return false;
     }
     if (convert->wants_resume && (convert->target.flags & BDRV_O_NO_FLUSH)) {
@@ -447,8 +446,11 @@ int img_convert(int argc, char **argv)
     }
     if (status == 0 && convert.source_names) {
         img_progress_start(convert.progress && !convert.transfer.quiet, IMG_PROGRESS_BYTES, 1);
-        img_progress_begin();
-        status = check_further(&convert) ? convert_images(&convert) : 1;
+        bool ok = img_take_cache(convert.source_cache, "source cache mode", &convert.source.flags);
+        if (ok) {
+            img_progress_begin();
+        }
+        status = ok && check_further(&convert) ? convert_images(&convert) : 1;
         img_progress_end();
     }
     bdrv_options_free(convert.options);

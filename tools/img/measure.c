@@ -144,8 +144,8 @@ static int parse_and_measure(Measure *m, int argc, char **argv)
             break;
         default: {
             int status = img_look_option(&m->look, option);
-            if (status >= 0) {
-                return status;
+            if (status >= 0 || !img_look_output(&m->look)) {
+                return status >= 0 ? status : 1;
             }
         }
         }
@@ -155,7 +155,7 @@ static int parse_and_measure(Measure *m, int argc, char **argv)
         return 1;
     }
     m->look.image.filename = argv[optind]; /* or NULL behind the last */
-    if (!check(m) || !img_look_output(&m->look)) {
+    if (!check(m)) {
         return 1;
     }
     if (!m->options) {
