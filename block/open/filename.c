@@ -198,9 +198,6 @@ static void append_reopening_options(GString *json, const BlockDriverState *bs)
 
     bdrv_options_set_string(own, "driver", bs->drv->format_name);
     copy_strong(bs, own);
-    if (!bs->backing && backing_is_overridden(bs)) {
-        bdrv_options_set_null(own, "backing");
-    }
     g_string_append_c(json, '{');
     bdrv_options_append_flat_json(json, own);
     for (unsigned i = 0; i < children->len; i++) {
@@ -210,6 +207,9 @@ static void append_reopening_options(GString *json, const BlockDriverState *bs)
             g_string_append_printf(json, ", \"%s\": ", edge->child.name);
             append_reopening_options(json, edge->child.bs);
         }
+    }
+    if (!bs->backing && backing_is_overridden(bs)) {
+        g_string_append(json, ", \"backing\": null");
     }
     g_string_append_c(json, '}');
 }
