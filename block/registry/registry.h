@@ -28,6 +28,8 @@ char *bdrv_filename_prefix(const char *filename);
  * Returns: the driver (raw scores 1 for anything), NULL with EINVAL naming both on a tie above raw.
  */
 const BlockDriver *bdrv_probe_format(const uint8_t *buf, size_t size, const char *filename, GError **errp);
+/** bdrv_foreign_format() - the format that the first bytes of a file tell, if no driver has it; else NULL (foreign.c) */
+const char *bdrv_foreign_format(const uint8_t *buf, size_t size);
 
 /** bdrv_call_probe() - score of one driver */
 int bdrv_call_probe(const BlockDriver *drv, const uint8_t *buf, size_t size, const char *filename);

@@ -70,6 +70,8 @@ BDRV_API char *bdrv_graph_to_dot(BdrvGraph *graph);
 
 /** bdrv_driver_nth() - format_name of the @n-th driver in alphabetical order, NULL past the end */
 BDRV_API const char *bdrv_driver_nth(unsigned n);
+/** bdrv_format_names() - the formats that images are recognised as, in alphabetical order between spaces; g_free() it */
+BDRV_API char *bdrv_format_names(void);
 /** bdrv_driver_known() - whether driver=@name can be opened */
 BDRV_API bool bdrv_driver_known(const char *name);
 /** bdrv_protocol_known() - whether @filename begins with no "x:" (a path, then), or with that of a protocol driver */

@@ -70,13 +70,21 @@ static bool build_options(const ToolImage *image, BdrvOptions **result, GError *
     return true;
 }
 
+char *tool_unknown_format(const char *format)
+{
+    g_autofree char *names = bdrv_format_names();
+
+    return g_strdup_printf("Unknown file format '%s'; supported formats are: %s", format, names);
+}
+
 BlockBackend *tool_open(BdrvGraph *graph, const ToolImage *image, GError **errp)
 {
     BdrvOptions *options;
     BlockBackend *blk;
 
     if (image->format && !bdrv_driver_known(image->format)) {
-        g_set_error(errp, BDRV_ERROR, EINVAL, "Unknown driver '%s'", image->format);
+        g_autofree char *why = tool_unknown_format(image->format);
+        g_set_error_literal(errp, BDRV_ERROR, EINVAL, why);
         return NULL;
     }
     if (!build_options(image, &options, errp)) {

@@ -57,5 +57,7 @@ typedef struct ToolImage {
  * Returns: NULL with @errp set: "Could not open 'x': …".
  */
 BlockBackend *tool_open(BdrvGraph *graph, const ToolImage *image, GError **errp);
+/** tool_unknown_format() - that @format is unknown, and which are known; caller frees */
+char *tool_unknown_format(const char *format);
 
 #endif

@@ -118,7 +118,8 @@ bool img_create_image(BdrvGraph *graph, const char *format, const char *filename
     GError *error = NULL;
 
     if (!bdrv_driver_known(format)) {
-        tool_error("%s: Unknown file format '%s'", filename, format);
+        g_autofree char *why = tool_unknown_format(format);
+        tool_error("%s: %s", filename, why);
         return false;
     }
     if (!bdrv_driver_can_create(format)) {

@@ -96,7 +96,8 @@ static bool check(const Measure *m)
         return false;
     }
     if (!bdrv_driver_known(m->format)) {
-        tool_error("Unknown file format '%s'", m->format);
+        g_autofree char *why = tool_unknown_format(m->format);
+        tool_error("%s", why);
         return false;
     }
     return true;

@@ -70,7 +70,8 @@ int img_print_amend_help(const char *format)
     g_autoptr(GPtrArray) specs = g_ptr_array_new();
 
     if (!bdrv_driver_known(format)) {
-        tool_error("Unknown file format '%s'", format);
+        g_autofree char *why = tool_unknown_format(format);
+        tool_error("%s", why);
         return 1;
     }
     if (!bdrv_driver_options(format, BDRV_TABLE_AMEND)) {
@@ -89,7 +90,8 @@ int img_print_options_help(const char *format, const char *filename)
     g_autoptr(GPtrArray) specs = g_ptr_array_new();
 
     if (!bdrv_driver_known(format)) {
-        tool_error("Unknown file format '%s'", format);
+        g_autofree char *why = tool_unknown_format(format);
+        tool_error("%s", why);
         return 1;
     }
     if (!bdrv_driver_can_create(format)) {
