@@ -25,7 +25,7 @@ static int encode_deflate(void *opaque)
                    .avail_in = (uInt)job->in_bytes,
                    .next_out = job->out,
                    .avail_out = (uInt)job->out_max };
-    if (deflateInit2(&z, Z_DEFAULT_COMPRESSION, Z_DEFLATED, -DEFLATE_WINDOW_BITS, DEFLATE_MEM_LEVEL,
+    if (deflateInit2(&z, job->level ? job->level : Z_DEFAULT_COMPRESSION, Z_DEFLATED, -DEFLATE_WINDOW_BITS, DEFLATE_MEM_LEVEL,
                      Z_DEFAULT_STRATEGY) != Z_OK) {
         return -ENOMEM;
     }
@@ -43,6 +43,9 @@ static int encode_zstd(void *opaque)
     if (!context) {
         return -ENOMEM;
     }
+    if (job->level) {
+        ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, job->level); /* it is in range */
+    }
     size_t n = ZSTD_compress2(context, job->out, job->out_max, job->in, job->in_bytes);
     job->out_bytes = ZSTD_isError(n) ? 0 : (uint32_t)n;
     ZSTD_freeCCtx(context);
@@ -50,8 +53,19 @@ static int encode_zstd(void *opaque)
 }
 #endif
 
+int qcow2_compression_levels(uint8_t compression_type)
+{
+#ifdef CONFIG_LIBZSTD
+    if (compression_type != 0) {
+        return ZSTD_maxCLevel();
+    }
+#endif
+    return Z_BEST_COMPRESSION;
+}
+
 int coroutine_fn qcow2_encode(const Qcow2State *s, Qcow2EncodeJob *job)
 {
+    job->level = s->compression_level;
     if (s->geometry.compression_type == 0) {
         return co_run_in_worker(AIO_WORK_CPU, encode_deflate, job);
     }

@@ -375,6 +375,7 @@ static bool coroutine_fn open_meta(Opening *o, GError **errp)
     o->s->cache.clean = config.clean;
     return qcow2_lazy_config(o->s, o->options, &o->s->lazy_refcounts, errp) &&
            qcow2_discard_config(o->s, o->options, o->flags, &o->s->discard, errp) &&
+           qcow2_compression_config(o->s, o->options, &o->s->compression_level, errp) &&
            qcow2_compressed_open(o->bs, errp) && qcow2_meta_open(o->bs, &config, errp);
 }
 

@@ -46,6 +46,9 @@ bool qcow2_discard_config(const Qcow2State *s, const BdrvOptions *options, BdrvO
 /** qcow2_lazy_config() - whether refcounts are lazy: the option, or else the header's bit; EINVAL in version 2 */
 bool qcow2_lazy_config(const Qcow2State *s, const BdrvOptions *options, bool *lazy, GError **errp);
 
+/** qcow2_compression_config() - how well compressed writes compress; EINVAL out of the range of the image's type */
+bool qcow2_compression_config(const Qcow2State *s, const BdrvOptions *options, int *level, GError **errp);
+
 /* overlap_options.c */
 
 extern const char *const qcow2_overlap_templates[];

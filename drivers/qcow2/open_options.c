@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <inttypes.h>
 
+#include "drivers/qcow2/compress.h"
 #include "drivers/qcow2/open.h"
 
 #define DEFAULT_L2_CACHE_BYTES (INT64_C(32) << 20)
@@ -31,6 +32,7 @@ const BdrvOptionSpec qcow2_open_options[] = {
       "Generate discard requests when snapshot related space is freed", "on", NULL },
     { "pass-discard-other", BDRV_OPTION_BOOL, "Generate discard requests when other clusters are freed", "off",
       NULL },
+    { "compression-level", BDRV_OPTION_INT, "How well compressed writes compress: 1 (fast) to 9, zstd: to 22", NULL, NULL },
     { "discard-no-unref", BDRV_OPTION_BOOL, "Do not unreference discarded clusters", "off", NULL },
     { NULL },
 };
@@ -64,6 +66,23 @@ bool qcow2_lazy_config(const Qcow2State *s, const BdrvOptions *options, bool *la
         return false;
     }
     *lazy = wanted;
+    return true;
+}
+
+bool qcow2_compression_config(const Qcow2State *s, const BdrvOptions *options, int *level, GError **errp)
+{
+    int64_t wanted = bdrv_options_get_int(options, "compression-level", 0), most;
+    *level = 0;
+    if (!bdrv_options_has(options, "compression-level")) {
+        return true;
+    }
+    most = qcow2_compression_levels(s->geometry.compression_type);
+    if (wanted < 1 || wanted > most) {
+        g_set_error(errp, BDRV_ERROR, EINVAL, "compression-level %" PRId64 " is wrong: %s has levels from 1 to %" PRId64,
+                    wanted, s->geometry.compression_type ? "zstd" : "zlib", most);
+        return false;
+    }
+    *level = (int)wanted;
     return true;
 }
 

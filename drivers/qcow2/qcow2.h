@@ -84,6 +84,7 @@ typedef struct Qcow2State {
     } cache;                        /* as opened; reopening changes it */
     Qcow2DiscardConfig discard;     /* reopening changes it */
     unsigned overlap_checks;        /* mask of Qcow2Overlap; reopening changes it */
+    int compression_level;          /* 1 and up; 0: the default; reopening changes it */
     _Atomic int sparse;             /* Qcow2Sparse: whether block status asks the file for holes */
     bool lazy_refcounts;            /* counts may be behind while the dirty bit is set; reopening changes it */
     Qcow2Crypto *crypto;            /* NULL: guest data is not encrypted */

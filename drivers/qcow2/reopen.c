@@ -15,6 +15,7 @@
 typedef struct Reopening {
     Qcow2DiscardConfig discard;
     bool lazy_refcounts;
+    int compression_level;
     unsigned overlap_checks;
     Qcow2MetaConfig caches;
     Qcow2NewCaches *new_caches; /* NULL: their sizes stay */
@@ -33,7 +34,8 @@ static bool read_options(const Qcow2State *s, const BdrvOptions *options, BdrvOp
     return qcow2_overlap_config(options, &r->overlap_checks, errp) &&
            qcow2_cache_config(s, options, &r->caches, errp) &&
            qcow2_lazy_config(s, options, &r->lazy_refcounts, errp) &&
-           qcow2_discard_config(s, options, flags, &r->discard, errp);
+           qcow2_discard_config(s, options, flags, &r->discard, errp) &&
+           qcow2_compression_config(s, options, &r->compression_level, errp);
 }
 
 static bool coroutine_fn prepare_writable(BlockDriverState *bs, BdrvOpenFlags flags, GError **errp)
@@ -125,6 +127,7 @@ void qcow2_reopen_commit(BlockDriverState *bs, void *state)
     Reopening *r = state;
     qcow2_state(bs)->discard = r->discard;
     qcow2_state(bs)->lazy_refcounts = r->lazy_refcounts;
+    qcow2_state(bs)->compression_level = r->compression_level;
     qcow2_state(bs)->overlap_checks = r->overlap_checks;
     keep_cache_config(qcow2_state(bs), &r->caches);
     qcow2_meta_commit_caches(bs, r->new_caches, &r->caches);

@@ -217,3 +217,50 @@ def test_a_stream_that_needs_a_larger_window_is_found(twin):
     with pytest.raises(zlib.error, match="too far back"):
         Image(twin.ours / "x").inflate_all()
     assert inflate_in_steps(image.stream(host, size), len(data)) == data
+
+
+LEVELS = [("zlib", 1, 9), ("zstd", 1, 22)]
+
+
+def packed(twin, *options, name="x"):
+    argv = [OURS["img"], "convert", "-c", "-f", "raw", "-O", "qcow2", "-o", ",".join(options), "raw", name]
+    return run(argv, twin.ours)
+
+
+@pytest.mark.parametrize("kind, fast, small", LEVELS)
+def test_a_higher_level_compresses_better_and_all_of_them_can_be_read(twin, kind, fast, small):
+    twin.write("raw", text(random.Random("levels"), 2 << 20))
+    sizes = []
+    for level in (fast, small):
+        packed(twin, "compression_type=" + kind, f"compression_level={level}").check_returncode()
+        run([THEIRS["img"], "compare", "-f", "raw", "-F", "qcow2", "raw", "x"], twin.ours).check_returncode()
+        twin.clean("x", "qcow2")
+        sizes.append((twin.ours / "x").stat().st_size)
+    assert sizes[1] < sizes[0]
+
+
+@pytest.mark.parametrize("kind, level", [("zlib", "0"), ("zlib", "10"), ("zstd", "23"), ("zstd", "-1"), ("zlib", "x")])
+def test_a_level_that_there_is_not_is_refused_with_those_that_there_are(twin, kind, level):
+    twin.write("raw", bytes(65536))
+    result = packed(twin, "compression_type=" + kind, "compression_level=" + level)
+    assert result.returncode == 1 and "compression-level" in result.stderr, result.stderr
+    assert level == "x" or "has levels from 1 to" in result.stderr
+
+
+def test_a_level_has_no_meaning_where_nothing_is_compressed(twin):
+    twin.write("raw", bytes(65536))
+    for argv in (["convert", "-O", "qcow2", "-o", "compression_level=3", "raw", "x"],
+                 ["create", "-f", "qcow2", "-o", "compression_level=3", "x", "1M"]):
+        result = run([OURS["img"], *argv], twin.ours)
+        assert result.returncode == 1 and "compression_level" in result.stderr
+        assert not (twin.ours / "x").exists()
+
+
+def test_an_open_image_is_given_another_level(twin):
+    twin.make("-f", "qcow2", "x", "1M")
+    text = mixed("reopened", 65536)
+    twin.write("pattern", text)
+    result = run([OURS["io"], "-c", "write -c -s pattern 0 64k", "-c", "reopen -o compression-level=1", "-c",
+                  "write -c -s pattern 64k 64k", "-c", "reopen -o compression-level=10", "x"], twin.ours)
+    assert "has levels from 1 to 9" in result.stdout + result.stderr
+    twin.clean("x", "qcow2")

@@ -17,7 +17,7 @@ typedef struct Convert {
     unsigned source_count;
     const char *target_name;
     bool skip_create, progress, target_is_zero, sparse_given, has_snapshot;
-    bool bitmaps, skip_broken_bitmaps;
+    bool bitmaps, skip_broken_bitmaps, compression_level;
     const char *cache, *source_cache;
     bool wants_resume, resumed; /* resumed: goes on with a copy that was stopped */
     ImgTransfer transfer;
@@ -173,8 +173,9 @@ static void note_copy(Convert *convert, ImgResume *resume)
 {
     ImgTransfer *transfer = &convert->transfer;
     g_autofree char *options = convert->options ? bdrv_options_to_json(convert->options, false) : g_strdup("");
+    g_autofree char *more = convert->target.extra ? bdrv_options_to_json(convert->target.extra, false) : g_strdup("");
     g_autofree char *how = g_strdup_printf(
-        "format %s, options %s, backing file %s, snapshot %s, sparse %" PRId64 "%s%s%s", convert->output_format, options,
+        "format %s, options %s%s, backing file %s, snapshot %s, sparse %" PRId64 "%s%s%s", convert->output_format, options, more,
         convert->backing ? convert->backing : "none", convert->has_snapshot ? convert->snapshot_text : "none",
         transfer->sparse_bytes, transfer->compressed ? ", compressed" : "", convert->skip_create ? ", not created" : "",
         convert->target_is_zero ? ", target is zero" : "");
@@ -331,11 +332,32 @@ static int parse_option(Convert *convert, int option, char **argv, bool *help)
     return -1;
 }
 
+/* No image stores it: it is for the open target. */
+static void take_compression_level(Convert *convert)
+{
+    g_autofree char *level = g_strdup(bdrv_options_get_string(convert->options, "compression_level", NULL));
+
+    if (!level) {
+        return;
+    }
+    convert->compression_level = true;
+    convert->target.extra = convert->target.extra ? convert->target.extra : bdrv_options_new();
+    bdrv_options_set_string(convert->target.extra, "compression-level", level);
+    bdrv_options_remove(convert->options, "compression_level");
+    if (bdrv_options_count(convert->options) == 0) {
+        g_clear_pointer(&convert->options, bdrv_options_free);
+    }
+}
+
 /* "-o backing_file=x" is as good as "-B x". */
 static void take_options(Convert *convert)
 {
-    const BdrvOptions *options = convert->options;
+    const BdrvOptions *options;
 
+    if (convert->options) {
+        take_compression_level(convert);
+    }
+    options = convert->options;
     if (options && !convert->backing) {
         const char *backing = bdrv_options_get_string(options, "backing_file", NULL);
 
@@ -355,6 +377,10 @@ static int check_arguments(const Convert *convert)
     }
     if (convert->skip_create && convert->options) {
         tool_error("-o has no effect when skipping image creation (-n); leave one of the two out");
+        return 1;
+    }
+    if (convert->compression_level && !convert->transfer.compressed) {
+        tool_error("compression_level is for what -c compresses; give -c, too");
         return 1;
     }
     if (convert->wants_resume && convert->target.image_opts) {
@@ -454,6 +480,7 @@ int img_convert(int argc, char **argv)
         img_progress_end();
     }
     bdrv_options_free(convert.options);
+    bdrv_options_free(convert.target.extra);
     img_clear_snapshot_param(&convert.snapshot);
     return status;
 }
