@@ -137,9 +137,16 @@ void conformance_check_raw_data(const ConformanceStack *stack, BdrvGraph *graph,
     conformance_check_image(stack, graph, id, dir);
 }
 
+/* A check needs no key, and the one that the image was made with may have been replaced. */
+static char *without_key(const char *options)
+{
+    g_autoptr(GRegex) key = g_regex_new(",([a-z]+\\.)*encrypt\\.key-secret=[^,]*", 0, 0, NULL);
+    return g_regex_replace_literal(key, options, -1, 0, "", 0, NULL);
+}
+
 void conformance_check_image(const ConformanceStack *stack, BdrvGraph *graph, const char *id, const char *dir)
 {
-    g_autofree char *text = conformance_expand(stack->options, id, dir);
+    g_autofree char *expanded = conformance_expand(stack->options, id, dir), *text = without_key(expanded);
     BdrvCheckResult result = { .report = report };
     GError *error = NULL;
     BlockBackend *blk = blk_open(graph, NULL, bdrv_options_parse(text, NULL, NULL),

@@ -190,7 +190,7 @@ static void test_two_graphs(void)
     g_assert_null(open_path(b, "qcow2", path, NULL, BDRV_O_RDWR, &error));
     test_assert_error(error, EBUSY, "force-share");
     g_assert_null(open_path(b, "qcow2", path, NULL, 0, &error));
-    test_assert_error(error, EBUSY, "'write'");
+    test_assert_error(error, EBUSY, "\"write\" lock");
     BlockBackend *second = open_path(b, "qcow2", path, NULL, BDRV_O_FORCE_SHARE, &error);
     g_assert_no_error(error);
     g_assert_true(blk_close(second, &error));
@@ -203,7 +203,7 @@ static void test_two_graphs(void)
     g_assert_no_error(error);
     g_assert_true(blk_close(first, &error));
     g_assert_null(open_path(a, "qcow2", path, NULL, BDRV_O_RDWR, &error));
-    test_assert_error(error, EBUSY, "'write'");
+    test_assert_error(error, EBUSY, "\"write\" lock");
     g_assert_true(blk_close(second, &error));
 }
 
