@@ -151,6 +151,29 @@ bool blk_truncate(BlockBackend *blk, int64_t length, bool exact, BdrvPrealloc pr
     return blk_change(blk, "resize it", resize_with_right, &args, errp);
 }
 
+typedef struct JudgeCall {
+    TruncateArgs args;
+    GError **errp;
+    bool ok;
+} JudgeCall;
+
+static int coroutine_fn judge(BlockBackend *blk, void *opaque)
+{
+    JudgeCall *call = opaque;
+    const TruncateArgs *args = &call->args;
+
+    call->ok = bdrv_co_check_truncate(&blk->root->child, args->length, args->exact, args->prealloc, call->errp);
+    return 0;
+}
+
+bool blk_check_truncate(BlockBackend *blk, int64_t length, bool exact, BdrvPrealloc prealloc, GError **errp)
+{
+    JudgeCall call = { { length, exact, prealloc, 0 }, errp, false };
+
+    blk_has_run(blk_ask(blk, judge, &call), errp);
+    return call.ok;
+}
+
 /* ---- check ---- */
 
 typedef struct CheckCall {

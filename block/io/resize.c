@@ -32,12 +32,26 @@ int coroutine_fn bdrv_co_refresh_length(BlockDriverState *bs)
     return 0;
 }
 
-static bool check_truncate(BdrvChild *child, int64_t length, GError **errp)
+static bool check_length(int64_t length, GError **errp)
 {
     if (length < 0 || length > BDRV_LENGTH_MAX) {
         g_set_error(errp, BDRV_ERROR, EFBIG,
                     "Image size %" G_GINT64_FORMAT " is not in 0 .. %" G_GINT64_FORMAT, length,
                     (gint64)BDRV_LENGTH_MAX);
+        return false;
+    }
+    return true;
+}
+
+static bool cannot_resize(BlockDriverState *bs, GError **errp)
+{
+    g_set_error(errp, BDRV_ERROR, ENOTSUP, "Image format driver '%s' does not support resize", bs->drv->format_name);
+    return false;
+}
+
+static bool check_truncate(BdrvChild *child, int64_t length, GError **errp)
+{
+    if (!check_length(length, errp)) {
         return false;
     }
     if (child->bs->read_only) {
@@ -65,9 +79,7 @@ static bool coroutine_fn truncate_node(BlockDriverState *bs, int64_t length, boo
             return false;
         }
     } else {
-        g_set_error(errp, BDRV_ERROR, ENOTSUP, "Image format driver '%s' does not support resize",
-                    bs->drv->format_name);
-        return false;
+        return cannot_resize(bs, errp);
     }
     if (!bs->drv->bdrv_getlength && !bs->drv->is_filter) {
         bdrv_set_length(bs, length);
@@ -124,4 +136,21 @@ bool coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t length, bool exact,
         bdrv_guard_end(bs);
     }
     return ok;
+}
+
+bool coroutine_fn bdrv_co_check_truncate(BdrvChild *child, int64_t length, bool exact, BdrvPrealloc prealloc,
+                                         GError **errp)
+{
+    BlockDriverState *bs = child->bs;
+
+    if (!check_length(length, errp)) {
+        return false;
+    }
+    if (bs->drv->bdrv_check_truncate) {
+        return bs->drv->bdrv_check_truncate(bs, length, exact, prealloc, errp);
+    }
+    if (bs->drv->is_filter && bs->file) {
+        return bdrv_co_check_truncate(bs->file, length, exact, prealloc, errp);
+    }
+    return bs->drv->bdrv_truncate || cannot_resize(bs, errp);
 }

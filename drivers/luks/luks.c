@@ -237,16 +237,31 @@ static int64_t coroutine_fn luks_getlength(BlockDriverState *bs)
     return file_length < 0 ? file_length : MAX(file_length - s->payload, 0);
 }
 
+static bool length_fits(const LuksState *s, int64_t length, GError **errp)
+{
+    if (length > INT64_MAX - s->payload) {
+        g_set_error(errp, BDRV_ERROR, EFBIG, "The requested file size is too large");
+        return false;
+    }
+    return true;
+}
+
 static bool coroutine_fn luks_truncate(BlockDriverState *bs, int64_t length, bool exact, BdrvPrealloc prealloc,
                                        BdrvRequestFlags flags, GError **errp)
 {
     const LuksState *s = bs->opaque;
 
-    if (length > INT64_MAX - s->payload) {
-        g_set_error(errp, BDRV_ERROR, EFBIG, "The requested file size is too large");
-        return false;
-    }
-    return bdrv_co_truncate(bs->file, s->payload + length, exact, prealloc, flags, errp);
+    return length_fits(s, length, errp) &&
+           bdrv_co_truncate(bs->file, s->payload + length, exact, prealloc, flags, errp);
+}
+
+static bool coroutine_fn luks_check_truncate(BlockDriverState *bs, int64_t length, bool exact, BdrvPrealloc prealloc,
+                                             GError **errp)
+{
+    const LuksState *s = bs->opaque;
+
+    return length_fits(s, length, errp) &&
+           bdrv_co_check_truncate(bs->file, s->payload + length, exact, prealloc, errp);
 }
 
 static BdrvOptions *luks_get_specific_info(BlockDriverState *bs)
@@ -331,6 +346,7 @@ static const BlockDriver bdrv_luks = {
     .bdrv_invalidate_cache = luks_invalidate_cache,
     .bdrv_amend = luks_amend,
     .bdrv_truncate = luks_truncate,
+    .bdrv_check_truncate = luks_check_truncate,
 
     .bdrv_co_readv = luks_co_readv,
     .bdrv_co_writev = luks_co_writev,

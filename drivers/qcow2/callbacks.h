@@ -39,6 +39,8 @@ bool coroutine_fn qcow2_amend(BlockDriverState *bs, const BdrvOptions *options, 
 int coroutine_fn qcow2_make_empty(BlockDriverState *bs);
 
 /* resize.c */
+bool coroutine_fn qcow2_check_truncate(BlockDriverState *bs, int64_t length, bool exact, BdrvPrealloc prealloc,
+                                       GError **errp);
 bool coroutine_fn qcow2_truncate(BlockDriverState *bs, int64_t length, bool exact, BdrvPrealloc prealloc,
                                  BdrvRequestFlags flags, GError **errp);
 

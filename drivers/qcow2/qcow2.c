@@ -61,6 +61,7 @@ const BlockDriver bdrv_qcow2 = {
     .bdrv_set_key = qcow2_set_key,
     .bdrv_has_zero_init = qcow2_has_zero_init,
     .bdrv_truncate = qcow2_truncate,
+    .bdrv_check_truncate = qcow2_check_truncate,
     .bdrv_make_empty = qcow2_make_empty,
     .bdrv_change_backing_file = qcow2_change_backing_file,
     .bdrv_amend = qcow2_amend,

@@ -400,22 +400,36 @@ static bool coroutine_fn free_past_end(BlockDriverState *bs, uint64_t size, GErr
     return cut_data_file(bs, size, errp);
 }
 
+static uint64_t whole_sectors(int64_t length)
+{
+    return ((uint64_t)length + SECTOR_BYTES - 1) / SECTOR_BYTES * SECTOR_BYTES;
+}
+
+bool coroutine_fn qcow2_check_truncate(BlockDriverState *bs, int64_t length, bool exact, BdrvPrealloc prealloc,
+                                       GError **errp)
+{
+    const Qcow2State *s = qcow2_state(bs);
+    uint64_t entries;
+    if (!check_request(s, length, exact, prealloc, errp)) {
+        return false;
+    }
+    uint64_t new_size = whole_sectors(length);
+    return new_size == s->header.size || (qcow2_bitmaps_check_resize(s, new_size, errp) &&
+                                          (new_size < s->header.size || l1_entries(s, new_size, &entries, errp)));
+}
+
 bool coroutine_fn qcow2_truncate(BlockDriverState *bs, int64_t length, bool exact, BdrvPrealloc prealloc,
                                  BdrvRequestFlags flags, GError **errp)
 {
     Qcow2State *s = qcow2_state(bs);
     uint64_t entries;
-    if (!check_request(s, length, exact, prealloc, errp)) {
+    if (!qcow2_check_truncate(bs, length, exact, prealloc, errp)) {
         return false;
     }
-    uint64_t old_size = s->header.size;
-    uint64_t new_size = ((uint64_t)length + SECTOR_BYTES - 1) / SECTOR_BYTES * SECTOR_BYTES;
+    uint64_t old_size = s->header.size, new_size = whole_sectors(length);
     uint64_t mapped_end = (uint64_t)s->header.l1_size << (s->geometry.cluster_bits + s->geometry.l2_bits);
     if (new_size == old_size) {
         return true;
-    }
-    if (!qcow2_bitmaps_check_resize(s, new_size, errp)) {
-        return false;
     }
     if (new_size < old_size) {
         return switch_size(bs, new_size, errp) && free_past_end(bs, new_size, errp);

@@ -237,11 +237,8 @@ static bool coroutine_fn raw_measure(const BdrvOptions *options, BdrvChild *sour
     return true;
 }
 
-static bool coroutine_fn raw_truncate(BlockDriverState *bs, int64_t length, bool exact, BdrvPrealloc prealloc,
-                         BdrvRequestFlags flags, GError **errp)
+static bool length_fits(const RawState *s, int64_t length, GError **errp)
 {
-    const RawState *s = bs->opaque;
-
     if (s->size >= 0) {
         g_set_error(errp, BDRV_ERROR, ENOTSUP,
                     "Cannot resize fixed-size raw disks; leave the option 'size' out");
@@ -253,7 +250,25 @@ static bool coroutine_fn raw_truncate(BlockDriverState *bs, int64_t length, bool
                     length, s->offset);
         return false;
     }
-    return bdrv_co_truncate(bs->file, s->offset + length, exact, prealloc, flags, errp);
+    return true;
+}
+
+static bool coroutine_fn raw_truncate(BlockDriverState *bs, int64_t length, bool exact, BdrvPrealloc prealloc,
+                                      BdrvRequestFlags flags, GError **errp)
+{
+    const RawState *s = bs->opaque;
+
+    return length_fits(s, length, errp) &&
+           bdrv_co_truncate(bs->file, s->offset + length, exact, prealloc, flags, errp);
+}
+
+static bool coroutine_fn raw_check_truncate(BlockDriverState *bs, int64_t length, bool exact, BdrvPrealloc prealloc,
+                                            GError **errp)
+{
+    const RawState *s = bs->opaque;
+
+    return length_fits(s, length, errp) &&
+           bdrv_co_check_truncate(bs->file, s->offset + length, exact, prealloc, errp);
 }
 
 static const BlockDriver bdrv_raw = {
@@ -274,6 +289,7 @@ static const BlockDriver bdrv_raw = {
     .bdrv_refresh_limits = raw_refresh_limits,
 
     .bdrv_truncate = raw_truncate,
+    .bdrv_check_truncate = raw_check_truncate,
 
     .bdrv_co_readv = raw_co_readv,
     .bdrv_co_writev = raw_co_writev,

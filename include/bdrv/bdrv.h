@@ -268,6 +268,9 @@ BDRV_API bool blocking_fn blk_reopen(BlockBackend *blk, BdrvOptions *options_tak
 BDRV_API bool coroutine_fn blk_co_reopen(BlockBackend *blk, BdrvOptions *options_taken, BdrvOpenFlags flags,
                                          GError **errp);
 
+/** blk_check_truncate() - whether blk_truncate() would refuse this, as far as is known before; @blk may be read-only */
+BDRV_API bool blocking_fn blk_check_truncate(BlockBackend *blk, int64_t length, bool exact, BdrvPrealloc prealloc,
+                                             GError **errp);
 /** blk_truncate() - resize; see the driver table */
 BDRV_API bool blocking_fn blk_truncate(BlockBackend *blk, int64_t length, bool exact, BdrvPrealloc prealloc,
                                        BdrvRequestFlags flags, GError **errp);

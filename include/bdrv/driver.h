@@ -158,6 +158,9 @@ struct BlockDriver {
     /* Resize to @length. @exact: fail rather than round. Growing reads as zeroes whatever lies below. Drained. */
     bool (*bdrv_truncate)(BlockDriverState *bs, int64_t length, bool exact, BdrvPrealloc prealloc,
                           BdrvRequestFlags flags, GError **errp);
+    /* Whether bdrv_truncate would refuse this, as far as that is known before; changes nothing, works read-only. A driver
+     * without it is asked by bdrv_co_check_truncate() nothing but whether it can resize, a filter's file for it. */
+    bool (*bdrv_check_truncate)(BlockDriverState *bs, int64_t length, bool exact, BdrvPrealloc prealloc, GError **errp);
     /* Drained. Names as the image is to store them, NULL: none. Sets bs->backing_filename and backing_format. */
     bool (*bdrv_change_backing_file)(BlockDriverState *bs, const char *filename, const char *format, GError **errp);
     /* Drained. @options: validated against amend_options, what is not there stays as it is. @force: also what may make
@@ -307,6 +310,9 @@ BDRV_API BdrvChild *bdrv_find_child(BlockDriverState *bs, const char *name);
 /* Resizes the child without draining its parent: for a format whose file must grow or shrink. */
 BDRV_API bool coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t length, bool exact, BdrvPrealloc prealloc,
                                             BdrvRequestFlags flags, GError **errp);
+/** bdrv_co_check_truncate() - whether it would be refused, as far as that is known before; @child may be read-only */
+BDRV_API bool coroutine_fn bdrv_co_check_truncate(BdrvChild *child, int64_t length, bool exact, BdrvPrealloc prealloc,
+                                                  GError **errp);
 BDRV_API int64_t coroutine_fn bdrv_co_getlength(BdrvChild *child);
 BDRV_API int64_t coroutine_fn bdrv_co_get_allocated_file_size(BdrvChild *child);
 

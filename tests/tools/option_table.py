@@ -386,4 +386,4 @@ KNOWN = [
 
 # Options that only bdrv-img has
 OURS_ONLY = {"check": ["--dry-run", "--explain"], "commit": ["--dry-run"], "convert": ["--resume"], "info": ["--graph"],
-             "rebase": ["--dry-run"]}
+             "rebase": ["--dry-run"], "resize": ["--dry-run"]}

@@ -31,7 +31,50 @@ static bool parse_target(const char *text, int64_t length, int64_t *target)
     return true;
 }
 
-static int resize(BlockBackend *blk, const char *size, BdrvPrealloc prealloc, bool shrink, bool quiet)
+/* Bytes of it, of any layer, past @target. */
+static int64_t data_past(BlockBackend *blk, int64_t target)
+{
+    int64_t length = blk_length(blk), data = 0;
+    BlockExtent extent;
+
+    for (int64_t offset = target; offset < length; offset += extent.bytes) {
+        int ret = blk_block_status_above(blk, offset, length - offset, &extent);
+
+        if (ret < 0) {
+            return ret;
+        }
+        data += img_has_data(&extent) ? extent.bytes : 0;
+    }
+    return data;
+}
+
+static int tell_dry_run(BlockBackend *blk, int64_t target, BdrvPrealloc prealloc, bool quiet)
+{
+    int64_t length = blk_length(blk), data = data_past(blk, target);
+    GError *error = NULL;
+
+    if (!blk_check_truncate(blk, target, true, prealloc, &error)) {
+        tool_report(NULL, error);
+        return 1;
+    }
+    if (data < 0) {
+        tool_error("Could not look at what lies past the new end: %s", strerror((int)-data));
+        return 1;
+    }
+    if (quiet) {
+        return 0;
+    }
+    printf("Dry run: nothing was changed.\n"
+           "'%s' would be resized from %" PRId64 " to %" PRId64 " bytes.\n", blk_filename(blk), length, target);
+    if (target < length) {
+        printf("%" PRId64 " bytes of data would be lost.\n", data);
+    } else if (prealloc != BDRV_PREALLOC_OFF) {
+        printf("%" PRId64 " bytes would be preallocated.\n", target - length);
+    }
+    return 0;
+}
+
+static int resize(BlockBackend *blk, const char *size, BdrvPrealloc prealloc, bool shrink, bool dry_run, bool quiet)
 {
     int64_t length = blk_length(blk), target;
     GError *error = NULL;
@@ -49,6 +92,9 @@ static int resize(BlockBackend *blk, const char *size, BdrvPrealloc prealloc, bo
                      "such an operation, make sure there is no important data there.");
         return 1;
     }
+    if (dry_run) {
+        return tell_dry_run(blk, target, prealloc, quiet);
+    }
     if (!blk_truncate(blk, target, true, prealloc, 0, &error)) {
         tool_report(NULL, error);
         return 1;
@@ -64,7 +110,7 @@ int img_resize(int argc, char **argv)
     g_autoptr(BdrvGraph) graph = NULL;
     ToolImage image = { .flags = BDRV_O_RDWR | BDRV_O_RESIZE };
     BdrvPrealloc prealloc = BDRV_PREALLOC_OFF;
-    bool quiet = false, shrink = false;
+    bool quiet = false, shrink = false, dry_run = false;
     const char *size;
     BlockBackend *blk;
     int option, status;
@@ -82,6 +128,10 @@ int img_resize(int argc, char **argv)
                 return 1;
             }
             break;
+        case IMG_OPTION_DRY_RUN:
+            dry_run = true;
+            image.flags = 0;
+            break;
         case IMG_OPTION_SHRINK: shrink = true; break;
         default: return 1;
         }
@@ -98,7 +148,7 @@ int img_resize(int argc, char **argv)
     if (!blk) {
         return 1;
     }
-    status = resize(blk, size, prealloc, shrink, quiet);
+    status = resize(blk, size, prealloc, shrink, dry_run, quiet);
     if (!img_close(blk, image.filename)) {
         status = 1;
     }

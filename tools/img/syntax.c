@@ -150,7 +150,7 @@ static const ImgOption rebase_options[] = {
 static const ImgOption resize_options[] = {
     { IMG_OPTION_SHRINK, "shrink", NULL, "needed to make it smaller: what lies past the new end is lost" },
     { IMG_OPTION_PREALLOCATION, "preallocation", "off|metadata|falloc|full", "how the new space is allocated (off)" },
-    FORMAT, IMAGE_OPTS, OBJECT, QUIET, HELP, END,
+    DRY_RUN, FORMAT, IMAGE_OPTS, OBJECT, QUIET, HELP, END,
 };
 
 static const ImgOption snapshot_options[] = {
@@ -268,7 +268,9 @@ const ImgSyntax img_syntaxes[] = {
       "# ten GiB more\n"
       "resize disk.qcow2 +10G\n"
       "# exactly five; what lies behind is lost\n"
-      "resize --shrink disk.qcow2 5G\n",
+      "resize --shrink disk.qcow2 5G\n"
+      "# how much would be lost?\n"
+      "resize --dry-run --shrink disk.qcow2 5G\n",
       resize_options },
     { "snapshot", "FILENAME", "Create, apply, delete or list internal snapshots.", NULL,
       "# before something dangerous\n"
