@@ -208,7 +208,7 @@ typedef struct ImgTransfer {
     bool target_reads_zero;  /* what is not written reads as zeroes */
     int64_t sparse_bytes;    /* shortest run of zeroes not written, 0: write everything */
     unsigned coroutines;     /* 1 .. 16 */
-    bool out_of_order;       /* else the same input gives the same target */
+    bool out_of_order;
     bool compressed;         /* the target can */
     bool copy_range;
     bool salvage;

@@ -47,7 +47,7 @@ struct Copier {
     int64_t done, total;  /* bytes that count as work: what is read and written */
     int64_t data_started_ns, data_bytes; /* rate limit */
     int64_t saved_ns;
-    bool saving, in_order;
+    bool saving;
     int64_t zero_alignment; /* and the unit of compression */
     int64_t padding;        /* compressed: zeroes behind the last byte, up to the end of the target's last sector */
     Worker *workers;
@@ -474,7 +474,7 @@ static void coroutine_fn copy_chunk(Copier *copier, Worker *worker, Chunk *chunk
             report(copier, transfer->sources[chunk->source], "reading", chunk->offset, ret);
         }
     }
-    if (copier->in_order) {
+    if (!transfer->out_of_order) {
         wait_for_turn(copier, worker, chunk->number);
     }
     if (copier->ret == 0 && chunk->kind == CHUNK_DATA && transfer->copy_range) {
@@ -520,20 +520,16 @@ static void coroutine_fn run_worker(void *opaque)
     copier->running--;
 }
 
-/* 0: the format allocates nothing, so that what is written first makes no difference. */
-static int64_t cluster_of(BlockBackend *target)
-{
-    BdrvInfo info = { 0 };
-
-    return blk_get_info(target, &info) == 0 ? info.cluster_size : 0;
-}
-
 /* Holes smaller than the target's unit of allocation would be filled anyway. */
 static int64_t zero_unit(BlockBackend *target)
 {
-    int64_t unit = MAX(blk_request_alignment(target), 512), cluster = cluster_of(target);
+    BdrvInfo info = { 0 };
+    int64_t unit = MAX(blk_request_alignment(target), 512);
 
-    return cluster <= CHUNK ? MAX(unit, cluster) : unit;
+    if (blk_get_info(target, &info) == 0 && info.cluster_size > 0 && info.cluster_size <= CHUNK) {
+        unit = MAX(unit, info.cluster_size);
+    }
+    return unit;
 }
 
 static void start(Copier *copier, Coroutine *co)
@@ -567,7 +563,6 @@ int img_transfer(ImgTransfer *transfer)
     AioContext *ctx = aio_context_current();
 
     copier.zero_alignment = zero_unit(transfer->target);
-    copier.in_order = !transfer->out_of_order && cluster_of(transfer->target) > 0;
     if (transfer->compressed) {
         int64_t behind = blk_length(transfer->target) - transfer->length;
         copier.padding = behind > 0 && behind < SECTOR ? behind : 0;
