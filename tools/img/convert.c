@@ -470,13 +470,13 @@ int img_convert(int argc, char **argv)
         take_options(&convert);
         status = check_arguments(&convert);
     }
-    if (status == 0 && convert.source_names) {
+    if (status == 0 && convert.source_names &&
+        !img_take_cache(convert.source_cache, "source cache mode", &convert.source.flags)) {
+        status = 1;
+    } else if (status == 0 && convert.source_names) {
         img_progress_start(convert.progress && !convert.transfer.quiet, IMG_PROGRESS_BYTES, 1);
-        bool ok = img_take_cache(convert.source_cache, "source cache mode", &convert.source.flags);
-        if (ok) {
-            img_progress_begin();
-        }
-        status = ok && check_further(&convert) ? convert_images(&convert) : 1;
+        img_progress_begin();
+        status = check_further(&convert) ? convert_images(&convert) : 1;
         img_progress_end();
     }
     bdrv_options_free(convert.options);
