@@ -38,10 +38,13 @@ static bool is_standard_entry(const Qcow2Check *c, const Evidence *e, uint64_t w
 static bool is_extended_entry(const Qcow2Check *c, const Evidence *e, uint64_t entry, uint64_t bitmap)
 {
     uint32_t allocated = (uint32_t)bitmap, zero = (uint32_t)(bitmap >> 32);
-    bool placed = (entry & QCOW2_OFFSET_MASK) || (entry & QCOW2_COPIED);
-    if ((entry & QCOW2_COMPRESSED) || !is_standard_entry(c, e, entry)) {
-        return (entry & QCOW2_COMPRESSED) && !bitmap && is_standard_entry(c, e, entry);
+    if (!is_standard_entry(c, e, entry)) {
+        return false;
     }
+    if (entry & QCOW2_COMPRESSED) {
+        return !bitmap;
+    }
+    bool placed = qcow2_raw_is_placed((Qcow2RawEntry){ entry, bitmap }, &c->s->geometry);
     return !(entry & QCOW2_L2_ZERO) && (placed ? !(allocated & zero) : !allocated);
 }
 
