@@ -88,15 +88,16 @@ static bool can_compress(const char *format)
     return true;
 }
 
-/* What the new image is encrypted with also opens it. */
-static void keep_key_secret(Convert *convert, const char *key)
+/* A creation option, if it is given, is one of the open target, too; false if it is not. */
+static bool pass_to_target(Convert *convert, const char *key, const char *open_key)
 {
-    const char *id = convert->options ? bdrv_options_get_string(convert->options, key, NULL) : NULL;
+    const char *value = convert->options ? bdrv_options_get_string(convert->options, key, NULL) : NULL;
 
-    if (id) {
+    if (value) {
         convert->target.extra = convert->target.extra ? convert->target.extra : bdrv_options_new();
-        bdrv_options_set_string(convert->target.extra, key, id);
+        bdrv_options_set_string(convert->target.extra, open_key, value);
     }
+    return value != NULL;
 }
 
 static bool make_target(Convert *convert, BdrvGraph *graph)
@@ -175,7 +176,8 @@ static void note_copy(Convert *convert, ImgResume *resume)
     g_autofree char *options = convert->options ? bdrv_options_to_json(convert->options, false) : g_strdup("");
     g_autofree char *more = convert->target.extra ? bdrv_options_to_json(convert->target.extra, false) : g_strdup("");
     g_autofree char *how = g_strdup_printf(
-        "format %s, options %s%s, backing file %s, snapshot %s, sparse %" PRId64 "%s%s%s", convert->output_format, options, more,
+        "format %s, options %s%s, backing file %s, snapshot %s, sparse %" PRId64 "%s%s%s", convert->output_format,
+        options, more,
         convert->backing ? convert->backing : "none", convert->has_snapshot ? convert->snapshot_text : "none",
         transfer->sparse_bytes, transfer->compressed ? ", compressed" : "", convert->skip_create ? ", not created" : "",
         convert->target_is_zero ? ", target is zero" : "");
@@ -239,8 +241,9 @@ static int convert_images(Convert *convert)
     bool bitmaps = convert->bitmaps;
 
     transfer->base_depth = -1;
-    keep_key_secret(convert, "key-secret");
-    keep_key_secret(convert, "encrypt.key-secret");
+    /* What the new image is encrypted with also opens it. */
+    pass_to_target(convert, "key-secret", "key-secret");
+    pass_to_target(convert, "encrypt.key-secret", "encrypt.key-secret");
     img_interrupt_catch();
     bool ok = open_sources(convert, graph) &&
               (!bitmaps || img_check_bitmaps(transfer->sources[0], convert->skip_broken_bitmaps)) &&
@@ -335,14 +338,10 @@ static int parse_option(Convert *convert, int option, char **argv, bool *help)
 /* No image stores it: it is for the open target. */
 static void take_compression_level(Convert *convert)
 {
-    g_autofree char *level = g_strdup(bdrv_options_get_string(convert->options, "compression_level", NULL));
-
-    if (!level) {
+    if (!pass_to_target(convert, "compression_level", "compression-level")) {
         return;
     }
     convert->compression_level = true;
-    convert->target.extra = convert->target.extra ? convert->target.extra : bdrv_options_new();
-    bdrv_options_set_string(convert->target.extra, "compression-level", level);
     bdrv_options_remove(convert->options, "compression_level");
     if (bdrv_options_count(convert->options) == 0) {
         g_clear_pointer(&convert->options, bdrv_options_free);
@@ -352,12 +351,8 @@ static void take_compression_level(Convert *convert)
 /* "-o backing_file=x" is as good as "-B x". */
 static void take_options(Convert *convert)
 {
-    const BdrvOptions *options;
-
-    if (convert->options) {
-        take_compression_level(convert);
-    }
-    options = convert->options;
+    take_compression_level(convert);
+    const BdrvOptions *options = convert->options;
     if (options && !convert->backing) {
         const char *backing = bdrv_options_get_string(options, "backing_file", NULL);
 
