@@ -16,7 +16,7 @@ int qcow2_get_info(BlockDriverState *bs, BdrvInfo *info)
         .cluster_size = s->geometry.cluster_size,
         .subcluster_size = s->geometry.subcluster_size,
         .vm_state_offset = (int64_t)qcow2_vm_state_offset(bs),
-        .is_dirty = s->header.incompatible_features & QCOW2_INCOMPAT_DIRTY,
+        .is_dirty = s->meta ? qcow2_meta_is_marked(bs) : s->header.incompatible_features & QCOW2_INCOMPAT_DIRTY,
         .is_corrupt = s->corrupt,
     };
     return 0;
@@ -72,20 +72,19 @@ BdrvOptions *qcow2_get_specific_info(BlockDriverState *bs)
         put_bitmap(tree, n, &s->bitmaps.bitmaps[n]);
     }
     bdrv_options_set_int(tree, "data.refcount-bits", s->geometry.refcount_bits);
-    if (h->incompatible_features & QCOW2_INCOMPAT_DATA_FILE && s->extensions.data_file) {
+    if (s->geometry.data_file && s->extensions.data_file) {
         bdrv_options_set_string(tree, "data.data-file", s->extensions.data_file);
     }
     if (h->crypt_method) {
         describe_encryption(s, tree);
     }
-    if (h->incompatible_features & QCOW2_INCOMPAT_DATA_FILE) {
+    if (s->geometry.data_file) {
         bdrv_options_set_bool(tree, "data.data-file-raw",
                               h->autoclear_features & QCOW2_AUTOCLEAR_DATA_FILE_RAW);
     }
     if (v3) {
         bdrv_options_set_bool(tree, "data.corrupt", s->corrupt);
-        bdrv_options_set_bool(tree, "data.extended-l2",
-                              h->incompatible_features & QCOW2_INCOMPAT_EXTENDED_L2);
+        bdrv_options_set_bool(tree, "data.extended-l2", s->geometry.extended_l2);
     }
     return tree;
 }

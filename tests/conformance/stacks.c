@@ -335,7 +335,7 @@ static const RaceSetup wide = { .create = "cluster_size=512,refcount_bits=64" };
 static const RaceSetup overlay = { .create = "cluster_size=512,refcount_bits=1", .backing = true };
 static const RaceSetup subclusters = { .create = "extended_l2=on,cluster_size=16k", .backing = true };
 static const RaceSetup data_file = { .create = "cluster_size=512", .data_file = true };
-static const RaceSetup raw_data_file = { .create = "cluster_size=512,data_file_raw=on", .data_file = true };
+static const RaceSetup raw_data_file = { .create = "cluster_size=512,data_file_raw=on,lazy_refcounts=on", .data_file = true };
 static const RaceSetup v2_overlay = { .create = "cluster_size=512,compat=0.10", .backing = true };
 static const RaceSetup chain = { .create = "cluster_size=512", .chain = true };
 static const RaceSetup encrypted = { .create = "cluster_size=512,encrypt.format=aes,encrypt.key-secret=" CONFORMANCE_SECRET };

@@ -594,6 +594,11 @@ int coroutine_fn qcow2_meta_mark(BlockDriverState *bs)
     return ret;
 }
 
+bool qcow2_meta_is_marked(BlockDriverState *bs)
+{
+    return atomic_load(&qcow2_meta(bs)->dirty_marked);
+}
+
 void qcow2_meta_keep_mark(BlockDriverState *bs)
 {
     qcow2_meta(bs)->keep_mark = true;

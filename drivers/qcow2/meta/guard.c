@@ -136,17 +136,14 @@ static int coroutine_fn write_sector_locked(Qcow2Meta *meta)
     return ret < 0 ? ret : bdrv_co_flush(meta->bs->file);
 }
 
-int coroutine_fn qcow2_replace_sector_locked(Qcow2Meta *meta, const Qcow2Header *header, const uint8_t *sector)
+int coroutine_fn qcow2_replace_sector_locked(Qcow2Meta *meta, const uint8_t *sector)
 {
     uint8_t old_sector[QCOW2_SECTOR];
-    Qcow2Header old = meta->s->header;
 
     memcpy(old_sector, meta->header_sector, QCOW2_SECTOR);
-    meta->s->header = *header;
     memcpy(meta->header_sector, sector, QCOW2_SECTOR);
     int ret = write_sector_locked(meta);
     if (ret < 0) {
-        meta->s->header = old;
         memcpy(meta->header_sector, old_sector, QCOW2_SECTOR);
         if (write_sector_locked(meta) < 0) {
             atomic_store(&meta->header_in_doubt, true);
@@ -155,7 +152,7 @@ int coroutine_fn qcow2_replace_sector_locked(Qcow2Meta *meta, const Qcow2Header 
     return ret;
 }
 
-/* header_lock held. */
+/* header_lock held. Requests read the fields that stay as they are: only what is edited is written in s->header. */
 static int coroutine_fn replace_header_locked(Qcow2Meta *meta, Qcow2HeaderEdit *edit, const void *opaque)
 {
     uint8_t sector[QCOW2_SECTOR];
@@ -164,7 +161,11 @@ static int coroutine_fn replace_header_locked(Qcow2Meta *meta, Qcow2HeaderEdit *
     memcpy(sector, meta->header_sector, QCOW2_SECTOR);
     edit(&header, opaque);
     qcow2_header_encode(&header, sector, QCOW2_SECTOR);
-    return qcow2_replace_sector_locked(meta, &header, sector);
+    int ret = qcow2_replace_sector_locked(meta, sector);
+    if (ret >= 0) {
+        edit(&meta->s->header, opaque);
+    }
+    return ret;
 }
 
 void qcow2_take_back(Qcow2Meta *meta, uint64_t first, uint64_t count)

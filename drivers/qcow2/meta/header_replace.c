@@ -133,21 +133,21 @@ static int coroutine_fn write_and_flush_rest(const Replacing *r, const uint8_t *
 static int coroutine_fn replace_locked(Replacing *r)
 {
     Qcow2Meta *meta = r->meta;
-    const Qcow2Header old = meta->s->header;
     uint8_t bridge[QCOW2_SECTOR];
     bool bridged = needs_bridge(r) && compose_bridge(r, bridge);
-    int ret = bridged ? qcow2_replace_sector_locked(meta, &old, bridge) : 0;
+    int ret = bridged ? qcow2_replace_sector_locked(meta, bridge) : 0;
 
     if (ret >= 0) {
         ret = write_and_flush_rest(r, r->old, r->mixed);
     }
     if (ret >= 0) {
-        ret = qcow2_replace_sector_locked(meta, &r->header, r->wanted);
+        ret = qcow2_replace_sector_locked(meta, r->wanted);
     }
     if (ret >= 0) {
+        meta->s->header = r->header;
         write_rest(r, r->mixed, r->wanted); /* what nothing leads to any more */
     } else if (!atomic_load(&meta->header_in_doubt) && write_and_flush_rest(r, r->mixed, r->old) >= 0 && bridged) {
-        qcow2_replace_sector_locked(meta, &old, r->old);
+        qcow2_replace_sector_locked(meta, r->old);
     }
     return ret;
 }

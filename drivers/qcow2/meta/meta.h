@@ -212,6 +212,8 @@ int qcow2_meta_note_table(BlockDriverState *bs, uint64_t host_offset);
 /** qcow2_meta_mark() - version 3: the dirty bit, durable, for changes that are not consistent at every cut
  * qcow2_meta_clean() ends it. 0 or -errno */
 int coroutine_fn qcow2_meta_mark(BlockDriverState *bs);
+/** qcow2_meta_is_marked() - whether the file has the dirty bit; any thread */
+bool qcow2_meta_is_marked(BlockDriverState *bs);
 /** qcow2_meta_keep_mark() - such a change failed half way: the dirty bit stays until the image is opened again */
 void qcow2_meta_keep_mark(BlockDriverState *bs);
 /** qcow2_meta_forget_mark() - the header is one of version 2 now, which has no dirty bit */

@@ -202,9 +202,9 @@ int coroutine_fn qcow2_write_meta(Qcow2Meta *meta, uint64_t host_offset, uint64_
  * a later commit or switch has written the old one again; before that nothing is committed.
  */
 int coroutine_fn qcow2_switch_header(Qcow2Meta *meta, Qcow2HeaderEdit *edit, const void *opaque);
-/** qcow2_replace_sector_locked() - the same with a sector that is put together; header_lock held
- * Either the file has the wanted header, or the old one, or it is in doubt. */
-int coroutine_fn qcow2_replace_sector_locked(Qcow2Meta *meta, const Qcow2Header *header, const uint8_t *sector);
+/** qcow2_replace_sector_locked() - write another first sector, header_lock held; s->header is the caller's
+ * Either the file has the wanted sector, or the old one, or it is in doubt. */
+int coroutine_fn qcow2_replace_sector_locked(Qcow2Meta *meta, const uint8_t *sector);
 /** qcow2_take_back() - structures that the header was to lead to were not switched to
  * [first, +count) is free, but in doubt nothing may lie there: the file may lead to it. Takes the lock. */
 void qcow2_take_back(Qcow2Meta *meta, uint64_t first, uint64_t count);
