@@ -22,6 +22,7 @@ static const BdrvOptionSpec node_specs[] = {
     { "force-share", BDRV_OPTION_BOOL, "Take no lock against other users", "off" },
     { "cache.direct", BDRV_OPTION_BOOL, "Bypass the host's page cache", "off" },
     { "cache.no-flush", BDRV_OPTION_BOOL, "Ignore flushes", "off" },
+    { "cache.drop-behind", BDRV_OPTION_BOOL, "Leave nothing in the host's page cache, where the kernel can", "off" },
     { "discard", BDRV_OPTION_STRING, "Whether discards are passed on", "ignore", discard_choices },
     { "detect-zeroes", BDRV_OPTION_STRING, "Turn writes of zeroes into zero writes", "off", detect_choices },
     { NULL },
@@ -96,6 +97,7 @@ bool bdrv_take_node_options(BdrvOptions *options, BdrvOpenFlags flags, BdrvNodeO
     apply(&flags, taken, "force-share", BDRV_O_FORCE_SHARE);
     apply(&flags, taken, "cache.direct", BDRV_O_NOCACHE);
     apply(&flags, taken, "cache.no-flush", BDRV_O_NO_FLUSH);
+    apply(&flags, taken, "cache.drop-behind", BDRV_O_DROP_BEHIND);
     discard = bdrv_options_get_string(taken, "discard", NULL);
     if (discard) {
         bool unmap = strcmp(discard, "unmap") == 0 || strcmp(discard, "on") == 0;

@@ -59,7 +59,7 @@ typedef struct BdrvNodeOptions {
     char *node_name;     /* NULL: none given; owned */
     bool auto_read_only; /* if it cannot be opened for writing, open it read-only */
     BdrvDetectZeroes detect_zeroes;
-    BdrvOpenFlags flags; /* given flags, changed by read-only, cache.direct, cache.no-flush, discard, force-share */
+    BdrvOpenFlags flags; /* given flags, changed by read-only, cache.*, discard, force-share */
 } BdrvNodeOptions;
 
 /** bdrv_take_node_options() - remove them from @options; @flags are what was inherited or asked for by the caller

@@ -32,9 +32,9 @@ static void plan_clear(ReopenPlan *plan)
 /* Options of every node that were given for this one at open or by an earlier reopen, and not now. */
 static void keep_given(const BdrvNode *node, BdrvOptions *options, bool is_root, BdrvOpenFlags flags)
 {
-    static const char *const kept[] = { "cache.direct", "cache.no-flush", "discard", "detect-zeroes", "force-share",
-                                        "read-only" };
-    unsigned count = !is_root ? 6 : flags & BDRV_O_RDWR ? 4 : 5; /* a writer cannot share by force */
+    static const char *const kept[] = { "cache.direct", "cache.no-flush", "cache.drop-behind", "discard",
+                                        "detect-zeroes", "force-share", "read-only" };
+    unsigned count = !is_root ? 7 : flags & BDRV_O_RDWR ? 5 : 6; /* a writer cannot share by force */
 
     for (unsigned i = 0; i < count; i++) {
         if (node->explicit_options && !bdrv_options_has(options, kept[i])) {

@@ -67,6 +67,11 @@ static int read_past_end(FileIo *io)
 
 int file_io_advance(FileIo *io, ssize_t result)
 {
+    if (result == -EOPNOTSUPP && io->rw_flags & RWF_DONTCACHE) {
+        atomic_store_explicit(&io->s->no_dontcache, true, memory_order_relaxed);
+        io->rw_flags &= ~RWF_DONTCACHE;
+        return 1;
+    }
     if (result < 0) {
         return result == -EINTR ? 1 : result;
     }
@@ -141,13 +146,22 @@ static int coroutine_fn dispatch(BlockDriverState *bs, FileIo *io)
     return file_libaio_ready() ? run_steps(io, file_libaio_io) : file_worker_io(io);
 }
 
+#define DROP_UNIT 4096
+
+/* Of whole pages only: the rest of a page would have to be read again for what comes next. */
+static bool drops_behind(const FileState *s, int64_t offset, int64_t bytes)
+{
+    return G_UNLIKELY(s->drop_behind) && !s->h.direct && ((offset | bytes) & (DROP_UNIT - 1)) == 0 &&
+           !atomic_load_explicit(&s->no_dontcache, memory_order_relaxed);
+}
+
 /* Not an initialiser: that would clear the arrays too, for every request. */
 static void io_init(FileIo *io, FileState *s, FileIoKind kind, int64_t offset, int64_t bytes, const BdrvIov *iov,
                     size_t iov_offset)
 {
     io->s = s;
     io->kind = kind;
-    io->rw_flags = 0;
+    io->rw_flags = drops_behind(s, offset, bytes) ? RWF_DONTCACHE : 0;
     io->offset = offset;
     io->bytes = bytes;
     io->iov = iov;

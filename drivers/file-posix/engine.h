@@ -26,7 +26,7 @@ typedef enum FileIoKind {
 typedef struct FileIo {
     FileState *s;
     FileIoKind kind;
-    int rw_flags; /* RWF_DSYNC */
+    int rw_flags; /* RWF_DSYNC, RWF_DONTCACHE */
     int64_t offset;
     size_t bytes;
     const BdrvIov *iov;
@@ -45,6 +45,11 @@ typedef struct FileIo {
     struct iovec part[FILE_IO_PART];
 } FileIo;
 
+/* Linux 6.14: through the page cache, but the pages go once they are written, or read by nobody else. */
+#ifndef RWF_DONTCACHE
+#define RWF_DONTCACHE 0x80
+#endif
+
 /** file_io_step() - set vec and count for what is left, as much as one system call can take */
 void file_io_step(FileIo *io);
 
@@ -53,7 +58,7 @@ void file_io_step(FileIo *io);
  * @result: bytes or -errno
  *
  * A read that meets the end of the file is filled up with zeroes.
- * Returns: 1 if there is more to do (also after EINTR), 0 if it is complete, -errno.
+ * Returns: 1 if there is more to do (also after EINTR, or without RWF_DONTCACHE), 0 if it is complete, -errno.
  */
 int file_io_advance(FileIo *io, ssize_t result);
 

@@ -75,6 +75,7 @@ typedef struct FileState {
     bool is_device;
     uint32_t block_size; /* of a device: logical block; of a file: 1 */
     FileAio aio;
+    bool drop_behind; /* RWF_DONTCACHE where it can be had */
     const FileCalls *calls;
 
     /* The open file description that holds the locks: h.fd's own, or one that a reopen left behind. */
@@ -84,6 +85,7 @@ typedef struct FileState {
 
     /* Learnt by trying; only ever set. Any thread. */
     _Atomic bool no_nowait;
+    _Atomic bool no_dontcache;
     _Atomic bool no_punch;
     _Atomic bool no_zero_range;
     _Atomic bool no_falloc;

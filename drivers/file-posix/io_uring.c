@@ -69,6 +69,7 @@ static void prepare(struct io_uring_sqe *sqe, FileIo *io)
         } else {
             io_uring_prep_readv(sqe, fd, vec, io->count, offset);
         }
+        sqe->rw_flags = io->rw_flags;
         break;
     case FILE_IO_WRITE:
         if (single) {

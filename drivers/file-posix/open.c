@@ -235,6 +235,7 @@ bool coroutine_fn file_co_open(BlockDriverState *bs, const BdrvOptions *options,
     s->is_device = strcmp(bs->drv->format_name, "host_device") == 0;
     s->calls = &file_system_calls;
     s->aio = parse_aio(bdrv_options_get_string(options, "aio", "auto"));
+    s->drop_behind = flags & BDRV_O_DROP_BEHIND;
     s->locking = parse_locking(bdrv_options_get_string(options, "locking", "auto"));
     s->h.fd = s->lock_fd = -1;
     if (!read_names(s, options, &job, errp) || !check_aio(s->aio, job.direct, errp)) {
@@ -293,6 +294,7 @@ typedef struct FileReopen {
     const FileState *s;
     FileHandle h;
     FileAio aio;
+    bool drop_behind;
     const char *name;
     GError *error;
 } FileReopen;
@@ -359,6 +361,7 @@ bool coroutine_fn file_co_reopen_prepare(BlockDriverState *bs, const BdrvOptions
     r->name = s->path ? s->path : bs->filename;
     r->h = (FileHandle){ .fd = -1, .writable = flags & BDRV_O_RDWR, .direct = flags & BDRV_O_NOCACHE };
     r->aio = bdrv_options_has(options, "aio") ? parse_aio(bdrv_options_get_string(options, "aio", "auto")) : s->aio;
+    r->drop_behind = flags & BDRV_O_DROP_BEHIND;
     if (!check_aio(r->aio, r->h.direct, errp)) {
         g_free(r);
         return false;
@@ -384,6 +387,7 @@ void file_reopen_commit(BlockDriverState *bs, void *state)
     FileReopen *r = state;
 
     s->aio = r->aio;
+    s->drop_behind = r->drop_behind;
     if (r->h.fd >= 0) {
         int old = s->h.fd;
         int old_lock = s->lock_fd;

@@ -30,6 +30,7 @@ typedef enum BdrvOpenFlags {
     BDRV_O_WRITETHROUGH = 1 << 9, /* [cache.writeback=off] BlockBackend only: every write is FUA */
     BDRV_O_NO_SHARE = 1 << 10,    /* BlockBackend only: nobody else may write or resize, unless force-share=on */
     BDRV_O_NO_KEY = 1 << 11,      /* an encrypted image may be opened without its key; see blk_set_key() */
+    BDRV_O_DROP_BEHIND = 1 << 12, /* [cache.drop-behind=on] what passes through the page cache does not stay there */
 } BdrvOpenFlags;
 
 typedef enum BdrvRequestFlags {

@@ -26,6 +26,7 @@ static const struct {
     { "writethrough", 0, BDRV_REQ_FUA },
     { "directsync", BDRV_O_NOCACHE, BDRV_REQ_FUA },
     { "unsafe", BDRV_O_NO_FLUSH, 0 },
+    { "drop-behind", BDRV_O_DROP_BEHIND, 0 },
 };
 
 static uint32_t test_seed(void)
@@ -557,6 +558,99 @@ static void test_failed_write_does_not_spoil_flushes(void)
     test_close(file);
 }
 
+/* ---- nothing left in the page cache ---- */
+
+static _Atomic int write_flags_seen; /* of the last pwritev2 */
+static _Atomic bool no_dontcache;
+
+static ssize_t watched_pwritev2(int fd, const struct iovec *vec, int count, off_t offset, int flags)
+{
+    write_flags_seen = flags;
+    if (flags & RWF_DONTCACHE && no_dontcache) {
+        errno = EOPNOTSUPP;
+        return -1;
+    }
+    return pwritev2(fd, vec, count, offset, flags & ~RWF_DONTCACHE);
+}
+
+static TestFile *open_watched(const char *path, BdrvOpenFlags flags, FileCalls *calls)
+{
+    TestFile *file = test_open_ok(path, "aio=threads", BDRV_O_RDWR | flags);
+
+    *calls = file_system_calls;
+    calls->pwritev2 = watched_pwritev2;
+    test_state(file)->calls = calls;
+    no_dontcache = false;
+    return file;
+}
+
+static void assert_write_flags(TestFile *file, int64_t offset, int64_t bytes, int flags)
+{
+    uint8_t *buf = test_buffer(bytes, 'w');
+
+    write_flags_seen = -1;
+    g_assert_cmpint(test_write(file, offset, bytes, buf, 0), ==, 0);
+    g_assert_cmpint(write_flags_seen, ==, flags);
+    free(buf);
+}
+
+static void test_whole_pages_are_dropped(void)
+{
+    g_autofree char *path = test_make_file("pages", 65536, 'p');
+    FileCalls calls;
+    TestFile *file = open_watched(path, BDRV_O_DROP_BEHIND, &calls);
+
+    assert_write_flags(file, 8192, 4096, RWF_DONTCACHE);
+    assert_write_flags(file, 8192, 4095, 0);
+    assert_write_flags(file, 8191, 4096, 0);
+    test_close(file);
+    file = open_watched(path, 0, &calls);
+    assert_write_flags(file, 8192, 4096, 0);
+    test_close(file);
+}
+
+static void test_direct_writes_leave_nothing_anyway(void)
+{
+    g_autofree char *path = test_make_file("direct-pages", 65536, 'p');
+    FileCalls calls;
+    TestFile *file = open_watched(path, BDRV_O_DROP_BEHIND | BDRV_O_NOCACHE, &calls);
+
+    assert_write_flags(file, 0, 65536, 0);
+    test_close(file);
+}
+
+static void test_dontcache_is_switched_off(void)
+{
+    g_autofree char *path = test_make_file("kept-pages", 65536, 'p');
+    FileCalls calls;
+    TestFile *file = open_watched(path, BDRV_O_DROP_BEHIND, &calls);
+    uint8_t buf[4096] = { 0 };
+
+    no_dontcache = true;
+    assert_write_flags(file, 4096, 4096, 0);
+    g_assert_true(test_state(file)->no_dontcache);
+    no_dontcache = false;
+    assert_write_flags(file, 8192, 4096, 0);
+    g_assert_cmpint(test_read(file, 4096, 4096, buf), ==, 0);
+    g_assert_true(test_all_bytes_are(buf, 4096, 'w'));
+    test_close(file);
+}
+
+static void test_reopen_changes_drop_behind(void)
+{
+    g_autofree char *path = test_make_file("changed-pages", 65536, 'p');
+    FileCalls calls;
+    GError *error = NULL;
+    TestFile *file = open_watched(path, 0, &calls);
+
+    g_assert_true(test_reopen(file, NULL, BDRV_O_RDWR | BDRV_O_DROP_BEHIND, &error));
+    g_assert_no_error(error);
+    assert_write_flags(file, 0, 4096, RWF_DONTCACHE);
+    g_assert_true(test_reopen(file, NULL, BDRV_O_RDWR, &error));
+    assert_write_flags(file, 0, 4096, 0);
+    test_close(file);
+}
+
 /* ---- reads from the page cache ---- */
 
 static void test_nowait_is_switched_off(void)
@@ -711,6 +805,10 @@ int main(int argc, char **argv)
     g_test_add_func("/file/io/a failed flush of a direct file may be repeated",
                     test_failed_direct_flush_may_be_repeated);
     g_test_add_func("/file/io/a failed write does not spoil flushes", test_failed_write_does_not_spoil_flushes);
+    g_test_add_func("/file/io/drop-behind drops whole pages", test_whole_pages_are_dropped);
+    g_test_add_func("/file/io/drop-behind is nothing to direct writes", test_direct_writes_leave_nothing_anyway);
+    g_test_add_func("/file/io/RWF_DONTCACHE is switched off where it is not supported", test_dontcache_is_switched_off);
+    g_test_add_func("/file/io/reopen changes drop-behind", test_reopen_changes_drop_behind);
     g_test_add_func("/file/io/RWF_NOWAIT is switched off where it is not supported", test_nowait_is_switched_off);
     g_test_add_func("/file/io/what the page cache lacks is read another way", test_nowait_again_goes_on_elsewhere);
     g_test_add_func("/file/io/nothing read without waiting is not the end of the file",
