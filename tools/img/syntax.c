@@ -102,7 +102,7 @@ static const ImgOption convert_options[] = {
     IMAGE_OPTS,
     { IMG_OPTION_TARGET_IMAGE_OPTS, "target-image-opts", NULL, "with -n: TARGET is driver=...,... instead of a name" },
     OBJECT,
-    { 't', NULL, "CACHE", "cache mode of the target (unsafe)" },
+    { 't', NULL, "CACHE", "cache mode of the target (unsafe, and what is written does not stay in the page cache)" },
     SOURCE_CACHE, FORCE_SHARE, PROGRESS, QUIET, HELP, END,
 };
 
