@@ -207,7 +207,7 @@ static void search_or_fail(const CrashImage *image, const SearchOptions *options
     search_clear(search);
 }
 
-/* Every single operation, a part of the pairs, failing calls, and a few random histories. */
+/* Every single operation (slow builds: a third, by seed), a part of the pairs, failing calls, a few random histories. */
 static void short_form(gconstpointer data)
 {
     const CrashImage *image = data;
@@ -215,7 +215,10 @@ static void short_form(gconstpointer data)
     unsigned rare = image->slow ? 3 : 1;
     SearchOptions options = { .shards = 1, .seed = 1, .only_cut = -1, .only_state = -1, .qemu_every = small ? 0 : 400 };
     SearchOptions one = options, two = options, failing = options, random = options;
+    random.seed = test_seed();
     one.length = 1;
+    one.shards = small ? 3 : 1;
+    one.shard = (unsigned)(random.seed % one.shards);
     one.all_up_to = small || image->slow ? 4 : 6;
     search_or_fail(image, &one);
     two.length = 2;
@@ -225,11 +228,10 @@ static void short_form(gconstpointer data)
     search_or_fail(image, &two);
     failing.length = 1;
     failing.failures = true;
-    failing.shards = (small ? 17 : 7) * rare;
+    failing.shards = (small ? 41 : 7) * rare;
     failing.all_up_to = 3;
     search_or_fail(image, &failing);
     random.histories = 1;
-    random.seed = test_seed();
     random.all_up_to = 3;
     search_or_fail(image, &random);
 }
