@@ -9,13 +9,13 @@
 
 #include <errno.h>
 #include <string.h>
-#include <zlib.h>
 
 #include "config.h"
 #ifdef CONFIG_LIBZSTD
 #include <zstd.h>
 #endif
 
+#include "drivers/qcow2/deflate.h"
 #include "drivers/qcow2/meta/meta.h"
 
 #define CACHE_ENTRIES 4
@@ -139,24 +139,11 @@ typedef struct DecodeJob {
     size_t out_bytes;
 } DecodeJob;
 
-/* Raw deflate. Data may go on after the end of the stream: the last sector is shared. */
+/* Data may go on after the end of the stream: the last sector is shared. */
 static int decode_deflate(void *opaque)
 {
     DecodeJob *job = opaque;
-    z_stream z = { .next_in = (Bytef *)job->in,
-                   .avail_in = (uInt)job->in_bytes,
-                   .next_out = job->out,
-                   .avail_out = (uInt)job->out_bytes };
-    if (inflateInit2(&z, -15) != Z_OK) {
-        return -ENOMEM;
-    }
-    int ret = inflate(&z, Z_FINISH);
-    bool whole = z.avail_out == 0 && (ret == Z_STREAM_END || ret == Z_BUF_ERROR || ret == Z_OK);
-    inflateEnd(&z);
-    if (ret == Z_MEM_ERROR) {
-        return -ENOMEM;
-    }
-    return whole ? 0 : -EIO;
+    return qcow2_inflate(job->in, job->in_bytes, job->out, job->out_bytes);
 }
 
 #ifdef CONFIG_LIBZSTD
