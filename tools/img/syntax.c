@@ -209,7 +209,8 @@ const ImgSyntax img_syntaxes[] = {
       compare_options },
     { "convert", "SOURCE... TARGET", "Copy images into a new one, of any format.",
       "Several sources are put one behind the other. With -c, -o takes compression_level=N besides what '-o help' lists: "
-      "1 (fast) to 9 (small), of zstd to 22.",
+      "1 (fast) to 9 (small), of zstd to 22. The default is faster than any of them where ISA-L is built in, and a few percent "
+      "larger than 6.",
       "# from raw to qcow2, and back\n"
       "convert -p -O qcow2 disk.raw disk.qcow2\n"
       "convert -p -f qcow2 -O raw disk.qcow2 disk.raw\n"
