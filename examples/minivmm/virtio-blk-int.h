@@ -35,11 +35,12 @@ typedef enum QueueState {
 
 typedef struct IoThread {
     VirtioBlk *device;
-    GThread *thread;
+    pthread_t thread;
+    bool has_thread;
     AioContext *ctx;
     BlkQueue *requests;
-    GMutex lock; /* protects what follows, and the state of queues */
-    GCond changed;
+    pthread_mutex_t lock; /* protects what follows, and the state of queues */
+    pthread_cond_t changed;
     bool quit, started;
     GError *error; /* why it could not start */
 } IoThread;

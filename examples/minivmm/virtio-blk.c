@@ -82,14 +82,14 @@ static bool queue_runs(Queue *queue)
     IoThread *io = queue->io;
     bool runs;
 
-    g_mutex_lock(&io->lock);
+    pthread_mutex_lock(&io->lock);
     if (queue->state == QUEUE_STOPPING && queue->in_flight == 0) {
         queue->state = QUEUE_STOPPED;
-        g_cond_broadcast(&io->changed);
+        pthread_cond_broadcast(&io->changed);
     }
     runs = queue->state == QUEUE_RUNNING;
     queue->active = queue->state != QUEUE_STOPPED;
-    g_mutex_unlock(&io->lock);
+    pthread_mutex_unlock(&io->lock);
     return runs;
 }
 
@@ -140,9 +140,9 @@ static bool must_quit(IoThread *io)
 {
     bool quit;
 
-    g_mutex_lock(&io->lock);
+    pthread_mutex_lock(&io->lock);
     quit = io->quit;
-    g_mutex_unlock(&io->lock);
+    pthread_mutex_unlock(&io->lock);
     return quit;
 }
 
@@ -184,11 +184,11 @@ static void *io_thread(void *opaque)
 
     aio_context_enter(io->ctx);
     ready = set_up(io, &error);
-    g_mutex_lock(&io->lock);
+    pthread_mutex_lock(&io->lock);
     io->started = true;
     io->error = error;
-    g_cond_broadcast(&io->changed);
-    g_mutex_unlock(&io->lock);
+    pthread_cond_broadcast(&io->changed);
+    pthread_mutex_unlock(&io->lock);
     while (ready && !must_quit(io)) {
         if (!serve(io) && may_sleep(io)) {
             aio_context_run(io->ctx, true);
@@ -201,19 +201,26 @@ static void *io_thread(void *opaque)
 
 static bool start_thread(VirtioBlk *device, IoThread *io, GError **errp)
 {
+    int ret;
+
     io->device = device;
-    g_mutex_init(&io->lock);
-    g_cond_init(&io->changed);
+    pthread_mutex_init(&io->lock, NULL);
+    pthread_cond_init(&io->changed, NULL);
     io->ctx = aio_context_new(errp);
-    io->thread = io->ctx ? g_thread_try_new("virtio-blk", io_thread, io, errp) : NULL;
-    if (!io->thread) {
+    if (!io->ctx) {
         return false;
     }
-    g_mutex_lock(&io->lock);
-    while (!io->started) {
-        g_cond_wait(&io->changed, &io->lock);
+    ret = pthread_create(&io->thread, NULL, io_thread, io);
+    if (ret) {
+        g_set_error(errp, BDRV_ERROR, ret, "no I/O thread can be started: %s", g_strerror(ret));
+        return false;
     }
-    g_mutex_unlock(&io->lock);
+    io->has_thread = true;
+    pthread_mutex_lock(&io->lock);
+    while (!io->started) {
+        pthread_cond_wait(&io->changed, &io->lock);
+    }
+    pthread_mutex_unlock(&io->lock);
     if (io->error) {
         g_propagate_error(errp, g_steal_pointer(&io->error));
         return false;
@@ -226,16 +233,16 @@ static void end_thread(VirtioBlk *device, IoThread *io)
     if (!io->device) {
         return;
     }
-    if (io->thread) {
-        g_mutex_lock(&io->lock);
+    if (io->has_thread) {
+        pthread_mutex_lock(&io->lock);
         io->quit = true;
-        g_mutex_unlock(&io->lock);
+        pthread_mutex_unlock(&io->lock);
         wake(&device->queues[io - device->threads]);
-        g_thread_join(io->thread);
+        pthread_join(io->thread, NULL);
     }
     g_clear_pointer(&io->ctx, aio_context_unref);
-    g_mutex_clear(&io->lock);
-    g_cond_clear(&io->changed);
+    pthread_mutex_destroy(&io->lock);
+    pthread_cond_destroy(&io->changed);
 }
 
 /* ---- what the transport asks for, in a vCPU thread ---- */
@@ -251,7 +258,7 @@ static bool start_queue(void *opaque, unsigned index, const VirtqueueSetup *setu
         memcpy(reason, ring.reason, VIRTQUEUE_REASON_BYTES);
         return false;
     }
-    g_mutex_lock(&queue->io->lock);
+    pthread_mutex_lock(&queue->io->lock);
     queue->ring = ring;
     queue->features = features;
     queue->free = NULL;
@@ -261,7 +268,7 @@ static bool start_queue(void *opaque, unsigned index, const VirtqueueSetup *setu
         queue->free = &queue->requests[i];
     }
     queue->state = QUEUE_RUNNING;
-    g_mutex_unlock(&queue->io->lock);
+    pthread_mutex_unlock(&queue->io->lock);
     wake(queue); /* there may be requests already */
     return true;
 }
@@ -271,15 +278,15 @@ static void stop_queue(void *opaque, unsigned index)
     VirtioBlk *device = opaque;
     Queue *queue = &device->queues[index];
 
-    g_mutex_lock(&queue->io->lock);
+    pthread_mutex_lock(&queue->io->lock);
     if (queue->state == QUEUE_RUNNING) {
         queue->state = QUEUE_STOPPING;
         wake(queue);
     }
     while (queue->state != QUEUE_STOPPED) {
-        g_cond_wait(&queue->io->changed, &queue->io->lock);
+        pthread_cond_wait(&queue->io->changed, &queue->io->lock);
     }
-    g_mutex_unlock(&queue->io->lock);
+    pthread_mutex_unlock(&queue->io->lock);
 }
 
 static void notify(void *opaque, unsigned index)

@@ -18,14 +18,14 @@ void virtio_mmio_init(VirtioMmio *mmio, const VirtioDeviceOps *ops, void *opaque
                    1ull << VIRTIO_RING_F_EVENT_IDX,
         .queue_count = queue_count,
     };
-    g_mutex_init(&mmio->lock);
-    g_mutex_init(&mmio->reason_lock);
+    pthread_mutex_init(&mmio->lock, NULL);
+    pthread_mutex_init(&mmio->reason_lock, NULL);
 }
 
 void virtio_mmio_clear(VirtioMmio *mmio)
 {
-    g_mutex_clear(&mmio->lock);
-    g_mutex_clear(&mmio->reason_lock);
+    pthread_mutex_destroy(&mmio->lock);
+    pthread_mutex_destroy(&mmio->reason_lock);
 }
 
 static uint32_t get_status(VirtioMmio *mmio)
@@ -57,11 +57,11 @@ void virtio_mmio_break(VirtioMmio *mmio, const char *what, const char *reason)
 {
     uint32_t before;
 
-    g_mutex_lock(&mmio->reason_lock);
+    pthread_mutex_lock(&mmio->reason_lock);
     if (!mmio->reason[0]) {
         g_snprintf(mmio->reason, sizeof(mmio->reason), "%s: %s", what, reason);
     }
-    g_mutex_unlock(&mmio->reason_lock);
+    pthread_mutex_unlock(&mmio->reason_lock);
     before = __atomic_fetch_or(&mmio->status, VIRTIO_CONFIG_S_NEEDS_RESET, __ATOMIC_ACQ_REL);
     if (before & VIRTIO_CONFIG_S_DRIVER_OK && !(before & VIRTIO_CONFIG_S_NEEDS_RESET)) {
         raise_line(mmio, VIRTIO_MMIO_INT_CONFIG);
@@ -77,9 +77,9 @@ char *virtio_mmio_reason(VirtioMmio *mmio)
 {
     char *reason;
 
-    g_mutex_lock(&mmio->reason_lock);
+    pthread_mutex_lock(&mmio->reason_lock);
     reason = mmio->reason[0] ? g_strdup(mmio->reason) : NULL;
-    g_mutex_unlock(&mmio->reason_lock);
+    pthread_mutex_unlock(&mmio->reason_lock);
     return reason;
 }
 
@@ -127,9 +127,9 @@ static void reset(VirtioMmio *mmio)
     memset(mmio->queues, 0, sizeof(mmio->queues));
     mmio->accepted = 0;
     mmio->features_sel = mmio->driver_features_sel = mmio->queue_sel = 0;
-    g_mutex_lock(&mmio->reason_lock);
+    pthread_mutex_lock(&mmio->reason_lock);
     mmio->reason[0] = '\0';
-    g_mutex_unlock(&mmio->reason_lock);
+    pthread_mutex_unlock(&mmio->reason_lock);
     __atomic_store_n(&mmio->interrupt_status, 0, __ATOMIC_RELEASE);
     __atomic_store_n(&mmio->status, 0, __ATOMIC_RELEASE);
 }
@@ -293,7 +293,7 @@ static void read_config(VirtioMmio *mmio, uint64_t offset, void *data, unsigned 
 void virtio_mmio_read(VirtioMmio *mmio, uint64_t offset, void *data, unsigned bytes)
 {
     memset(data, 0, bytes);
-    g_mutex_lock(&mmio->lock);
+    pthread_mutex_lock(&mmio->lock);
     if (offset >= VIRTIO_MMIO_CONFIG) {
         read_config(mmio, offset - VIRTIO_MMIO_CONFIG, data, bytes);
     } else if (bytes == 4 && offset % 4 == 0) {
@@ -301,7 +301,7 @@ void virtio_mmio_read(VirtioMmio *mmio, uint64_t offset, void *data, unsigned by
 
         memcpy(data, &value, 4);
     }
-    g_mutex_unlock(&mmio->lock);
+    pthread_mutex_unlock(&mmio->lock);
 }
 
 void virtio_mmio_write(VirtioMmio *mmio, uint64_t offset, const void *data, unsigned bytes)
@@ -313,7 +313,7 @@ void virtio_mmio_write(VirtioMmio *mmio, uint64_t offset, const void *data, unsi
         return;
     }
     memcpy(&value, data, 4);
-    g_mutex_lock(&mmio->lock);
+    pthread_mutex_lock(&mmio->lock);
     write_register(mmio, offset, GUINT32_FROM_LE(value));
-    g_mutex_unlock(&mmio->lock);
+    pthread_mutex_unlock(&mmio->lock);
 }

@@ -12,6 +12,7 @@
 #include "virtqueue.h"
 
 #include <glib.h>
+#include <pthread.h>
 
 #define VIRTIO_MMIO_BYTES 0x200u /* registers and configuration space */
 #define VIRTIO_MMIO_MAX_QUEUES 8
@@ -43,14 +44,14 @@ typedef struct VirtioMmio {
     void (*interrupt_changed)(void *opaque);
     void *interrupt_opaque;
 
-    GMutex lock; /* protects what follows, but for atomics */
+    pthread_mutex_t lock; /* protects what follows, but for atomics */
     uint64_t accepted;
     uint32_t features_sel, driver_features_sel, queue_sel;
     VirtioQueueRegisters queues[VIRTIO_MMIO_MAX_QUEUES];
 
     uint32_t status;           /* atomic */
     uint32_t interrupt_status; /* atomic */
-    GMutex reason_lock;
+    pthread_mutex_t reason_lock;
     char reason[VIRTQUEUE_REASON_BYTES]; /* why the device needs a reset (reason_lock); stays until the next one */
 } VirtioMmio;
 

@@ -43,9 +43,9 @@ static void interrupt_changed(void *opaque)
 {
     Machine *machine = opaque;
 
-    g_mutex_lock(&machine->lock);
-    g_cond_broadcast(&machine->changed);
-    g_mutex_unlock(&machine->lock);
+    pthread_mutex_lock(&machine->lock);
+    pthread_cond_broadcast(&machine->changed);
+    pthread_mutex_unlock(&machine->lock);
 }
 
 void platform_wait(Platform *platform, uint32_t device)
@@ -56,11 +56,11 @@ void platform_wait(Platform *platform, uint32_t device)
         g_usleep(20);
         return;
     }
-    g_mutex_lock(&machine->lock);
+    pthread_mutex_lock(&machine->lock);
     while (!virtio_mmio_line(virtio_blk_mmio(machine->device))) {
-        g_cond_wait(&machine->changed, &machine->lock);
+        pthread_cond_wait(&machine->changed, &machine->lock);
     }
-    g_mutex_unlock(&machine->lock);
+    pthread_mutex_unlock(&machine->lock);
     machine_set(machine, MMIO_INTERRUPT_ACK, machine_get(machine, MMIO_INTERRUPT_STATUS));
 }
 
@@ -100,8 +100,8 @@ Machine *machine_new(void (*make)(Machine *machine), const char *drive, unsigned
 
     g_assert_true(guest_memory_init(&machine->memory, MACHINE_RAM));
     machine->used = 4096;
-    g_mutex_init(&machine->lock);
-    g_cond_init(&machine->changed);
+    pthread_mutex_init(&machine->lock, NULL);
+    pthread_cond_init(&machine->changed, NULL);
     machine->graph = bdrv_graph_new();
     bdrv_graph_set_opener_gate(machine->graph, bdrv_gate_local, NULL);
     machine->directory = g_dir_make_tmp("bdrv-minivmm-XXXXXX", &error);
@@ -150,8 +150,8 @@ void machine_free(Machine *machine, bool may_fail)
     remove_directory(machine->directory);
     g_free(machine->directory);
     guest_memory_clear(&machine->memory);
-    g_mutex_clear(&machine->lock);
-    g_cond_clear(&machine->changed);
+    pthread_mutex_destroy(&machine->lock);
+    pthread_cond_destroy(&machine->changed);
     g_free(machine);
 }
 

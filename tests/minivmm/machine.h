@@ -16,8 +16,8 @@ typedef struct Machine {
     BdrvGraph *graph;
     BlockBackend *blk;
     VirtioBlk *device;
-    GMutex lock; /* with @changed: the interrupt line may have changed */
-    GCond changed;
+    pthread_mutex_t lock; /* with @changed: the interrupt line may have changed */
+    pthread_cond_t changed;
     char *directory;
     Disk disk;
 } Machine;
