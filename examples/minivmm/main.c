@@ -44,6 +44,9 @@ static bool parse(Arguments *arguments, int argc, char **argv, GError **errp)
     if (!g_option_context_parse(context, &argc, &argv, errp)) {
         return false;
     }
+    if (!arguments->accel) {
+        arguments->accel = g_strdup("kvm");
+    }
     if (!arguments->scenario && !arguments->probe) {
         g_set_error(errp, BDRV_ERROR, EINVAL, "no scenario; try --help");
         return false;
@@ -127,7 +130,7 @@ static void tell_stats(Vmm *vmm)
 
 int main(int argc, char **argv)
 {
-    Arguments arguments = { .queues = 2, .io_threads = 1, .accel = g_strdup("kvm") };
+    Arguments arguments = { .queues = 2, .io_threads = 1 };
     g_autoptr(GError) error = NULL;
     Vmm vmm;
     bool ok;

@@ -60,6 +60,9 @@ void virtio_mmio_break(VirtioMmio *mmio, const char *what, const char *reason)
     pthread_mutex_lock(&mmio->reason_lock);
     if (!mmio->reason[0]) {
         g_snprintf(mmio->reason, sizeof(mmio->reason), "%s: %s", what, reason);
+        if (mmio->on_break) {
+            mmio->on_break(mmio->break_opaque, mmio->reason);
+        }
     }
     pthread_mutex_unlock(&mmio->reason_lock);
     before = __atomic_fetch_or(&mmio->status, VIRTIO_CONFIG_S_NEEDS_RESET, __ATOMIC_ACQ_REL);

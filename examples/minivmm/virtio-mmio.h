@@ -43,6 +43,9 @@ typedef struct VirtioMmio {
     /* Told that the interrupt line may have changed, in any thread. */
     void (*interrupt_changed)(void *opaque);
     void *interrupt_opaque;
+    /* Told why the device needs a reset, the first time, in any thread; NULL: nobody is. */
+    void (*on_break)(void *opaque, const char *reason);
+    void *break_opaque;
 
     pthread_mutex_t lock; /* protects what follows, but for atomics */
     uint64_t accepted;

@@ -38,6 +38,13 @@ bool vmm_clear(Vmm *vmm, GError **errp)
     return true;
 }
 
+static void tell_why(void *opaque, const char *reason)
+{
+    VmmDisk *disk = opaque;
+
+    g_printerr("vmm: %s: device needs a reset: %s\n", blk_filename(disk->blk), reason);
+}
+
 bool vmm_add_disk(Vmm *vmm, const char *text, unsigned queues, unsigned io_threads, GError **errp)
 {
     VmmDisk *disk = &vmm->disks[vmm->disk_count];
@@ -62,6 +69,8 @@ bool vmm_add_disk(Vmm *vmm, const char *text, unsigned queues, unsigned io_threa
         blk_close(disk->blk, NULL);
         return false;
     }
+    virtio_blk_mmio(disk->device)->on_break = tell_why;
+    virtio_blk_mmio(disk->device)->break_opaque = disk;
     vmm->disk_count++;
     return true;
 }

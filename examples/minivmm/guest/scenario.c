@@ -276,7 +276,7 @@ static uint32_t hostile(Guest *guest)
     if (!start(guest, 0, ALL_FEATURES)) {
         return 1;
     }
-    request->type = BLK_IN;
+    request->type = BLK_OUT; /* all of the loop is to be read */
     disk_submit(disk, 0, request);
     disk->queues[0].desc[1].next = 0;
     disk_notify(disk, 0);
