@@ -226,6 +226,8 @@ BDRV_API bool blk_queue_submit(BlkQueue *queue, const BlkSubmission *submission)
 /** blk_queue_ring() - start what was submitted; returns how many */
 BDRV_API unsigned blk_queue_ring(BlkQueue *queue);
 /** blk_queue_reap() - take up to @max completions; runs the thread's context once without blocking if none is there
+ * That may complete requests of the thread's other queues as well: who sleeps in aio_context_run() reaps all of them
+ * once more before, or has one queue for all.
  * Returns: how many were stored. */
 BDRV_API unsigned blk_queue_reap(BlkQueue *queue, BlkQueueCompletion *completions, unsigned max);
 /** blk_queue_wait() - as reap, but runs the context until at least one is there or nothing is in flight */

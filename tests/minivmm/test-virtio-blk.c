@@ -229,6 +229,34 @@ static void test_wrong_ranges(void)
     machine_free(machine, false);
 }
 
+static void test_empty_ranges(void)
+{
+    static const BlkRange range[] = { { 0, 0, 0 }, { MIB / SECTOR, 0, 0 } };
+    Machine *machine = machine_new(make_qcow2, qcow2_drive, 1, 1);
+
+    start(machine, ALL_FEATURES);
+    run(machine, BLK_OUT, 0, 8 * SECTOR, 0x55, BLK_OK);
+    ranges(machine, BLK_WRITE_ZEROES, range, 2, BLK_OK);
+    ranges(machine, BLK_DISCARD, range, 2, BLK_OK);
+    assert_filled(run(machine, BLK_IN, 0, 8 * SECTOR, 1, BLK_OK), 0x55);
+    machine_free(machine, false);
+}
+
+/* The device goes while requests are in flight: it ends them first. */
+static void test_free_in_flight(void)
+{
+    for (unsigned round = 0; round < 8; round++) {
+        Machine *machine = machine_new(make_qcow2, qcow2_drive, 2, 2);
+
+        start(machine, ALL_FEATURES);
+        for (unsigned i = 0; i < 4; i++) {
+            g_assert_true(disk_submit(&machine->disk, i % 2, machine_request(machine, BLK_OUT, i * 8, 8 * SECTOR, 1)));
+            disk_notify(&machine->disk, i % 2);
+        }
+        machine_free(machine, false);
+    }
+}
+
 static void test_not_negotiated(void)
 {
     static const BlkRange range = { 0, 8, 0 };
@@ -390,6 +418,8 @@ int main(int argc, char **argv)
     g_test_add_func("/minivmm/virtio-blk/write-zeroes makes zeroes of each range", test_zeroes);
     g_test_add_func("/minivmm/virtio-blk/discard gives clusters back", test_discard);
     g_test_add_func("/minivmm/virtio-blk/wrong ranges change nothing", test_wrong_ranges);
+    g_test_add_func("/minivmm/virtio-blk/empty ranges are nothing to do", test_empty_ranges);
+    g_test_add_func("/minivmm/virtio-blk/a disk can be taken away with requests in flight", test_free_in_flight);
     g_test_add_func("/minivmm/virtio-blk/what was not negotiated is unsupported", test_not_negotiated);
     g_test_add_func("/minivmm/virtio-blk/a read-only disk cannot be written", test_read_only);
     g_test_add_func("/minivmm/virtio-blk/several queues work at once", test_queues);
