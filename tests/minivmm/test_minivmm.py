@@ -252,7 +252,7 @@ def test_flushed_records_survive_a_kill(tmp_path, accel, kind):
     data = read_all(tmp_path, "disk.qcow2")
     for n in range(last + 1):
         sector = record_sector(n, capacity)
-        assert data[sector * SECTOR:][:SECTOR] == pattern(n, sector), f"record {n}, seed {seed}"
+        assert data[sector * SECTOR:(sector + 1) * SECTOR] == pattern(n, sector), f"record {n}, seed {seed}"
 
 
 def test_readme_commands_work(tmp_path):
