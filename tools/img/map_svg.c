@@ -247,8 +247,8 @@ static void print_picture(Picture *picture)
     y += ROWS * ROW + LINE + 8;
     g_string_append_printf(body,
                            "<text x=\"0\" y=\"%d\">where it lies in the file: the disk from left to right, the file (%s) from "
-                           "bottom to top; %" PRId64 " pieces</text>\n",
-                           y, file, picture->parts);
+                           "bottom to top; %" PRId64 " piece%s</text>\n",
+                           y, file, picture->parts, picture->parts == 1 ? "" : "s");
     y += 8;
     g_string_append_printf(body, "<g transform=\"translate(0 %d)\"><rect width=\"%d\" height=\"%d\" fill=\"none\" "
                                  "stroke=\"#999\"/>\n",
