@@ -6,9 +6,11 @@
  */
 #include "block/backend/backend_int.h"
 #include "block/open/open.h"
+#include "block/registry/registry.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <sys/stat.h>
 
 static const BdrvOptionSpec backend_options[] = {
     { "cache.writeback", BDRV_OPTION_BOOL, "Off: every write is durable when it returns", "on", NULL },
@@ -183,6 +185,29 @@ BlockBackend *blk_open(BdrvGraph *graph, const char *filename, BdrvOptions *opti
     return call.blk;
 }
 
+BlockBackend *blk_open_fd(BdrvGraph *graph, int fd, const char *format, BdrvOptions *options, BdrvOpenFlags flags,
+                          GError **errp)
+{
+    const BlockDriver *drv = format ? bdrv_find_format(format) : NULL;
+    bool is_protocol = drv && drv->protocol_name;
+    struct stat st;
+
+    options = options ? options : bdrv_options_new();
+    if (fstat(fd, &st) < 0) {
+        g_set_error(errp, BDRV_ERROR, errno, "fd %d cannot be opened: %s", fd, g_strerror(errno));
+        bdrv_options_free(options);
+        return NULL;
+    }
+    if (format) {
+        bdrv_options_set_string(options, "driver", format);
+    }
+    if (!is_protocol) {
+        bdrv_options_set_string(options, "file.driver", S_ISBLK(st.st_mode) ? "host_device" : "file");
+    }
+    bdrv_options_set_int(options, is_protocol ? "fd" : "file.fd", fd);
+    return blk_open(graph, NULL, options, flags, errp);
+}
+
 typedef struct CloseCall {
     bool ok;
     GError **errp;
@@ -273,6 +298,15 @@ void blk_allow_write_beyond_eof(BlockBackend *blk, bool allow)
 bool blk_probed(BlockBackend *blk)
 {
     return bdrv_node(blk_bs(blk))->probed;
+}
+
+bool blk_goes_on(BdrvProgressFunc *progress, void *opaque, int64_t done, int64_t total, GError **errp)
+{
+    if (!progress || progress(opaque, done, total)) {
+        return true;
+    }
+    g_set_error(errp, BDRV_ERROR, ECANCELED, "cancelled at %" PRId64 " of %" PRId64 " bytes", done, total);
+    return false;
 }
 
 bool blk_fail_at(int ret, const char *what, BlockBackend *blk, int64_t offset, GError **errp)

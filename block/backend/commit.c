@@ -88,8 +88,8 @@ static bool commit_all(Commit *c, GError **errp)
             return false;
         }
         offset += extent.bytes;
-        if (c->options->progress) {
-            c->options->progress(c->options->opaque, offset, c->length);
+        if (!blk_goes_on(c->options->progress, c->options->opaque, offset, c->length, errp)) {
+            return false;
         }
     }
     return true;
@@ -106,12 +106,17 @@ static bool finish(const Commit *c, GError **errp)
                     : blk_fail_at(ret, "flushing", c->base, 0, errp);
 }
 
-bool blk_commit(BlockBackend *top, BlockBackend *base, const BlkCommitOptions *options, GError **errp)
+bool blk_commit_sized(BlockBackend *top, BlockBackend *base, const BlkCommitOptions *given, size_t options_size,
+                      GError **errp)
 {
+    BlkCommitOptions options;
+    if (!bdrv_sized_in(&options, sizeof(options), given, options_size, "BlkCommitOptions", errp)) {
+        return false;
+    }
     Commit c = {
         .top = top,
         .base = base,
-        .options = options,
+        .options = &options,
         .layers = blk_count_layers(top),
         .length = blk_length(top),
         .buffer = blk_blockalign(base, CHUNK_BYTES),
@@ -123,8 +128,8 @@ bool blk_commit(BlockBackend *top, BlockBackend *base, const BlkCommitOptions *o
     }
     ok = ok && blk_has_run(MIN(c.layers, 0), errp) && make_room(&c, errp) && commit_all(&c, errp) &&
          finish(&c, errp);
-    if (ok && options->moved) {
-        *options->moved = c.moved;
+    if (ok && options.moved) {
+        *options.moved = c.moved;
     }
     bdrv_vfree(c.buffer);
     return ok;

@@ -204,11 +204,18 @@ static int coroutine_fn run_check(BlockBackend *blk, void *opaque)
     return 0;
 }
 
-bool blk_check(BlockBackend *blk, BdrvCheckResult *result, BdrvCheckFix fix, GError **errp)
+bool blk_check_sized(BlockBackend *blk, BdrvCheckResult *result, size_t result_size, BdrvCheckFix fix, GError **errp)
 {
-    CheckCall call = { result, fix, errp, false };
+    BdrvCheckResult ours;
+    CheckCall call = { &ours, fix, errp, false };
 
+    if (!bdrv_sized_in(&ours, sizeof(ours), result, result_size, "BdrvCheckResult", errp)) {
+        return false;
+    }
     blk_has_run(blk_run_blocking(blk, run_check, &call), errp);
+    if (call.ok) {
+        bdrv_sized_out(result, result_size, &ours, sizeof(ours));
+    }
     return call.ok;
 }
 

@@ -70,14 +70,15 @@ static void coroutine_fn run_measure(void *opaque)
     }
 }
 
-bool bdrv_measure_image(const char *format, BdrvOptions *options, BlockBackend *source, BdrvMeasure *result, GError **errp)
+bool bdrv_measure_image_sized(const char *format, BdrvOptions *options, BlockBackend *source, BdrvMeasure *result,
+                              size_t result_size, GError **errp)
 {
     MeasureCall call = { .format = format, .options = options ? options : bdrv_options_new(), .source = source, .errp = errp };
 
     blk_has_run(co_run_blocking(run_measure, &call), errp);
     bdrv_options_free(call.options);
     if (call.measured) {
-        *result = call.measure;
+        bdrv_sized_out(result, result_size, &call.measure, sizeof(call.measure));
     }
     return call.measured;
 }

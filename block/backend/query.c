@@ -48,13 +48,13 @@ static int coroutine_fn get_info(BlockBackend *blk, void *opaque)
     return bdrv_get_info(blk_bs(blk), opaque);
 }
 
-int blk_get_info(BlockBackend *blk, BdrvInfo *info)
+int blk_get_info_sized(BlockBackend *blk, BdrvInfo *info, size_t info_size)
 {
     BdrvInfo found = { 0 };
     int ret = blk_ask(blk, get_info, &found);
 
     if (ret >= 0) {
-        *info = found;
+        bdrv_sized_out(info, info_size, &found, sizeof(found));
     }
     return ret < 0 ? ret : 0;
 }
@@ -146,14 +146,14 @@ static int coroutine_fn describe_layer(BlockBackend *blk, void *opaque)
     return 0;
 }
 
-bool blk_layer(BlockBackend *blk, unsigned depth, BdrvLayer *layer)
+bool blk_layer_sized(BlockBackend *blk, unsigned depth, BdrvLayer *layer, size_t layer_size)
 {
     LayerCall call = { .depth = depth };
 
     if (blk_ask(blk, describe_layer, &call) < 0) {
         return false;
     }
-    *layer = call.layer;
+    bdrv_sized_out(layer, layer_size, &call.layer, sizeof(call.layer));
     return true;
 }
 

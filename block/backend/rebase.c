@@ -115,8 +115,8 @@ static bool rebase_all(Rebase *r, const BlkRebaseOptions *options, GError **errp
             }
         }
         offset += bytes;
-        if (options->progress) {
-            options->progress(options->opaque, offset, r->length);
+        if (!blk_goes_on(options->progress, options->opaque, offset, r->length, errp)) {
+            return false;
         }
     }
     int ret = r->dry_run ? 0 : blk_flush(r->top);
@@ -131,9 +131,14 @@ static bool change_name(const Rebase *r, const BlkRebaseOptions *options, GError
                       : blk_change_backing_file(r->top, options->filename, options->format, errp);
 }
 
-bool blk_rebase(BlockBackend *top, BlockBackend *to, const BlkRebaseOptions *options, GError **errp)
+bool blk_rebase_sized(BlockBackend *top, BlockBackend *to, const BlkRebaseOptions *given, size_t options_size,
+                      GError **errp)
 {
+    BlkRebaseOptions options;
     BdrvInfo info = { 0 };
+    if (!bdrv_sized_in(&options, sizeof(options), given, options_size, "BlkRebaseOptions", errp)) {
+        return false;
+    }
     int64_t piece = blk_get_info(top, &info) < 0 ? 0 : info.subcluster_size ? info.subcluster_size : info.cluster_size;
     Rebase r = {
         .top = top,
@@ -142,15 +147,15 @@ bool blk_rebase(BlockBackend *top, BlockBackend *to, const BlkRebaseOptions *opt
         .piece = piece > 0 ? MIN(piece, CHUNK_BYTES) : CHUNK_BYTES,
         .shown = blk_blockalign(top, CHUNK_BYTES),
         .would_show = blk_blockalign(top, CHUNK_BYTES),
-        .dry_run = options->dry_run,
+        .dry_run = options.dry_run,
     };
     bool ok = r.shown && r.would_show;
     if (!ok) {
         g_set_error(errp, BDRV_ERROR, ENOMEM, "no memory for two buffers of %d bytes", CHUNK_BYTES);
     }
-    ok = ok && rebase_all(&r, options, errp) && change_name(&r, options, errp);
-    if (ok && options->moved) {
-        *options->moved = r.moved;
+    ok = ok && rebase_all(&r, &options, errp) && change_name(&r, &options, errp);
+    if (ok && options.moved) {
+        *options.moved = r.moved;
     }
     bdrv_vfree(r.shown);
     bdrv_vfree(r.would_show);

@@ -49,6 +49,8 @@ struct BdrvNode {
     bool probed;            /* the format was guessed from the content */
     bool force_share;       /* children take no locks against others; so does BDRV_O_FORCE_SHARE */
     BdrvDetectZeroes detect_zeroes;
+    _Atomic(BdrvStats *) stats; /* block/io/stats.c: where requests are counted; NULL: they are not */
+    BdrvStats *stats_kept;      /* what was counted, also when they are not any more; a blk_keep_stats() at a time */
     unsigned serial;        /* number in a generated name */
     unsigned quiesced;      /* drains that stopped this driver's own work; edit lock */
     unsigned held_used;     /* what bdrv_set_rights was last told; edit lock */

@@ -39,6 +39,7 @@ static void node_free(BdrvNode *node)
     pthread_mutex_unlock(&graph->lock);
 
     bdrv_io_state_destroy(&node->io);
+    bdrv_stats_free(node->stats_kept);
     g_ptr_array_unref(node->parents);
     g_ptr_array_unref(node->children);
     bdrv_options_free(node->options);

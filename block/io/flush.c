@@ -15,6 +15,7 @@
  */
 
 #include "block/io/request.h"
+#include "block/io/stats.h"
 
 /* A member of a round; on the stack of its coroutine. */
 typedef struct FlushMember {
@@ -112,7 +113,7 @@ static void finish_round_locked(BdrvIoState *io, struct BdrvFlushRound *round, i
     co_queue_wake_one(&io->flush_leader);
 }
 
-int coroutine_fn bdrv_flush_node(BlockDriverState *bs)
+static int coroutine_fn flush_node(BlockDriverState *bs)
 {
     BdrvIoState *io = bdrv_io(bs);
     struct BdrvFlushRound round = { 0 };
@@ -144,6 +145,17 @@ int coroutine_fn bdrv_flush_node(BlockDriverState *bs)
     finish_round_locked(io, &round, ret);
     pthread_mutex_unlock(&io->flush_lock);
     return ret;
+}
+
+int coroutine_fn bdrv_flush_node(BlockDriverState *bs)
+{
+    BdrvStats *stats = bdrv_stats(bs);
+
+    if (G_LIKELY(!stats)) {
+        return flush_node(bs);
+    }
+    int64_t start = bdrv_stats_begin();
+    return bdrv_stats_end(stats, BDRV_STAT_FLUSH, 0, start, flush_node(bs));
 }
 
 int coroutine_fn bdrv_co_flush(BdrvChild *child)

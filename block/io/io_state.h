@@ -45,4 +45,7 @@ typedef struct BdrvIoState {
 void bdrv_io_state_init(BdrvIoState *io);
 void bdrv_io_state_destroy(BdrvIoState *io);
 
+typedef struct BdrvStats BdrvStats;
+void bdrv_stats_free(BdrvStats *stats); /* stats.c; NULL is allowed */
+
 #endif

@@ -5,7 +5,15 @@
 #include "block/registry/registry.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
+
+bool bdrv_gate_none(void *opaque, const char *parent, const char *filename, const char *format, bool *guess,
+                    GError **errp)
+{
+    g_set_error(errp, BDRV_ERROR, EACCES, "'%s' is refused: images may name no other files here", filename);
+    return false;
+}
 
 bool bdrv_gate_any(void *opaque, const char *parent, const char *filename, const char *format, bool *guess,
                    GError **errp)
@@ -100,6 +108,66 @@ bool bdrv_gate_local(void *opaque, const char *parent, const char *filename, con
     }
     if (ok && !format) {
         *guess = true;
+    }
+    return ok;
+}
+
+/* ---- by place ---- */
+
+/* The file that a plain name, or one after "file:", means once symbolic links are followed; EACCES, ENOENT … */
+static char *real_name(const char *filename, GError **errp)
+{
+    const char *path = g_str_has_prefix(filename, "file:") ? filename + strlen("file:") : filename;
+    char *real = NULL;
+
+    if (!is_local_name(filename)) {
+        refuse(filename, "its prefix names a protocol", errp);
+    } else if (!(real = realpath(path, NULL))) {
+        g_set_error(errp, BDRV_ERROR, errno, "'%s' cannot be found: %s", filename, g_strerror(errno));
+    }
+    return real;
+}
+
+bool bdrv_gate_directory(void *opaque, const char *parent, const char *filename, const char *format, bool *guess,
+                         GError **errp)
+{
+    const char *directory = opaque;
+    char *real = real_name(filename, errp), *allowed = real ? realpath(directory, NULL) : NULL;
+    g_autofree char *place = real ? g_path_get_dirname(real) : NULL;
+    bool ok = allowed && strcmp(place, allowed) == 0;
+
+    if (real && !ok) {
+        g_set_error(errp, BDRV_ERROR, EACCES,
+                    "'%s' is not a file of the directory '%s'; an image may name only such files here", filename,
+                    directory);
+    }
+    free(allowed);
+    free(real);
+    return ok;
+}
+
+/* Whether a name of the list means that file; @real: NULL if it is no local one. */
+static bool means(const char *listed, const char *filename, const char *real)
+{
+    char *other = real && is_local_name(listed) ? real_name(listed, NULL) : NULL;
+    bool same = strcmp(listed, filename) == 0 || (other && strcmp(other, real) == 0);
+
+    free(other);
+    return same;
+}
+
+bool bdrv_gate_list(void *opaque, const char *parent, const char *filename, const char *format, bool *guess,
+                    GError **errp)
+{
+    char *real = is_local_name(filename) ? real_name(filename, NULL) : NULL;
+    bool ok = false;
+
+    for (const char *const *listed = opaque; *listed && !ok; listed++) {
+        ok = means(*listed, filename, real);
+    }
+    free(real);
+    if (!ok) {
+        g_set_error(errp, BDRV_ERROR, EACCES, "'%s' is not among the files that an image may name here", filename);
     }
     return ok;
 }

@@ -253,7 +253,7 @@ bool coroutine_fn qcow2_amend(BlockDriverState *bs, const BdrvOptions *options, 
     for (unsigned i = 0; i < G_N_ELEMENTS(groups) && ok; i++) {
         a.progress.part = i;
         ok = !groups[i].apply || groups[i].apply(&a, errp);
-        qcow2_progress(&a.progress, 1, 1);
+        ok = ok && qcow2_progress(&a.progress, 1, 1, errp);
     }
     bdrv_options_free(a.encrypt);
     return ok;

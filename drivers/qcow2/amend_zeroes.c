@@ -120,8 +120,8 @@ static bool coroutine_fn visit_all(Walk *w, TableVisitor *visit, const Qcow2Prog
     qcow2_tree_clear(&tree);
     for (unsigned i = 0; i < count && ok; i++) {
         const Qcow2Snapshot *snapshot = &w->s->snapshots.snapshots[i];
-        qcow2_progress(progress, i + 1, count + 1);
-        ok = qcow2_tree_load(w->bs, snapshot->l1_table_offset, snapshot->l1_size, 0, &tree, errp);
+        ok = qcow2_progress(progress, i + 1, count + 1, errp) &&
+             qcow2_tree_load(w->bs, snapshot->l1_table_offset, snapshot->l1_size, 0, &tree, errp);
         if (ok) {
             ok = visit_tree(w, &tree, false, visit, errp);
             qcow2_tree_clear(&tree);

@@ -162,7 +162,11 @@ int coroutine_fn qcow2_check_analyse(Qcow2Check *c)
     if (ret >= 0) {
         ret = qcow2_check_compare_refcounts(c);
     }
-    return ret < 0 ? ret : qcow2_check_copied_flags(c);
+    ret = ret < 0 ? ret : qcow2_check_copied_flags(c);
+    if (ret >= 0) {
+        c->result->progress = NULL; /* what is looked at again after a repair must not be cancelled */
+    }
+    return ret;
 }
 
 void qcow2_check_end(Qcow2Check *c)
@@ -199,13 +203,19 @@ int coroutine_fn qcow2_check(BlockDriverState *bs, BdrvCheckResult *result, Bdrv
         return -EBUSY; /* there is metadata that can no longer be written: close it, open it for check */
     }
     fix |= fix & BDRV_FIX_ERRORS ? BDRV_FIX_LEAKS : 0; /* COPIED flags go by counts that are exact */
-    BdrvCheckResult found = { .report = result->report, .report_opaque = result->report_opaque };
+    BdrvCheckResult found = {
+        .report = result->report,
+        .report_opaque = result->report_opaque,
+        .progress = result->progress,
+        .progress_opaque = result->progress_opaque,
+    };
     int ret = s->meta && !bs->read_only && !corrupt ? qcow2_meta_settle(bs) : 0;
     if (ret >= 0) {
         ret = dry_run ? qcow2_repair_dry_run(bs, &found, fix)
               : fix ? qcow2_repair_open_image(bs, &found, fix) : check_only(bs, &found);
     }
     if (ret >= 0) {
+        found.progress = result->progress;
         *result = found;
     }
     return ret;

@@ -60,6 +60,7 @@ typedef struct Qcow2Check {
     uint8_t **disk_blocks;
     int64_t *disk_block_index;
     unsigned disk_block_slots;
+    uint64_t l1_done; /* entries of L1 tables that were followed */
 } Qcow2Check;
 
 /* ---- check_refs.c ---- */

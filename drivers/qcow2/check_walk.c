@@ -212,6 +212,21 @@ static int coroutine_fn count_l1_entry(Qcow2Check *c, uint64_t index, uint64_t e
     return count_l2_table(c, l2_offset, guest_offset, l2_buf, stats);
 }
 
+/* L1 entries of the disk and its snapshots are what takes time. -ECANCELED if the caller wants no more. */
+static int goes_on(Qcow2Check *c, uint64_t entries)
+{
+    BdrvCheckResult *result = c->result;
+    uint64_t total = c->s->header.l1_size;
+    c->l1_done += entries;
+    if (!result->progress) {
+        return 0;
+    }
+    for (unsigned i = 0; i < c->s->snapshots.count; i++) {
+        total += c->s->snapshots.snapshots[i].l1_size;
+    }
+    return result->progress(result->progress_opaque, (int64_t)c->l1_done, (int64_t)total) ? 0 : -ECANCELED;
+}
+
 static int coroutine_fn count_l1(Qcow2Check *c, uint64_t l1_offset, uint64_t l1_entries, FragmentStats *stats)
 {
     int ret = add_table(c, &c->tables, l1_offset, l1_entries * 8);
@@ -232,6 +247,7 @@ static int coroutine_fn count_l1(Qcow2Check *c, uint64_t l1_offset, uint64_t l1_
         }
         for (uint64_t i = 0; ret >= 0 && i < n; i++) {
             ret = count_l1_entry(c, done + i, load_be64(piece + 8 * i), l2_buf, stats);
+            ret = ret < 0 ? ret : goes_on(c, 1);
         }
         done += n;
     }

@@ -100,14 +100,19 @@ typedef struct Qcow2Progress {
     unsigned part, parts; /* the one that is under way, of so many */
 } Qcow2Progress;
 
-/** qcow2_progress() - @done of @total of the part under way */
-static inline void qcow2_progress(const Qcow2Progress *progress, int64_t done, int64_t total)
+/** qcow2_progress() - @done of @total of the part under way; false: the caller wants no more of it, ECANCELED */
+static inline bool qcow2_progress(const Qcow2Progress *progress, int64_t done, int64_t total, GError **errp)
 {
     const int64_t scale = 10000;
-    if (progress && progress->report) {
-        int64_t in_part = total > 0 ? (int64_t)((double)done / (double)total * (double)scale) : scale;
-        progress->report(progress->opaque, progress->part * scale + in_part, progress->parts * scale);
+    if (!progress || !progress->report) {
+        return true;
     }
+    int64_t in_part = total > 0 ? (int64_t)((double)done / (double)total * (double)scale) : scale;
+    if (!progress->report(progress->opaque, progress->part * scale + in_part, progress->parts * scale)) {
+        g_set_error(errp, BDRV_ERROR, ECANCELED, "cancelled by the caller");
+        return false;
+    }
+    return true;
 }
 
 static inline Qcow2State *qcow2_state(const BlockDriverState *bs)

@@ -14,7 +14,16 @@
  * root node. Any number of threads use one BlockBackend at once, each in its own AioContext; a
  * request runs where it was submitted. Three flavours of I/O: blocking, callback, and a queue.
  *
- * Buffers belong to the library from submission until the call returns or the callback runs.
+ * Who owns what. From its submission until the call returns, the callback runs or the completion is reaped, a request
+ * owns what it touches: the buffers and the BdrvIov, with its array. Not before: cancelling only asks, and the callback
+ * of each request comes exactly once, never inside the submission. blk_close() waits for all requests of the handle;
+ * callbacks that are due then still come, in the next runs of their threads' contexts. Options that a function takes
+ * are its own in any case; texts that it gives are the caller's, const ones the handle's.
+ *
+ * Versions. Nodes, handles, graphs and queues are opaque. The structures of some calls will grow: such a call is inline
+ * and passes the size to the function of its name with _sized, which is what other languages call. Later libraries
+ * fill and read as much as the caller knows; earlier ones zero what they do not know of an answer, and refuse a
+ * question with something in it that they do not know (E2BIG).
  */
 
 #include <bdrv/coroutine.h>
@@ -24,6 +33,8 @@ G_BEGIN_DECLS
 
 /* ---- graph ---- */
 
+/** bdrv_graph_new() - without nodes, secrets or a gate; with one reference
+ * bdrv_graph_ref() - one more, also each handle's; returns @graph */
 BDRV_API BdrvGraph *bdrv_graph_new(void);
 BDRV_API BdrvGraph *bdrv_graph_ref(BdrvGraph *graph);
 BDRV_API void bdrv_graph_unref(BdrvGraph *graph); /* never does I/O; BlockBackends must be closed before */
@@ -40,10 +51,26 @@ typedef bool BdrvOpenerGate(void *opaque, const char *parent, const char *filena
                             GError **errp);
 BDRV_API void bdrv_graph_set_opener_gate(BdrvGraph *graph, BdrvOpenerGate *gate, void *opaque);
 
-/* Ready-made gates; the tools use bdrv_gate_local. */
+/* Ready-made gates, for bdrv_graph_set_opener_gate(). What @opaque points to must stay as long as the gate is set.
+ * They judge names: who can change the directories meanwhile can exchange a file after it was judged. */
+
+/** bdrv_gate_none() - refuse all, as a graph without a gate does; @opaque is not used */
+BDRV_API bool bdrv_gate_none(void *opaque, const char *parent, const char *filename, const char *format, bool *guess,
+                             GError **errp);
+/** bdrv_gate_directory() - files right in one directory, wherever symbolic links lead; no guessing
+ * @opaque: its name, a const char *; for the directory of the image see g_path_get_dirname(). No json: names. */
+BDRV_API bool bdrv_gate_directory(void *opaque, const char *parent, const char *filename, const char *format,
+                                  bool *guess, GError **errp);
+/** bdrv_gate_list() - these files only; no guessing
+ * @opaque: const char *const *, ended by NULL: plain names, compared with symbolic links followed, or, letter by
+ * letter, names with a prefix (json: too) */
+BDRV_API bool bdrv_gate_list(void *opaque, const char *parent, const char *filename, const char *format, bool *guess,
+                             GError **errp);
+/** bdrv_gate_local() - local files by plain name, or json: with file and format drivers, their filename, offset, size;
+ * guessing allowed. What the tools use; @opaque is not used. */
 BDRV_API bool bdrv_gate_local(void *opaque, const char *parent, const char *filename, const char *format, bool *guess,
-                              GError **errp); /* local files by plain name, or json: with file
-                                                * and format drivers, their filename, offset, size; guessing allowed */
+                              GError **errp);
+/** bdrv_gate_any() - allow all, and guessing; @opaque is not used */
 BDRV_API bool bdrv_gate_any(void *opaque, const char *parent, const char *filename, const char *format, bool *guess,
                             GError **errp);
 
@@ -107,6 +134,20 @@ BDRV_API BlockBackend *coroutine_fn blk_co_open(BdrvGraph *graph, const char *fi
                                                 BdrvOpenFlags flags, GError **errp);
 
 /**
+ * blk_open_fd() - open an image by a file descriptor
+ * @fd: of a regular file or a block device. It is duplicated (close-on-exec) and stays the caller's, who may close it
+ * right after. Where another access mode or O_DIRECT is wanted than it has, here or in a later reopen, the file
+ * is opened anew through /proc/self/fd, so that its flags stay as they are. Locks are taken as for a file by name.
+ * @format: driver of the image; NULL: it is probed
+ * @options: taken; NULL: none. As for blk_open(), which does the same with file.driver=file,file.fd=N.
+ *
+ * The image has no directory: what it names relative to its own is refused, an option backing… must say it.
+ * Returns: as blk_open(); EBADF if @fd is not open.
+ */
+BDRV_API BlockBackend *blocking_fn blk_open_fd(BdrvGraph *graph, int fd, const char *format, BdrvOptions *options,
+                                               BdrvOpenFlags flags, GError **errp);
+
+/**
  * blk_close() - wait for the handle's requests, flush if writable, close nodes nobody else uses
  * Drains begun through the handle end; as any request it waits for the end of drains by others that reach
  * its nodes.
@@ -133,27 +174,59 @@ BDRV_API bool bdrv_create_image(BdrvGraph *graph, const char *format, const char
  * Returns: false, with ENOTSUP for formats that do not know, EFBIG if no image can be so large, EDEADLK from a
  * coroutine or a callback, EIO where @source cannot be read; @measure is untouched then.
  */
-BDRV_API bool blocking_fn bdrv_measure_image(const char *format, BdrvOptions *options, BlockBackend *source,
-                                             BdrvMeasure *measure, GError **errp);
+BDRV_API bool blocking_fn bdrv_measure_image_sized(const char *format, BdrvOptions *options, BlockBackend *source,
+                                                   BdrvMeasure *measure, size_t measure_size, GError **errp);
+static inline bool blocking_fn bdrv_measure_image(const char *format, BdrvOptions *options, BlockBackend *source,
+                                                  BdrvMeasure *measure, GError **errp)
+{
+    return bdrv_measure_image_sized(format, options, source, measure, sizeof(*measure), errp);
+}
 
-/* ---- blocking I/O: 0 or -errno; -EDEADLK from a coroutine or a callback ---- */
+/*
+ * ---- blocking I/O: 0 or -errno; -EDEADLK from a coroutine or a callback ----
+ *
+ * Any offset and length inside the disk; -EIO outside. Changes of a read-only image: -EPERM.
+ */
 
+/** blk_pread() / blk_pwrite() - from and to one buffer of @bytes
+ * blk_preadv() / blk_pwritev() - as many bytes as @iov has */
 BDRV_API int blocking_fn blk_pread(BlockBackend *blk, int64_t offset, int64_t bytes, void *buf, BdrvRequestFlags flags);
 BDRV_API int blocking_fn blk_pwrite(BlockBackend *blk, int64_t offset, int64_t bytes, const void *buf,
                                     BdrvRequestFlags flags);
 BDRV_API int blocking_fn blk_preadv(BlockBackend *blk, int64_t offset, const BdrvIov *iov, BdrvRequestFlags flags);
 BDRV_API int blocking_fn blk_pwritev(BlockBackend *blk, int64_t offset, const BdrvIov *iov, BdrvRequestFlags flags);
+/** blk_pwrite_zeroes() - let the range read as zeroes, without writing them where that can be had */
 BDRV_API int blocking_fn blk_pwrite_zeroes(BlockBackend *blk, int64_t offset, int64_t bytes, BdrvRequestFlags flags);
+/** blk_pdiscard() - the content is no longer needed: a hint, and nothing without BDRV_O_UNMAP */
 BDRV_API int blocking_fn blk_pdiscard(BlockBackend *blk, int64_t offset, int64_t bytes);
+/** blk_flush() - make durable what was written by requests that had ended before */
 BDRV_API int blocking_fn blk_flush(BlockBackend *blk);
+/** blk_block_status() - how the range begins to be stored in the image itself; extent->bytes is 1 .. @bytes */
 BDRV_API int blocking_fn blk_block_status(BlockBackend *blk, int64_t offset, int64_t bytes, BlockExtent *extent);
 /** blk_block_status_above() - down the chain */
 BDRV_API int blocking_fn blk_block_status_above(BlockBackend *blk, int64_t offset, int64_t bytes, BlockExtent *extent);
+/** blk_copy_range() - within the host where it can, else through memory */
 BDRV_API int blocking_fn blk_copy_range(BlockBackend *src, int64_t src_offset, BlockBackend *dst, int64_t dst_offset,
                                         int64_t bytes, BdrvRequestFlags flags);
 
+/* One range of a map, which stays valid during the call. Whether to go on. It must not call the library. */
+typedef bool BlkMapFunc(void *opaque, int64_t offset, const BlockExtent *extent);
+/**
+ * blk_map() - tell how a range is stored, extent by extent
+ * @offset, @bytes: inside the disk
+ * @chain: as blk_block_status_above() sees it; false: the image alone
+ * @func: called in order with what lies between, neighbours that differ in nothing but their place joined
+ *
+ * Requests of others may change what was told already.
+ * Returns: 0, also if @func ended it; -EIO (out of range, or metadata cannot be read), -EDEADLK, or another -errno.
+ */
+BDRV_API int blocking_fn blk_map(BlockBackend *blk, int64_t offset, int64_t bytes, bool chain, BlkMapFunc *func,
+                                 void *opaque);
+
 /* ---- coroutine I/O, in the calling coroutine ---- */
 
+/** blk_co_preadv() / blk_co_pwritev() / blk_co_pread() / blk_co_pwrite() / blk_co_pwrite_zeroes() / blk_co_pdiscard() /
+ * blk_co_flush() / blk_co_block_status() / blk_co_block_status_above() / blk_co_copy_range() - as the blocking calls */
 BDRV_API int coroutine_fn blk_co_preadv(BlockBackend *blk, int64_t offset, const BdrvIov *iov, BdrvRequestFlags flags);
 BDRV_API int coroutine_fn blk_co_pwritev(BlockBackend *blk, int64_t offset, const BdrvIov *iov, BdrvRequestFlags flags);
 BDRV_API int coroutine_fn blk_co_pread(BlockBackend *blk, int64_t offset, int64_t bytes, void *buf,
@@ -209,10 +282,12 @@ typedef struct BlkSubmission {
     int64_t offset, bytes; /* bytes: of ZEROES and DISCARD; READ and WRITE take the iov's */
     const BdrvIov *iov;    /* stays valid until reaped */
     uint64_t user_data;
+    uint64_t reserved; /* zero */
 } BlkSubmission;
 typedef struct BlkQueueCompletion {
     uint64_t user_data;
     int result; /* 0 or -errno */
+    uint32_t reserved;
 } BlkQueueCompletion;
 
 /** blk_queue_new() - a queue of the calling thread for at most @depth (1 .. 65536) requests in flight */
@@ -295,7 +370,12 @@ BDRV_API bool coroutine_fn blk_co_set_key(BlockBackend *blk, const void *key, si
  * Fails with ENOTSUP (the format has no check), EROFS, EBUSY (a repair of an image that was found corrupt while it
  * served: close it, open it with BDRV_O_CHECK), or an I/O error; a repair that fails leaves the image no worse.
  */
-BDRV_API bool blocking_fn blk_check(BlockBackend *blk, BdrvCheckResult *result, BdrvCheckFix fix, GError **errp);
+BDRV_API bool blocking_fn blk_check_sized(BlockBackend *blk, BdrvCheckResult *result, size_t result_size,
+                                          BdrvCheckFix fix, GError **errp);
+static inline bool blocking_fn blk_check(BlockBackend *blk, BdrvCheckResult *result, BdrvCheckFix fix, GError **errp)
+{
+    return blk_check_sized(blk, result, sizeof(*result), fix, errp);
+}
 /**
  * blk_change_backing_file() - write another backing file into the image
  * @filename: as stored, at most 1023 bytes; NULL or "": none
@@ -319,7 +399,7 @@ BDRV_API bool blocking_fn blk_make_empty(BlockBackend *blk, GError **errp);
  * blk_amend() - change what create options decided: version, width of refcounts, size, key slots …
  * @options: those of bdrv_driver_options(…, BDRV_TABLE_AMEND) that are to change
  * @force: also what may make the data unreadable, as erasing the last key
- * @progress: called with @opaque every now and then; NULL: never
+ * @progress: called with @opaque every now and then; NULL: never. False: ECANCELED, as a failure
  *
  * Fails with ENOTSUP (the format cannot; what the image has cannot be kept), EACCES (read-only), EINVAL, or an I/O
  * error: then some of the options may have changed, each of them wholly. After a power loss meanwhile, too.
@@ -339,12 +419,13 @@ BDRV_API bool blocking_fn blk_invalidate_cache(BlockBackend *blk, GError **errp)
 /* What an operation wrote, or would have written, in bytes. */
 typedef struct BlkMoved {
     int64_t data, zeroes;
+    int64_t reserved[2];
 } BlkMoved;
 /* How to commit. */
 typedef struct BlkCommitOptions {
     bool keep_top;              /* do not empty @top afterwards; always if a layer between has been committed too */
     int64_t rate_limit;         /* bytes of data a second, 0: none */
-    BdrvProgressFunc *progress; /* called with @opaque, in bytes of @top; NULL: never */
+    BdrvProgressFunc *progress; /* called with @opaque, in bytes of @top; NULL: never. False: ECANCELED, as a failure */
     void *opaque;
     BlkMoved *moved;            /* set on success: what was written into @base; NULL: not wanted */
     bool dry_run;               /* find out what would be written, and write nothing; both may be read-only */
@@ -359,12 +440,17 @@ typedef struct BlkCommitOptions {
  * at worst both have the data. Layers between read differently afterwards. Other requests to @top must not write
  * meanwhile. Fails with ENOMEM or what reading, writing, resizing or emptying says; committing once more is safe then.
  */
-BDRV_API bool blocking_fn blk_commit(BlockBackend *top, BlockBackend *base, const BlkCommitOptions *options,
-                                     GError **errp);
+BDRV_API bool blocking_fn blk_commit_sized(BlockBackend *top, BlockBackend *base, const BlkCommitOptions *options,
+                                           size_t options_size, GError **errp);
+static inline bool blocking_fn blk_commit(BlockBackend *top, BlockBackend *base, const BlkCommitOptions *options,
+                                          GError **errp)
+{
+    return blk_commit_sized(top, base, options, sizeof(*options), errp);
+}
 /* How to rebase. */
 typedef struct BlkRebaseOptions {
     const char *filename, *format; /* as the image is to store them: blk_change_backing_file() */
-    BdrvProgressFunc *progress;    /* called with @opaque, in bytes of the image; NULL: never */
+    BdrvProgressFunc *progress;    /* called with @opaque, in bytes of the image; NULL: never. False: ECANCELED */
     void *opaque;
     BlkMoved *moved;               /* set on success: what was written into @top; NULL: not wanted */
     bool dry_run;                  /* find out what would be written, and write nothing; @top may be read-only */
@@ -377,10 +463,19 @@ typedef struct BlkRebaseOptions {
  * What @top shows of the old chain, and would not show of @to, is written into @top; then the header names the new file.
  * The old chain stays open. After a failure or a power loss @top has the old one or the new one, and reads as before.
  */
-BDRV_API bool blocking_fn blk_rebase(BlockBackend *top, BlockBackend *to, const BlkRebaseOptions *options,
-                                     GError **errp);
-/** blk_get_info() - cluster size and the like */
-BDRV_API int blocking_fn blk_get_info(BlockBackend *blk, BdrvInfo *info);
+BDRV_API bool blocking_fn blk_rebase_sized(BlockBackend *top, BlockBackend *to, const BlkRebaseOptions *options,
+                                           size_t options_size, GError **errp);
+static inline bool blocking_fn blk_rebase(BlockBackend *top, BlockBackend *to, const BlkRebaseOptions *options,
+                                          GError **errp)
+{
+    return blk_rebase_sized(top, to, options, sizeof(*options), errp);
+}
+/** blk_get_info() - cluster size and the like; 0, -ENOTSUP, -EDEADLK: @info is untouched then */
+BDRV_API int blocking_fn blk_get_info_sized(BlockBackend *blk, BdrvInfo *info, size_t info_size);
+static inline int blocking_fn blk_get_info(BlockBackend *blk, BdrvInfo *info)
+{
+    return blk_get_info_sized(blk, info, sizeof(*info));
+}
 /** blk_get_specific_info() - the root driver's "format-specific" tree, NULL if none; caller frees */
 BDRV_API BdrvOptions *blk_get_specific_info(BlockBackend *blk);
 /** blk_explain() - why requests have failed, where a driver below knows more than the error code says (what
@@ -413,6 +508,28 @@ BDRV_API bool blocking_fn blk_snapshot_load_tmp(BlockBackend *blk, const char *i
 BDRV_API int blocking_fn blk_save_vmstate(BlockBackend *blk, int64_t offset, const BdrvIov *iov);
 BDRV_API int blocking_fn blk_load_vmstate(BlockBackend *blk, int64_t offset, const BdrvIov *iov);
 BDRV_API int64_t blocking_fn blk_allocated_size(BlockBackend *blk); /* bytes in the host file system or -errno */
+
+/*
+ * Statistics, of each node: what reaches it, from its parents or the handle. Off, they cost one test a request; on, two
+ * looks at the clock. Each thread counts for itself.
+ */
+
+/** blk_keep_stats() - switch them on or off for the nodes that are under @blk now, backing files too
+ * What was counted stays. Fails with ENOMEM (on for none or some of them), EDEADLK. */
+BDRV_API bool blocking_fn blk_keep_stats(BlockBackend *blk, bool on, GError **errp);
+/**
+ * blk_get_stats() - the counters of one node
+ * @node_name: of a node under @blk; NULL: the root
+ * @stats: set on success. Requests that end meanwhile may be counted in parts.
+ * Fails with ENOENT (no such node), ENODATA (never switched on), EDEADLK.
+ */
+BDRV_API bool blocking_fn blk_get_stats_sized(BlockBackend *blk, const char *node_name, BdrvNodeStats *stats,
+                                              size_t stats_size, GError **errp);
+static inline bool blocking_fn blk_get_stats(BlockBackend *blk, const char *node_name, BdrvNodeStats *stats,
+                                             GError **errp)
+{
+    return blk_get_stats_sized(blk, node_name, stats, sizeof(*stats), errp);
+}
 
 /*
  * Breakpoints, for tests that need requests in a certain order. They belong to the first node under @blk
@@ -450,7 +567,12 @@ typedef struct BdrvLayer {
 } BdrvLayer;
 /** blk_count_layers() - how many there are, at least 1, or -errno */
 BDRV_API int blocking_fn blk_count_layers(BlockBackend *blk);
-BDRV_API bool blocking_fn blk_layer(BlockBackend *blk, unsigned depth, BdrvLayer *layer); /* false past the last */
+/** blk_layer() - describe one; false past the last. The texts stay until the image is closed or changed. */
+BDRV_API bool blocking_fn blk_layer_sized(BlockBackend *blk, unsigned depth, BdrvLayer *layer, size_t layer_size);
+static inline bool blocking_fn blk_layer(BlockBackend *blk, unsigned depth, BdrvLayer *layer)
+{
+    return blk_layer_sized(blk, depth, layer, sizeof(*layer));
+}
 BDRV_API BdrvOptions *blk_layer_specific_info(BlockBackend *blk, unsigned depth);
 BDRV_API const char *bdrv_node_filename(const BlockDriverState *bs);
 

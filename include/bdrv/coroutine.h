@@ -100,14 +100,15 @@ typedef struct CoWaiter CoWaiter;
 
 /* All fields are private. Not to be moved or copied once somebody may wait. */
 typedef struct CoMutex {
-    _Atomic uint32_t state;
+    BDRV_ATOMIC(uint32_t) state;
     uint32_t barged;                 /* times that newcomers went before the first waiter; lock */
-    const void *_Atomic holder_thread; /* only compared */
-    _Atomic int32_t spin;            /* how much spinning has paid off */
+    BDRV_ATOMIC(const void *) holder_thread; /* only compared */
+    BDRV_ATOMIC(int32_t) spin;            /* how much spinning has paid off */
     pthread_mutex_t lock;            /* of the queue; taken only if somebody waits */
     CoWaiter *first, **last;         /* lock */
 } CoMutex;
 
+/** co_mutex_init() - free; co_mutex_destroy() when nobody uses it any more */
 BDRV_API void co_mutex_init(CoMutex *mutex);
 BDRV_API void co_mutex_destroy(CoMutex *mutex); /* must be free */
 BDRV_API void coroutine_fn co_mutex_lock(CoMutex *mutex);
@@ -116,13 +117,15 @@ BDRV_API void coroutine_fn co_mutex_unlock(CoMutex *mutex);
 
 /* Writers are not starved by readers, nor readers by writers: FIFO once somebody waits. */
 typedef struct CoRwLock {
-    _Atomic uint32_t state;
-    _Atomic int32_t spin;
-    const void *_Atomic holder_thread; /* of the writer */
+    BDRV_ATOMIC(uint32_t) state;
+    BDRV_ATOMIC(int32_t) spin;
+    BDRV_ATOMIC(const void *) holder_thread; /* of the writer */
     pthread_mutex_t lock;              /* of the queue; taken only if somebody waits */
     CoWaiter *first, **last;           /* lock */
 } CoRwLock;
 
+/** co_rwlock_init() - free; co_rwlock_destroy() when nobody uses it any more
+ * co_rwlock_rdlock() / co_rwlock_wrlock() - with other readers, or alone */
 BDRV_API void co_rwlock_init(CoRwLock *lock);
 BDRV_API void co_rwlock_destroy(CoRwLock *lock);
 BDRV_API void coroutine_fn co_rwlock_rdlock(CoRwLock *lock);
@@ -135,6 +138,7 @@ typedef struct CoQueue {
     CoWaiter *first, **last;
 } CoQueue;
 
+/** co_queue_init() - nobody waits */
 BDRV_API void co_queue_init(CoQueue *queue);
 /** co_queue_wait() - unlock @mutex, yield until woken, lock @mutex again. Always re-check the condition. */
 BDRV_API void coroutine_fn co_queue_wait(CoQueue *queue, pthread_mutex_t *mutex);
@@ -160,6 +164,7 @@ struct CoRange {
     bool alone;
 };
 
+/** co_range_lock_init() - no range is held */
 BDRV_API void co_range_lock_init(CoRangeLock *lock);
 BDRV_API void co_range_lock_destroy(CoRangeLock *lock); /* nobody holds or waits */
 /** co_range_lock() - wait for the bytes @offset .. @end - 1; @alone: nobody else may hold any of them */

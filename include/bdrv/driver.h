@@ -33,6 +33,7 @@ typedef struct BdrvChildSpec {
     bool optional;
     bool is_image;               /* its format is guessed if none is given; else it is a protocol */
     const char *filename_option; /* option that names it as a user would, prefix and json: included; NULL: none */
+    uint64_t reserved;
 } BdrvChildSpec;
 
 /* An edge of the graph. @bs changes only while the parent is drained. */
@@ -54,7 +55,7 @@ struct BlockDriverState {
     bool read_only;
     bool encrypted;
     BdrvOpenFlags open_flags; /* of this node, after inheritance */
-    _Atomic int64_t length;   /* bytes; the core keeps it up to date */
+    BDRV_ATOMIC(int64_t) length;   /* bytes; the core keeps it up to date */
     BdrvLimits limits;
     BdrvRequestFlags supported_write_flags; /* what bdrv_co_writev handles itself: FUA, COMPRESSED */
     BdrvRequestFlags supported_zero_flags;  /* what bdrv_co_write_zeroes handles: FUA, MAY_UNMAP, NO_FALLBACK */
@@ -287,6 +288,9 @@ BDRV_API bool bdrv_register_full(const BlockDriver *drv, unsigned api, size_t ta
  * that no node can have: -EIO.
  */
 
+/** bdrv_co_preadv() / bdrv_co_pwritev() - from @iov_offset on in @iov; bdrv_co_pread() / bdrv_co_pwrite() - one buffer
+ * bdrv_co_pwrite_zeroes() / bdrv_co_pdiscard() / bdrv_co_flush() - as blk_pwrite_zeroes() and its like
+ * bdrv_co_copy_range() - within the host where it can, else through memory. All: 0 or -errno. */
 BDRV_API int coroutine_fn bdrv_co_preadv(BdrvChild *child, int64_t offset, int64_t bytes, const BdrvIov *iov,
                                          size_t iov_offset, BdrvRequestFlags flags);
 BDRV_API int coroutine_fn bdrv_co_pwritev(BdrvChild *child, int64_t offset, int64_t bytes, const BdrvIov *iov,
@@ -359,6 +363,10 @@ BDRV_API bool bdrv_event_parse(const char *name, BdrvDebugEvent *event, GError *
 
 /** bdrv_graph_get_secret() - what the embedder keeps under @id; ENOENT. The caller gives it up with g_bytes_unref(). */
 BDRV_API GBytes *bdrv_graph_get_secret(BdrvGraph *graph, const char *id, GError **errp);
+
+/** bdrv_count_cache() - a look-up of metadata in the driver's cache, for the statistics of the node
+ * Costs one test while none are kept. Any thread, inside a request. */
+BDRV_API void bdrv_count_cache(BlockDriverState *bs, bool hit);
 
 /** bdrv_child_rights() - what the edge may do with the child, a mask of BdrvRight; changes while drained */
 BDRV_API unsigned bdrv_child_rights(const BdrvChild *child);

@@ -17,6 +17,7 @@ G_BEGIN_DECLS
 
 #define BDRV_ERROR bdrv_error_quark()
 
+/** bdrv_error_quark() - the domain, as BDRV_ERROR */
 BDRV_API GQuark bdrv_error_quark(void);
 
 /**

@@ -50,6 +50,7 @@ BDRV_API unsigned bdrv_iov_count(const BdrvIov *iov, size_t offset, size_t bytes
 /** bdrv_iov_contiguous() - pointer to a part that lies in one element, else NULL */
 BDRV_API void *bdrv_iov_contiguous(const BdrvIov *iov, size_t offset, size_t bytes);
 
+/** bdrv_iov_to_buf() / bdrv_iov_from_buf() / bdrv_iov_memset() - copy out, copy in, fill @bytes from @offset on */
 BDRV_API void bdrv_iov_to_buf(const BdrvIov *iov, size_t offset, void *buf, size_t bytes);
 BDRV_API void bdrv_iov_from_buf(const BdrvIov *iov, size_t offset, const void *buf, size_t bytes);
 BDRV_API void bdrv_iov_memset(const BdrvIov *iov, size_t offset, int byte, size_t bytes);

@@ -9,6 +9,13 @@
 #define BDRV_API
 #endif
 
+/* Fields that several threads use at once. To C++ they are plain fields of the same layout, which it must not touch. */
+#ifdef __cplusplus
+#define BDRV_ATOMIC(type_) type_
+#else
+#define BDRV_ATOMIC(type_) _Atomic(type_)
+#endif
+
 /*
  * Role markers. A coroutine_fn may yield and may be called only from a coroutine; a blocking_fn runs
  * the calling thread's event loop and must not be called from a coroutine or from a callback of the

@@ -42,8 +42,10 @@ typedef struct BdrvOptionSpec {
     const char *help;         /* one line, starts with a capital, no full stop */
     const char *default_text; /* as a user would type it; NULL: none */
     const char *const *choices; /* NULL-terminated; for STRING: the values allowed, NULL: any */
+    uint64_t reserved;
 } BdrvOptionSpec;
 
+/** bdrv_options_new() - an empty tree */
 BDRV_API BdrvOptions *bdrv_options_new(void);
 BDRV_API BdrvOptions *bdrv_options_copy(const BdrvOptions *options); /* NULL gives an empty tree */
 BDRV_API void bdrv_options_free(BdrvOptions *options);                /* NULL is allowed */
@@ -88,6 +90,7 @@ BDRV_API void bdrv_options_merge(BdrvOptions *into, const char *prefix, const Bd
 /** bdrv_options_take_subtree() - remove all "@prefix.…" leaves and return them as a tree without the prefix */
 BDRV_API BdrvOptions *bdrv_options_take_subtree(BdrvOptions *options, const char *prefix);
 
+/** bdrv_options_count() - how many leaves there are */
 BDRV_API unsigned bdrv_options_count(const BdrvOptions *options);
 /** bdrv_options_nth() - key, type and value as text (caller frees @text; any out may be NULL) of a leaf */
 BDRV_API void bdrv_options_nth(const BdrvOptions *options, unsigned n, const char **key, BdrvOptionType *type,

@@ -2,7 +2,13 @@
 #ifndef BDRV_TYPES_H
 #define BDRV_TYPES_H
 
-/* What embedders and driver authors share: flags, extents, results. Offsets and sizes are bytes. */
+/*
+ * What embedders and driver authors share: flags, extents, results. Offsets and sizes are bytes.
+ *
+ * Structures that are filled or read across the library's boundary stay as they are to programs built earlier: those
+ * that may grow are passed with their size by an inline form of the call (see <bdrv/bdrv.h>), the others end
+ * with reserved words, which are zero.
+ */
 
 #include <bdrv/error.h>
 #include <bdrv/iov.h>
@@ -70,6 +76,7 @@ typedef struct BlockExtent {
     BlockDriverState *file; /* node that host_offset is in; NULL if host_offset is -1 */
     unsigned depth;         /* chain queries: 0 is the node asked */
     bool present;           /* chain queries: some layer says it; false: in none, so it reads as zeroes */
+    uint64_t reserved[2];
 } BlockExtent;
 
 typedef enum BdrvPrealloc {
@@ -93,6 +100,7 @@ typedef struct BdrvLimits {
     int64_t max_pwrite_zeroes;
     int64_t pdiscard_alignment; /* unaligned ends of a discard are dropped */
     int64_t max_pdiscard;
+    uint64_t reserved[4];
 } BdrvLimits;
 
 typedef struct BdrvInfo {
@@ -103,8 +111,13 @@ typedef struct BdrvInfo {
     int64_t subcluster_size;
 } BdrvInfo;
 
-/* How far a long operation has come, in units of its own. Called by the operation; short, must not call back. */
-typedef void BdrvProgressFunc(void *opaque, int64_t done, int64_t total);
+/*
+ * How far a long operation has come, in units of its own: called by the operation every now and then, in the thread
+ * that waits for it; short, must not call the library. Whether to go on: false ends the operation with ECANCELED, as
+ * soon and as cleanly as an I/O error would; it may not be called again then. The flag that a cancel button in another
+ * thread sets is looked at here.
+ */
+typedef bool BdrvProgressFunc(void *opaque, int64_t done, int64_t total);
 
 /* How large the file of a new image would be, in bytes. */
 typedef struct BdrvMeasure {
@@ -134,6 +147,7 @@ typedef struct BdrvCheckKind {
     const char *title;  /* what it is */
     const char *risk;   /* what may be lost or wrong */
     const char *repair; /* what a repair does about it */
+    uint64_t reserved;
 } BdrvCheckKind;
 
 typedef struct BdrvCheckResult {
@@ -144,6 +158,9 @@ typedef struct BdrvCheckResult {
     /* Findings in words, one call each; may be NULL. */
     void (*report)(void *opaque, const BdrvCheckKind *kind, const char *text);
     void *report_opaque;
+    /* How far the search has come; false ends it with ECANCELED before anything is repaired. May be NULL. */
+    BdrvProgressFunc *progress;
+    void *progress_opaque;
 } BdrvCheckResult;
 
 typedef struct BdrvSnapshotInfo {
@@ -153,6 +170,7 @@ typedef struct BdrvSnapshotInfo {
     uint32_t date_nsec;
     uint64_t vm_clock_ns;
     uint64_t icount; /* UINT64_MAX: not recorded */
+    uint64_t reserved[2];
 } BdrvSnapshotInfo;
 
 /* A persistent dirty bitmap; see <bdrv/bitmap.h>. */
@@ -161,11 +179,52 @@ typedef struct BdrvBitmapInfo {
     int64_t granularity; /* bytes for each bit; INT64_MAX: of an unknown kind, and larger */
     bool enabled;        /* writes set bits */
     bool usable;         /* false: inconsistent (in use when the image was last written), or of an unknown kind */
+    uint64_t reserved[2];
 } BdrvBitmapInfo;
 typedef struct BdrvDirtyBits BdrvDirtyBits; /* bits of one, in memory */
+
+/* What the statistics of a node tell apart. */
+typedef enum BdrvStatKind {
+    BDRV_STAT_READ,
+    BDRV_STAT_WRITE,
+    BDRV_STAT_ZERO,
+    BDRV_STAT_DISCARD,
+    BDRV_STAT_FLUSH,
+    BDRV_STAT_KINDS
+} BdrvStatKind;
+
+/* Latencies are counted by powers of two: bucket n holds those from 2^n up to 2^(n+1) - 1 nanoseconds, 0 ns too in the
+ * first, everything longer (17 s) in the last. */
+#define BDRV_LATENCY_BUCKETS 34
+
+typedef struct BdrvStatCounts {
+    uint64_t requests; /* ended, failed ones too */
+    uint64_t failed;
+    uint64_t bytes;    /* of requests that did not fail */
+    uint64_t time_ns;  /* sum of the latencies */
+    uint64_t latency[BDRV_LATENCY_BUCKETS];
+} BdrvStatCounts;
+
+/* Of one node, since its statistics were switched on. Counters only grow: take differences. */
+typedef struct BdrvNodeStats {
+    BdrvStatCounts kinds[BDRV_STAT_KINDS];
+    uint64_t cache_hits, cache_misses; /* of metadata, as the driver counts: 0 if it has no cache */
+} BdrvNodeStats;
 
 /** bdrv_vfree() - free an aligned buffer (blk_blockalign(), bdrv_try_blockalign()); NULL is allowed */
 BDRV_API void bdrv_vfree(void *buf);
 
 G_END_DECLS
+
+#ifdef __cplusplus
+/* Flags are combined in C++ as in C. */
+inline BdrvOpenFlags operator|(BdrvOpenFlags a, BdrvOpenFlags b)
+{
+    return BdrvOpenFlags(int(a) | int(b));
+}
+inline BdrvRequestFlags operator|(BdrvRequestFlags a, BdrvRequestFlags b)
+{
+    return BdrvRequestFlags(int(a) | int(b));
+}
+#endif
 #endif

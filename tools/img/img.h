@@ -165,7 +165,7 @@ void img_progress_start(bool wanted, ImgProgressUnit unit, double step);
 void img_progress_begin(void); /* 0%; the bar comes with the first update, so that errors before stand alone */
 void img_progress_update(int64_t done, int64_t total);
 /** img_progress_report() - the same as a BdrvProgressFunc; @opaque is not used */
-void img_progress_report(void *opaque, int64_t done, int64_t total);
+bool img_progress_report(void *opaque, int64_t done, int64_t total);
 void img_progress_complete(void); /* all is done: 100% */
 void img_progress_end(void);      /* in any case */
 bool img_progress_wanted(void);

@@ -156,9 +156,10 @@ void img_progress_update(int64_t done, int64_t total)
     progress.asked = 0;
 }
 
-void img_progress_report(void *opaque, int64_t done, int64_t total)
+bool img_progress_report(void *opaque, int64_t done, int64_t total)
 {
     img_progress_update(done, total);
+    return true;
 }
 
 void img_progress_complete(void)

@@ -144,6 +144,7 @@ bool qcow2_cache_read_entries(Qcow2Cache *cache, uint64_t tag, unsigned first, u
         return false;
     }
     touch(slice);
+    bdrv_count_cache(cache->bs, true);
     return true;
 }
 
@@ -260,6 +261,7 @@ static int coroutine_fn load_locked(Qcow2Cache *cache, uint64_t tag, Qcow2Slice 
     cache->loads = &load;
     pthread_mutex_unlock(&cache->lock);
 
+    bdrv_count_cache(bs, false);
     qcow2_background_loaded(qcow2_meta(bs));
     bdrv_debug_event(bs, cache->load_event);
     uint64_t *content = bdrv_try_blockalign(bs->file->bs, cache->slice_bytes);

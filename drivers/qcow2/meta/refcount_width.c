@@ -130,7 +130,7 @@ static bool coroutine_fn look_at_counts(Width *w, GError **errp)
     bool ok = true;
     for (uint64_t i = 0; i < old->count && ok; i++) {
         ok = !qcow2_table_get(old, i) || look_at_block(w, i << bits, MIN((i + 1) << bits, w->first), errp);
-        qcow2_progress(w->progress, (int64_t)i, (int64_t)old->count * 2);
+        ok = ok && qcow2_progress(w->progress, (int64_t)i, (int64_t)old->count * 2, errp);
         co_maybe_yield();
     }
     return ok;
@@ -202,7 +202,9 @@ static int coroutine_fn write_blocks(Width *w, void *buf)
         if (ret >= 0 && block) {
             ret = qcow2_write_meta(w->meta, block, w->wide.cluster_size, buf);
         }
-        qcow2_progress(w->progress, (int64_t)(w->table.count + i), (int64_t)w->table.count * 2);
+        if (ret >= 0 && !qcow2_progress(w->progress, (int64_t)(w->table.count + i), (int64_t)w->table.count * 2, NULL)) {
+            ret = -ECANCELED;
+        }
         co_maybe_yield();
     }
     return ret;

@@ -104,10 +104,11 @@ static void test_longer(void)
     end(p);
 }
 
-static void count_progress(void *opaque, int64_t done, int64_t total)
+static bool count_progress(void *opaque, int64_t done, int64_t total)
 {
     *(int64_t *)opaque = done;
     g_assert_cmpint(done, <=, total);
+    return true;
 }
 
 static void test_fails(void)
