@@ -2,8 +2,11 @@
 """Twin directories: the same command lines run with the real tools and with ours."""
 
 import json
+import os
 import pathlib
+import re
 import shutil
+import subprocess
 import sys
 
 import pytest
@@ -90,3 +93,21 @@ def twin(tmp_path):
     twin = Twin(tmp_path)
     yield twin
     shutil.rmtree(tmp_path, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """Where the library is installed, and a function that asks pkg-config for its flags."""
+    root = tmp_path_factory.mktemp("install")
+    build = pathlib.Path(OURS["img"]).parents[2]
+    subprocess.run(["meson", "install", "-C", build, "--no-rebuild", "--quiet", "--destdir", root], check=True)
+    pc = next(root.rglob("bdrv.pc"))
+    prefix = next(parent for parent in pc.parents if (parent / "include").is_dir())
+    pc.write_text(re.sub("^prefix=.*$", f"prefix={prefix}", pc.read_text(), flags=re.M))
+
+    def flags(*arguments):
+        environment = {**os.environ, "PKG_CONFIG_PATH": str(pc.parent)}
+        return subprocess.run(["pkg-config", *arguments, "bdrv"], env=environment, check=True, capture_output=True,
+                              text=True).stdout.split()
+    yield pc.parent.parent, flags
+    shutil.rmtree(root, ignore_errors=True)

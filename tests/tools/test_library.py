@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: MIT
+"""The installed library as its users see it: symbols, headers, binary interface, other languages, a project of its own."""
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+HEADERS = sorted((ROOT / "include" / "bdrv").glob("*.h"))
+ALONE = [header.name for header in HEADERS if header.name != "events.h"]  # that is a list, included by driver.h
+CC = os.environ.get("CC", "cc")
+
+
+def run(*argv, **kwargs):
+    result = subprocess.run([str(word) for word in argv], capture_output=True, text=True, **kwargs)
+    assert result.returncode == 0, f"{argv}\n{result.stdout}{result.stderr}"
+    return result.stdout
+
+
+def need(tool, package):
+    """Skip the test if there is no such tool; in CI that is a failure."""
+    if not shutil.which(tool):
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"there is no {tool} (package {package})")
+
+
+def environment(libdir):
+    """To build and run programs that use the installed library, and the tools beside it."""
+    prefix = next(parent for parent in libdir.parents if (parent / "include").is_dir())
+    return {**os.environ, "PKG_CONFIG_PATH": str(libdir / "pkgconfig"), "LD_LIBRARY_PATH": str(libdir),
+            "PATH": f"{prefix / 'bin'}:{os.environ['PATH']}"}
+
+
+# ---- symbols ----
+
+def declarations(header):
+    """(name, line) of each function that a header declares with BDRV_API."""
+    lines = header.read_text().splitlines()
+    for number, line in enumerate(lines):
+        if line.startswith("BDRV_API "):
+            yield re.search(r"(\w+)\(", re.sub(r"\b(coroutine_fn|blocking_fn)\b", "", line)).group(1), number
+
+
+def declared():
+    return {name for header in HEADERS for name, _ in declarations(header)}
+
+
+def test_exactly_the_declared_functions_are_exported(installed):
+    libdir, _ = installed
+    symbols = {line.split()[-1] for line in run("nm", "-D", "--defined-only", libdir / "libbdrv.so").splitlines()}
+    unversioned = {name for name in symbols if "@@LIBBDRV_" not in name} - {"LIBBDRV_0"}
+    assert not unversioned
+    exported = {name.split("@")[0] for name in symbols} - {"LIBBDRV_0"}
+    assert sorted(exported - declared()) == []
+    assert sorted(declared() - exported) == []
+
+
+def test_the_symbol_map_names_them_one_by_one():
+    text = re.sub(r"/\*.*?\*/", "", (ROOT / "block" / "libbdrv.map").read_text(), flags=re.S)
+    named = re.findall(r"^\s+([^\s{}]+);", text, re.M)
+    assert named.pop() == "*"  # what is local
+    assert named == sorted(set(named))
+    assert sorted(declared() ^ set(named)) == []
+
+
+def test_every_public_function_is_documented():
+    """By a comment on its line, in its paragraph, or one anywhere in the headers that names it with brackets."""
+    comments = " ".join(re.findall(r"/\*.*?\*/", "\n".join(header.read_text() for header in HEADERS), re.S))
+    undocumented = []
+    for header in HEADERS:
+        lines = header.read_text().splitlines()
+        for name, number in declarations(header):
+            first = last = number
+            while lines[first - 1].strip():
+                first -= 1
+            while not lines[last].rstrip().endswith((";", "*/")):
+                last += 1
+            paragraph = "\n".join(lines[first:last + 1])
+            if "/*" not in paragraph and f"{name}()" not in comments:
+                undocumented.append(f"{header.name}: {name}")
+    assert undocumented == []
+
+
+# ---- headers ----
+
+@pytest.mark.parametrize("suffix, compiler", [("c", [CC, "-std=c11"]), ("cc", ["g++", "-std=c++17", "-Wpedantic"])])
+def test_every_public_header_compiles_alone(tmp_path, installed, suffix, compiler):
+    _, flags = installed
+    need(compiler[0], compiler[0])
+    for header in ALONE:
+        (tmp_path / f"{header}.{suffix}").write_text(f"#include <bdrv/{header}>\nint main(void) {{ return 0; }}\n")
+    run(*compiler, "-Wall", "-Wextra", "-Werror", "-fsyntax-only", *(f"{header}.{suffix}" for header in ALONE),
+        *flags("--cflags"), cwd=tmp_path)
+
+
+def test_a_cplusplus_program_uses_the_library(tmp_path, installed):
+    libdir, flags = installed
+    need("g++", "g++")
+    (tmp_path / "use.cc").write_text("""
+#include <bdrv/bdrv.h>
+#include <cstdio>
+int main() {
+    BdrvGraph *graph = bdrv_graph_new();
+    BlockBackend *disk = blk_open(graph, "null-co://", bdrv_options_parse("size=1M", nullptr, nullptr),
+                                  BDRV_O_RDWR | BDRV_O_RESIZE, nullptr);
+    char byte = 1;
+    int ret = blk_pwrite(disk, 5, 1, &byte, BDRV_REQ_FUA | BDRV_REQ_UNCHANGED);
+    std::printf("%lld %d\\n", (long long)blk_length(disk), ret);
+    bool ok = blk_close(disk, nullptr);
+    bdrv_graph_unref(graph);
+    return !ok;
+}
+""")
+    run("g++", "-std=c++17", "-Wall", "-Wextra", "-Werror", "use.cc", "-o", "use", *flags("--cflags"), *flags("--libs"),
+        cwd=tmp_path)
+    assert run(tmp_path / "use", env=environment(libdir)) == "1048576 0\n"
+
+
+# ---- binary interface ----
+
+BASELINE = ROOT / "tests" / "abi" / "libbdrv.abi"
+ABI_OPTIONS = ["--no-added-syms", "--headers-dir2", str(ROOT / "include" / "bdrv"), "--drop-private-types"]
+
+
+def abidiff(library):
+    return subprocess.run(["abidiff", *ABI_OPTIONS, str(BASELINE), str(library)], capture_output=True, text=True)
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the baseline is of x86-64")
+def test_the_binary_interface_is_that_of_the_baseline():
+    """What was there stays as it was. If a change is meant, scripts/abi-baseline writes a new baseline."""
+    need("abidiff", "abigail-tools")
+    library = pathlib.Path(os.environ["BDRV_IMG"]).parents[2] / "libbdrv.so"
+    sections = run("readelf", "-S", library)
+    if ".debug_info" not in sections:
+        pytest.skip("the library has no debugging information")
+    result = abidiff(library)
+    assert result.returncode & ~4 == 0, result.stdout + result.stderr  # 4: it differs, compatibly or not
+    assert result.returncode == 0, result.stdout
+
+
+# ---- other languages ----
+
+PYTHON = """
+import ctypes, sys
+lib = ctypes.CDLL("libbdrv.so.0")
+for name in ("bdrv_graph_new", "blk_open", "bdrv_options_parse"):
+    getattr(lib, name).restype = ctypes.c_void_p
+lib.blk_open.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
+for name in ("blk_pread", "blk_pwrite"):
+    getattr(lib, name).argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int]
+lib.blk_length.argtypes, lib.blk_length.restype = [ctypes.c_void_p], ctypes.c_int64
+lib.blk_close.argtypes, lib.blk_close.restype = [ctypes.c_void_p, ctypes.c_void_p], ctypes.c_bool
+lib.blk_get_info_sized.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+lib.bdrv_graph_unref.argtypes = [ctypes.c_void_p]
+
+class Error(ctypes.Structure):
+    _fields_ = [("domain", ctypes.c_uint32), ("code", ctypes.c_int), ("message", ctypes.c_char_p)]
+
+class Info(ctypes.Structure):  # an early form of BdrvInfo
+    _fields_ = [("cluster_size", ctypes.c_int64)]
+
+graph = lib.bdrv_graph_new()
+error = ctypes.POINTER(Error)()
+assert not lib.blk_open(graph, b"nonexistent", None, 0, ctypes.byref(error))
+print(error.contents.code, error.contents.message.decode())
+disk = lib.blk_open(graph, sys.argv[1].encode(), None, 1, None)
+data, back, info = ctypes.create_string_buffer(b"from Python", 512), ctypes.create_string_buffer(512), Info()
+print(lib.blk_pwrite(disk, 4096, 512, data, 1), lib.blk_pread(disk, 4096, 512, back, 0), back.value.decode())
+print(lib.blk_length(disk), lib.blk_get_info_sized(disk, ctypes.byref(info), ctypes.sizeof(info)), info.cluster_size)
+print(lib.blk_close(disk, None))
+lib.bdrv_graph_unref(graph)
+"""
+
+
+def test_python_uses_the_library_by_ctypes(tmp_path, installed):
+    libdir, _ = installed
+    env = environment(libdir)
+    run("bdrv-img", "create", "-q", "-f", "qcow2", "disk.qcow2", "1M", cwd=tmp_path, env=env)
+    out = run(sys.executable, "-c", PYTHON, "disk.qcow2", cwd=tmp_path, env=env).splitlines()
+    assert out[0].startswith("2 ") and "nonexistent" in out[0]
+    assert out[1:] == ["0 0 from Python", "1048576 0 65536", "True"]
+    assert "66 72 6f 6d" in run("qemu-io", "-r", "-c", "read -v 4096 16", "disk.qcow2", cwd=tmp_path)
+
+
+# ---- a project of somebody else ----
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, installed):
+    """Built outside of the tree, with the installed library and what pkg-config says."""
+    libdir, _ = installed
+    directory = tmp_path_factory.mktemp("project")
+    for path in (ROOT / "tests" / "installed").iterdir():
+        shutil.copy(path, directory)
+    env = environment(libdir)
+    run("make", "-s", f"CC={CC}", cwd=directory, env=env)
+    run("bdrv-img", "create", "-q", "-f", "qcow2", "base.qcow2", "16M", cwd=directory, env=env)
+    run("bdrv-io", "-c", "write -P 0x62 0 64k", "base.qcow2", cwd=directory, env=env)
+    run("bdrv-img", "create", "-q", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", "top.qcow2", cwd=directory, env=env)
+    return directory, env
+
+
+def test_a_program_reads_by_blocking_calls(project):
+    directory, env = project
+    assert run("./blocking", "base.qcow2", cwd=directory, env=env) == f"qcow2: {'b' * 16} (0)\n"
+
+
+def test_a_program_does_io_in_a_glib_main_loop(project, tmp_path):
+    directory, env = project
+    image = tmp_path / "disk.qcow2"
+    run("bdrv-img", "create", "-q", "-f", "qcow2", image, "16M", env=env)
+    assert run("./main_loop", image, cwd=directory, env=env) == "64 requests, 0 failed\n"
+    run("qemu-img", "check", "-q", image)
+
+
+def test_a_program_has_queues_in_two_threads(project, tmp_path):
+    directory, env = project
+    image = tmp_path / "disk.qcow2"
+    run("bdrv-img", "create", "-q", "-f", "qcow2", image, "16M", env=env)
+    assert run("./two_queues", image, cwd=directory, env=env) == "512 requests, 0 failed\n" * 2
+    run("qemu-img", "check", "-q", image)
+
+
+def test_a_program_refuses_a_backing_file(project):
+    directory, env = project
+    refused, opened = run("./gate", "top.qcow2", ".", cwd=directory, env=env).splitlines()
+    assert "refused 'base.qcow2' (qcow2)" in refused
+    assert opened == "opened"
+
+
+# ---- documentation ----
+
+@pytest.mark.parametrize("name", ["embedding", "threads"])
+def test_the_programs_and_commands_of_a_page_work(tmp_path, installed, name):
+    """```c blocks are files, named in their first line; ```sh blocks are run in order. Shown output must come."""
+    libdir, _ = installed
+    env = environment(libdir)
+    blocks = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "docs" / f"{name}.md").read_text(), re.S)
+    assert {kind for kind, _ in blocks} >= {"c", "sh"}
+    out = ""
+    for kind, text in blocks:
+        if kind == "c":
+            (tmp_path / re.match(r"/\* (\S+\.c)", text).group(1)).write_text(text)
+        elif kind == "sh":
+            out = run("sh", "-ec", text, cwd=tmp_path, env=env)
+        elif kind == "output":
+            assert out == text
