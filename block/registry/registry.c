@@ -22,12 +22,20 @@ typedef struct DriverEntry {
 static _Atomic(DriverEntry *) drivers;
 static pthread_mutex_t register_lock = PTHREAD_MUTEX_INITIALIZER; /* writers of @drivers */
 static pthread_once_t builtins_once = PTHREAD_ONCE_INIT;
-static _Thread_local bool in_builtins; /* this thread is inside bdrv_call_builtin_inits() */
+static _Thread_local bool in_builtins; /* this thread is inside call_builtins() */
+
+/* What this thread registers between bdrv_registration_begin() and _end(), all or nothing of which becomes known. */
+typedef struct Registration {
+    DriverEntry *newest;
+    GError *error; /* the first one */
+} Registration;
+static _Thread_local Registration *registration;
 
 static void call_builtins(void)
 {
     in_builtins = true;
     bdrv_call_builtin_inits();
+    bdrv_load_module_dir();
     in_builtins = false;
 }
 
@@ -72,19 +80,38 @@ static const char *missing_in(const BlockDriver *drv)
     return NULL;
 }
 
+/* Shorter ones cannot have what is mandatory. */
+#define SMALLEST_TABLE (G_STRUCT_OFFSET(BlockDriver, bdrv_co_readv) + sizeof(void *))
+
+bool bdrv_check_built_for(const char *what, unsigned api, size_t table_size, GError **errp)
+{
+    if (api > BDRV_DRIVER_API || table_size > sizeof(BlockDriver)) {
+        g_set_error(errp, BDRV_ERROR, ENOTSUP,
+                    "%s was built for API %u with a table of %zu bytes, this library has API %u with %zu bytes; use a "
+                    "newer library",
+                    what, api, table_size, BDRV_DRIVER_API, sizeof(BlockDriver));
+        return false;
+    }
+    if (api == 0 || table_size < SMALLEST_TABLE) {
+        g_set_error(errp, BDRV_ERROR, EINVAL,
+                    "%s says API %u with a table of %zu bytes, this library has API %u with %zu to %zu bytes", what,
+                    api, table_size, BDRV_DRIVER_API, (size_t)SMALLEST_TABLE, sizeof(BlockDriver));
+        return false;
+    }
+    return true;
+}
+
 static bool check_table(const BlockDriver *drv, unsigned api, size_t table_size, GError **errp)
 {
+    g_autofree char *what = NULL;
     const char *missing;
 
     if (!drv->format_name || !*drv->format_name) {
         g_set_error(errp, BDRV_ERROR, EINVAL, "a driver without format_name cannot be registered");
         return false;
     }
-    if (api > BDRV_DRIVER_API || table_size > sizeof(BlockDriver)) {
-        g_set_error(errp, BDRV_ERROR, ENOTSUP,
-                    "driver '%s' was built for API %u with a table of %zu bytes, this library has API %u with "
-                    "%zu bytes; use a newer library",
-                    drv->format_name, api, table_size, BDRV_DRIVER_API, sizeof(BlockDriver));
+    what = g_strdup_printf("driver '%s'", drv->format_name);
+    if (!bdrv_check_built_for(what, api, table_size, errp)) {
         return false;
     }
     missing = missing_in(drv);
@@ -95,10 +122,10 @@ static bool check_table(const BlockDriver *drv, unsigned api, size_t table_size,
     return true;
 }
 
-/* register_lock held */
-static bool check_unique_locked(const BlockDriver *drv, GError **errp)
+/* Whether @list has neither the name nor the prefix of @drv. */
+static bool check_unique(const DriverEntry *list, const BlockDriver *drv, GError **errp)
 {
-    for (const DriverEntry *entry = atomic_load(&drivers); entry; entry = entry->next) {
+    for (const DriverEntry *entry = list; entry; entry = entry->next) {
         if (strcmp(entry->drv.format_name, drv->format_name) == 0) {
             g_set_error(errp, BDRV_ERROR, EEXIST, "driver '%s' is registered already", drv->format_name);
             return false;
@@ -113,32 +140,95 @@ static bool check_unique_locked(const BlockDriver *drv, GError **errp)
     return true;
 }
 
+/* All of the list @newest, or nothing. */
+static bool publish(DriverEntry *newest, GError **errp)
+{
+    DriverEntry *oldest = newest;
+    bool ok = true;
+
+    pthread_mutex_lock(&register_lock);
+    for (DriverEntry *entry = newest; ok && entry; entry = entry->next) {
+        ok = check_unique(atomic_load(&drivers), &entry->drv, errp);
+        oldest = entry;
+    }
+    if (ok) {
+        oldest->next = atomic_load(&drivers);
+        atomic_store_explicit(&drivers, newest, memory_order_release);
+    }
+    pthread_mutex_unlock(&register_lock);
+    return ok;
+}
+
+static bool stage(DriverEntry *entry, GError **errp)
+{
+    if (!check_unique(registration->newest, &entry->drv, errp)) {
+        return false;
+    }
+    entry->next = registration->newest;
+    registration->newest = entry;
+    return true;
+}
+
 bool bdrv_register_full(const BlockDriver *drv, unsigned api, size_t table_size, GError **errp)
 {
     DriverEntry *entry = g_new0(DriverEntry, 1);
-    bool ok;
+    GError *error = NULL;
 
     /* Built-ins come first, so that it is the embedder's driver that is told of a name it repeats. */
     bdrv_register_builtins();
 
     memcpy(&entry->drv, drv, MIN(table_size, sizeof(entry->drv)));
     entry->api = api;
-    if (!check_table(&entry->drv, api, table_size, errp)) {
-        g_free(entry);
-        return false;
+    if (check_table(&entry->drv, api, table_size, &error) &&
+        (registration ? stage(entry, &error) : publish(entry, &error))) {
+        return true;
     }
+    g_free(entry);
+    if (registration && !registration->error) {
+        registration->error = g_error_copy(error);
+    }
+    g_propagate_error(errp, error);
+    return false;
+}
 
-    pthread_mutex_lock(&register_lock);
-    ok = check_unique_locked(&entry->drv, errp);
-    if (ok) {
-        entry->next = atomic_load(&drivers);
-        atomic_store_explicit(&drivers, entry, memory_order_release);
-    }
-    pthread_mutex_unlock(&register_lock);
-    if (!ok) {
+bool bdrv_registration_running(void)
+{
+    return registration != NULL;
+}
+
+void bdrv_registration_begin(void)
+{
+    registration = g_new0(Registration, 1);
+}
+
+static void free_entries(DriverEntry *entry)
+{
+    while (entry) {
+        DriverEntry *older = entry->next;
+
         g_free(entry);
+        entry = older;
     }
-    return ok;
+}
+
+bool bdrv_registration_end(const GError *failure, GError **errp)
+{
+    g_autofree Registration *ended = g_steal_pointer(&registration);
+    g_autoptr(GError) error = ended->error;
+
+    if (!error && failure) {
+        error = g_error_copy(failure);
+    } else if (!error && !ended->newest) {
+        error = g_error_new(BDRV_ERROR, EINVAL,
+                            "it has registered no driver with this library (if it did with another copy of it: a "
+                            "program that is linked statically cannot load modules)");
+    }
+    if (!error && publish(ended->newest, &error)) {
+        return true;
+    }
+    free_entries(ended->newest);
+    g_propagate_error(errp, g_steal_pointer(&error));
+    return false;
 }
 
 /* ---- finding ---- */

@@ -103,6 +103,22 @@ BDRV_API char *bdrv_format_names(void);
 BDRV_API bool bdrv_driver_known(const char *name);
 /** bdrv_protocol_known() - whether @filename begins with no "x:" (a path, then), or with that of a protocol driver */
 BDRV_API bool bdrv_protocol_known(const char *filename);
+/**
+ * bdrv_module_load() - load a shared object that brings drivers, see BDRV_MODULE in <bdrv/driver.h>
+ * @filename: relative to the current directory; no other place is looked at
+ *
+ * Its drivers are like built-in ones from then on, for the life of the process. Any thread. Fails, with no driver
+ * registered, with ENOENT or EINVAL (no file, no module, nothing registered, a mandatory callback is missing), ENOTSUP
+ * (built for a newer API or larger table; the message has both), EEXIST (a name or prefix is taken) or what its init says.
+ *
+ * The modules (*.so, in the order of their names) of the directory that the environment's BDRV_MODULE_DIR names are
+ * loaded by the first look-up of a driver; "" means none, and without it the directory is that of the installation
+ * (pkg-config --variable=moduledir bdrv-driver). Programs that run with more rights than their user has ignore
+ * the environment.
+ */
+BDRV_API bool bdrv_module_load(const char *filename, GError **errp);
+/** bdrv_module_dir_errors() - what went wrong in the module directory, a line each; NULL: nothing */
+BDRV_API const char *bdrv_module_dir_errors(void);
 typedef enum BdrvOptionTable {
     BDRV_TABLE_OPEN,
     BDRV_TABLE_CREATE,

@@ -280,6 +280,29 @@ struct BlockDriver {
 BDRV_API bool bdrv_register_full(const BlockDriver *drv, unsigned api, size_t table_size, GError **errp);
 
 /*
+ * A module: a shared object with drivers, taken by bdrv_module_load() or from the module directory (<bdrv/bdrv.h>).
+ * It exports the constant bdrv_module, which BDRV_MODULE() defines; a module of one driver is
+ *
+ *     bool bdrv_mine_register(GError **errp) { return bdrv_register_full(&bdrv_mine, BDRV_DRIVER_API,
+ *                                                                        sizeof(BlockDriver), errp); }
+ *     BDRV_MODULE(bdrv_mine_register)
+ *
+ * and a program that has the driver linked in calls bdrv_mine_register() itself. What the module was built for is
+ * compared before init is called. init registers one or more drivers, all of which become known when it returns
+ * true, or none of them: if it returns false, or one of its registrations failed. It may run in a coroutine, must not
+ * load modules, and must not wait for other threads. A module is never unloaded.
+ */
+typedef struct BdrvModule {
+    unsigned api;      /* BDRV_DRIVER_API, first in every version of this struct */
+    size_t table_size; /* sizeof(BlockDriver) */
+    bool (*init)(GError **errp);
+} BdrvModule;
+
+#define BDRV_MODULE(init_)                                                                                             \
+    extern BDRV_API const BdrvModule bdrv_module;                                                                      \
+    const BdrvModule bdrv_module = { BDRV_DRIVER_API, sizeof(BlockDriver), (init_) };
+
+/*
  * ---- calls on a child: coroutine, inside a request or a callback of the core ----
  *
  * Any offset and length; the core pads, splits and bounces. Reads past the end of the child give

@@ -21,6 +21,17 @@ static void open_standard_streams(void)
     }
 }
 
+/* A module that cannot be used is no reason to stop: most commands need none. */
+static void tell_module_errors(void)
+{
+    const char *errors = bdrv_module_dir_errors();
+    g_auto(GStrv) lines = errors ? g_strsplit(errors, "\n", -1) : NULL;
+
+    for (char **line = lines; line && *line; line++) {
+        tool_warning("%s", *line);
+    }
+}
+
 void tool_init(const char *argv0)
 {
     const char *slash = strrchr(argv0, '/');
@@ -28,6 +39,7 @@ void tool_init(const char *argv0)
     open_standard_streams();
 
     program = slash ? slash + 1 : argv0;
+    tell_module_errors();
 }
 
 const char *tool_name(void)
