@@ -23,7 +23,6 @@ static const Foreign foreign[] = {
     { "parallels", 0, MAGIC("WithouFreSpacExt") },
     { "qcow", 0, MAGIC("QFI\xfb\0\0\0\1") },
     { "qed", 0, MAGIC("QED\0") },
-    { "vdi", 64, MAGIC("\x7f\x10\xda\xbe") },
     { "vhdx", 0, MAGIC("vhdxfile") },
     { "vmdk", 0, MAGIC("KDMV") },
     { "vmdk", 0, MAGIC("COWD") },

@@ -152,6 +152,8 @@ static const ConformanceFile qcow2_luks = {
     .format = "qcow2", .options = "encrypt.format=luks,encrypt.iter-time=1,encrypt.key-secret=" CONFORMANCE_SECRET
 };
 static const ConformanceFile luks = { .format = "luks", .options = "key-secret=" CONFORMANCE_SECRET ",iter-time=1" };
+static const ConformanceFile vdi = { .format = "vdi", .options = "block_size=4k" };
+static const ConformanceFile vdi_static = { .format = "vdi", .options = "static=on" };
 static const ConformanceFile qcow2_v2_over_raw = { .format = "qcow2", .options = "compat=0.10", .backing = "raw" };
 
 static const ConformanceFile qcow2_data = { .format = "qcow2", .options = "data_file=data,cluster_size=4k" };
@@ -638,6 +640,23 @@ const ConformanceStack conformance_stacks[] = {
       .setup = luks_setup,
       .teardown = encrypted_teardown,
       .data = &luks },
+    { .name = "vdi",
+      .options = "driver=vdi,file.driver=simdisk,file.disk=%ID%",
+      .length = MIB,
+      .room = MIB,
+      .setup = encrypted_setup,
+      .teardown = encrypted_teardown,
+      .inspect = conformance_check_image,
+      .data = &vdi },
+    { .name = "vdi, static",
+      .options = "driver=vdi,file.driver=file,file.filename=%DIR%/disk",
+      .length = MIB,
+      .torn_reads = true,
+      .room = MIB,
+      .setup = conformance_file_setup,
+      .teardown = conformance_file_teardown,
+      .inspect = conformance_check_image,
+      .data = &vdi_static },
     { .name = "blkverify",
       .options = "driver=blkverify,raw.driver=simdisk,raw.disk=%ID%,test.driver=raw,test.file.driver=simdisk,"
                  "test.file.disk=%ID%-test",

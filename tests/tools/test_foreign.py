@@ -4,8 +4,8 @@
 import pytest
 from tools import OURS, run
 
-FORMATS = ["parallels", "qcow", "qed", "vdi", "vhdx", "vmdk", "vpc"]
-SUPPORTED = "supported formats are: luks qcow2 raw"
+FORMATS = ["parallels", "qcow", "qed", "vhdx", "vmdk", "vpc"]
+SUPPORTED = "supported formats are: luks qcow2 raw vdi"
 
 
 @pytest.fixture(params=FORMATS)

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: MIT */
+/* Making images, and how large they will be. */
+#include <errno.h>
+
+#include "drivers/vdi/vdi.h"
+
+const BdrvOptionSpec vdi_create_options[] = {
+    { .name = "static",
+      .type = BDRV_OPTION_BOOL,
+      .help = "VDI static (pre-allocated) image",
+      .default_text = "off" },
+    { .name = "block_size",
+      .type = BDRV_OPTION_SIZE,
+      .help = "VDI block size (1M if not given; qemu-img reads no other)" },
+    { .name = NULL },
+};
+
+static bool header_of(const BdrvOptions *options, VdiHeader *header, GError **errp)
+{
+    return vdi_new_header(bdrv_options_get_int(options, "size", 0),
+                          bdrv_options_get_int(options, "block_size", VDI_BLOCK_SIZE),
+                          bdrv_options_get_bool(options, "static", false), header, errp);
+}
+
+static int coroutine_fn write_image(BdrvChild *file, const VdiHeader *header)
+{
+    bool fixed = header->type == VDI_TYPE_FIXED;
+    g_autofree _Atomic uint32_t *map = g_try_new(_Atomic uint32_t, header->blocks + 1);
+    int ret = map ? 0 : -ENOMEM;
+
+    for (uint32_t i = 0; map && i < header->blocks; i++) {
+        atomic_init(&map[i], fixed ? i : VDI_ENTRY_FREE);
+    }
+    if (ret >= 0) {
+        ret = vdi_write_map(file, map, header->blocks, header->map_offset);
+    }
+    if (ret >= 0 && header->blocks_in_file > 0) { /* a device may have anything there */
+        ret = bdrv_co_pwrite_zeroes(file, header->data_offset,
+                                    vdi_host_offset(header, header->blocks_in_file) - header->data_offset,
+                                    BDRV_REQ_MAY_UNMAP);
+    }
+    if (ret >= 0) {
+        ret = bdrv_co_pwrite(file, 0, sizeof(header->bytes), header->bytes, 0);
+    }
+    return ret < 0 ? ret : bdrv_co_flush(file);
+}
+
+bool coroutine_fn vdi_create(const char *filename, BdrvChild *file, const BdrvOptions *options, GError **errp)
+{
+    g_autofree VdiHeader *header = g_new0(VdiHeader, 1);
+    int ret;
+
+    if (!header_of(options, header, errp) ||
+        !bdrv_co_truncate(file, vdi_host_offset(header, header->blocks_in_file), false, BDRV_PREALLOC_OFF, 0, errp)) {
+        return false;
+    }
+    ret = write_image(file, header);
+    if (ret < 0) {
+        g_set_error(errp, BDRV_ERROR, -ret, "cannot write the image: %s", g_strerror(-ret));
+        return false;
+    }
+    return true;
+}
+
+bool coroutine_fn vdi_measure(const BdrvOptions *options, BdrvChild *source, BdrvMeasure *measure, GError **errp)
+{
+    VdiHeader header;
+    int64_t data = 0;
+
+    if (!header_of(options, &header, errp)) {
+        return false;
+    }
+    if (source && header.type == VDI_TYPE_DYNAMIC) {
+        data = bdrv_co_measure_data(source, header.block_size);
+        if (data < 0) {
+            g_set_error(errp, BDRV_ERROR, (int)-data, "cannot tell what the source has: %s", g_strerror((int)-data));
+            return false;
+        }
+    }
+    measure->fully_allocated = vdi_host_offset(&header, header.blocks);
+    measure->required = header.type == VDI_TYPE_FIXED ? measure->fully_allocated : header.data_offset + data;
+    return true;
+}
