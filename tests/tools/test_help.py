@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What bdrv-img says of itself: help, man page and completion come from one table, and the examples work."""
 
+import os
 import pathlib
 import re
 import shlex
@@ -94,14 +95,36 @@ def test_the_examples_work(command, tmp_path):
             assert result.returncode == 0, (one, result.stderr)
 
 
-def test_the_man_page_is_clean_and_names_every_option(tmp_path):
+def formatted(page):
+    """The page as plain text; it must have no mistakes."""
     if not shutil.which("groff"):
         pytest.skip("groff is not installed")
-    done = subprocess.run(["groff", "-man", "-ww", "-Tascii", "-P-c", "-P-b", "-P-o", "-P-u", BUILT / "bdrv-img.1"],
-                          capture_output=True, text=True)
+    if not page.exists():
+        pytest.skip(f"{page.name} was not built: help2man is not installed")
+    done = subprocess.run(["groff", "-man", "-ww", "-Tascii", "-P-c", "-P-b", "-P-o", "-P-u", page], capture_output=True,
+                          text=True)
     assert done.returncode == 0 and done.stderr == ""
+    return done.stdout
+
+
+def test_the_man_page_of_bdrv_io_names_every_command(tmp_path):
+    page = formatted(BUILT.parent / "io/bdrv-io.1")
+    commands = re.findall(r"^([a-z_]+) ", run([OURS["io"], "-c", "help"], tmp_path).stdout, re.M)
+    assert len(commands) > 20 and "write" in commands
+    assert [command for command in commands if not re.search(rf"^       {command}\b", page, re.M)] == []
+
+
+def test_the_man_page_of_bdrv_log_replay_names_every_option(tmp_path):
+    page = formatted(BUILT.parent / "log-replay/bdrv-log-replay.1")
+    options = re.findall(r"^  (--[a-z-]+)", run([os.environ["BDRV_LOG_REPLAY"], "--help"], tmp_path).stdout, re.M)
+    assert "--replay" in options
+    assert [option for option in options if option not in page] == []
+
+
+def test_the_man_page_is_clean_and_names_every_option(tmp_path):
+    page = formatted(BUILT / "bdrv-img.1")
     for command in COMMANDS:
-        part = re.search(rf"^   {command}\n(.*?)(?=^   [a-z]+\n|^[A-Z])", done.stdout, re.M | re.S).group(1)
+        part = re.search(rf"^   {command}\n(.*?)(?=^   [a-z]+\n|^[A-Z])", page, re.M | re.S).group(1)
         for names in options_of(help_of(command, tmp_path)):
             assert re.search(rf"^       {', '.join(names)}\b", part, re.M), (command, names)
 
