@@ -103,7 +103,8 @@ def installed(tmp_path_factory):
     subprocess.run(["meson", "install", "-C", build, "--no-rebuild", "--quiet", "--destdir", root], check=True)
     pc = next(root.rglob("bdrv.pc"))
     prefix = next(parent for parent in pc.parents if (parent / "include").is_dir())
-    pc.write_text(re.sub("^prefix=.*$", f"prefix={prefix}", pc.read_text(), flags=re.M))
+    for file in pc.parent.glob("bdrv*.pc"):
+        file.write_text(re.sub("^prefix=.*$", f"prefix={prefix}", file.read_text(), flags=re.M))
 
     def flags(*arguments):
         environment = {**os.environ, "PKG_CONFIG_PATH": str(pc.parent)}

@@ -234,9 +234,30 @@ def test_a_program_refuses_a_backing_file(project):
 
 # ---- documentation ----
 
-@pytest.mark.parametrize("name", ["embedding", "threads"])
+def put(directory, text):
+    """A file, named in its first line, or a part of one: before the table of the driver, in it, or instead of something."""
+    name, where, old = re.match(r"/\* (\S+?\.c)(?:: |, (before the table|in the table|instead of (\w+)) \*/\n| \*/)",
+                                text).groups()
+    path = directory / name
+    if not where:
+        path.write_text(text)
+        return
+    part, source = text.split("\n", 1)[1].strip("\n"), path.read_text()
+    if where == "before the table":
+        pattern, new = r"^(?=static const BlockDriver )", part + "\n\n"
+    elif where == "in the table":
+        pattern, new = r"(?<=\n)(?=\};\n\nbool )", part + "\n"
+    else:
+        pattern = rf"^(static\b[^;{{}}=]*\b{old}\([^;{{}}]*\)|typedef struct {old}) ?\n?\{{.*?^\}}[^\n]*\n"
+        new = part + "\n"
+    source, times = re.subn(pattern, lambda match: new, source, count=2, flags=re.M | re.S)
+    assert times == 1, (where, times)
+    path.write_text(source)
+
+
+@pytest.mark.parametrize("name", ["embedding", "threads", "write-a-driver"])
 def test_the_programs_and_commands_of_a_page_work(tmp_path, installed, name):
-    """```c blocks are files, named in their first line; ```sh blocks are run in order. Shown output must come."""
+    """```c blocks are files, or parts of them; ```sh blocks are run in order. Shown output must come."""
     libdir, _ = installed
     env = environment(libdir)
     blocks = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "docs" / f"{name}.md").read_text(), re.S)
@@ -244,7 +265,7 @@ def test_the_programs_and_commands_of_a_page_work(tmp_path, installed, name):
     out = ""
     for kind, text in blocks:
         if kind == "c":
-            (tmp_path / re.match(r"/\* (\S+\.c)", text).group(1)).write_text(text)
+            put(tmp_path, text)
         elif kind == "sh":
             out = run("sh", "-ec", text, cwd=tmp_path, env=env)
         elif kind == "output":
