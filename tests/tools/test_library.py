@@ -232,6 +232,13 @@ def test_a_program_refuses_a_backing_file(project):
     assert opened == "opened"
 
 
+def test_a_program_loads_a_driver_of_its_own_from_a_module(project, tmp_path):
+    directory, env = project
+    (tmp_path / "file").write_bytes(bytes(255 - byte for byte in b"what it stands for" * 64))
+    out = run("./module", "./complement.so", tmp_path / "file", cwd=directory, env=env)
+    assert out == "complement: what it stands  (0), read-only\n"
+
+
 # ---- documentation ----
 
 def put(directory, text):
