@@ -37,7 +37,9 @@ def read_alike(twin, name="x"):
         twin.same("img", *command, name)
     twin.same("img", "convert", "-O", "raw", name, "copy")
     twin.same_content("copy", "raw")
-    assert (twin.ours / "copy").stat().st_blocks == (twin.theirs / "copy").stat().st_blocks
+    # What ext4 stores of a file's extents counts too, and depends on when it chose to write back.
+    ours, theirs = ((directory / "copy").stat().st_blocks for directory in (twin.ours, twin.theirs))
+    assert abs(ours - theirs) <= 32
 
 
 @pytest.mark.parametrize("mode, cluster", [("metadata", "4k"), ("metadata", "64k"), ("metadata", "2M"),
