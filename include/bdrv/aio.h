@@ -18,6 +18,7 @@
 
 G_BEGIN_DECLS
 
+/* The event loop of a thread; opaque. */
 typedef struct AioContext AioContext;
 
 /* At most this many contexts live at once in a process; aio_context_new() fails beyond (EMFILE). */
@@ -78,8 +79,8 @@ BDRV_API GSource *aio_context_source_new(AioContext *ctx);
 
 /* A deferred call. Owned by the caller, who keeps it until @func has run. */
 typedef struct AioCall {
-    void (*func)(void *opaque);
-    void *opaque;
+    void (*func)(void *opaque); /* what to call */
+    void *opaque;               /* with this */
     struct AioCall *next; /* the context's */
 } AioCall;
 
@@ -108,7 +109,7 @@ BDRV_API int aio_set_fd_handler(AioContext *ctx, int fd, AioFdHandler *on_readab
                                 void *opaque);
 
 /* Timers: CLOCK_MONOTONIC nanoseconds, or the virtual clock of a deterministic run. */
-typedef struct AioTimer AioTimer;
+typedef struct AioTimer AioTimer; /* a timer of one context; opaque */
 BDRV_API int64_t aio_clock_ns(AioContext *ctx);
 BDRV_API AioTimer *aio_timer_new(AioContext *ctx, void (*func)(void *opaque), void *opaque);
 BDRV_API void aio_timer_arm(AioTimer *timer, int64_t deadline_ns); /* re-arming moves it */
@@ -184,7 +185,7 @@ BDRV_API void aio_set_worker_limits(unsigned io, unsigned cpu);
  * amid other work too, and jumps to the next timer when nothing is ready.
  * Worker jobs run on this thread at a time drawn from the seed.
  */
-typedef struct AioSim AioSim;
+typedef struct AioSim AioSim; /* a deterministic run; opaque */
 BDRV_API AioSim *aio_sim_new(uint64_t seed);
 BDRV_API void aio_sim_free(AioSim *sim); /* all its contexts must be gone */
 BDRV_API uint64_t aio_sim_random(AioSim *sim); /* a draw from the run's generator */

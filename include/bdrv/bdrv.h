@@ -83,7 +83,7 @@ BDRV_API void bdrv_graph_set_debug_notify(BdrvGraph *graph, BdrvDebugNotify *not
  * Secrets: the passphrases and keys that images of this graph are opened and made with. Options name them by ID
  * ("key-secret"), so that they stand in no command line, file name or message. The library wipes its copies.
  */
-#define BDRV_SECRET_MAX_BYTES 65536u
+#define BDRV_SECRET_MAX_BYTES 65536u /* a secret has at most */
 /** bdrv_graph_add_secret() - keep a copy of @data under @id; EEXIST, EINVAL. Any thread. */
 BDRV_API bool bdrv_graph_add_secret(BdrvGraph *graph, const char *id, const void *data, size_t bytes, GError **errp);
 /** bdrv_graph_remove_secret() - forget it; images that are open stay so. ENOENT. Any thread. */
@@ -261,7 +261,7 @@ BDRV_API int coroutine_fn blk_co_copy_range(BlockBackend *src, int64_t src_offse
 
 /* ---- callback I/O ---- */
 
-typedef struct BlkRequest BlkRequest;
+typedef struct BlkRequest BlkRequest; /* a request in flight; opaque */
 /* @ret: 0 or -errno. Runs exactly once, in the submitting thread's context, never inside the submission. */
 typedef void BlkCompletion(void *opaque, int ret);
 
@@ -284,7 +284,8 @@ BDRV_API void blk_aio_cancel(BlkRequest *request);
 
 /* ---- queue I/O: one queue per thread; nothing is allocated per request ---- */
 
-typedef struct BlkQueue BlkQueue;
+typedef struct BlkQueue BlkQueue; /* opaque */
+/* What a submission asks for. */
 typedef enum BlkOp {
     BLK_OP_READ,
     BLK_OP_WRITE,
@@ -292,6 +293,7 @@ typedef enum BlkOp {
     BLK_OP_DISCARD,
     BLK_OP_FLUSH,
 } BlkOp;
+/* A request of a queue. */
 typedef struct BlkSubmission {
     BlkOp op;
     BdrvRequestFlags flags;
@@ -300,6 +302,7 @@ typedef struct BlkSubmission {
     uint64_t user_data;
     uint64_t reserved; /* zero */
 } BlkSubmission;
+/* How a request of a queue ended. */
 typedef struct BlkQueueCompletion {
     uint64_t user_data;
     int result; /* 0 or -errno */
@@ -329,17 +332,17 @@ BDRV_API int blk_queue_eventfd(BlkQueue *queue);
 /* ---- handles ---- */
 
 BDRV_API int64_t blk_length(BlockBackend *blk); /* bytes */
-BDRV_API bool blk_is_read_only(BlockBackend *blk);
-BDRV_API const char *blk_filename(BlockBackend *blk);
+BDRV_API bool blk_is_read_only(BlockBackend *blk); /* opened so, or reopened */
+BDRV_API const char *blk_filename(BlockBackend *blk); /* of the root node; json:{…} if no name says it all */
 BDRV_API const char *blk_driver(BlockBackend *blk); /* format_name of the root node */
-BDRV_API void blk_set_name(BlockBackend *blk, const char *device_name);
-BDRV_API const char *blk_name(BlockBackend *blk);
-BDRV_API BdrvGraph *blk_graph(BlockBackend *blk);
-BDRV_API uint32_t blk_request_alignment(BlockBackend *blk);
+BDRV_API void blk_set_name(BlockBackend *blk, const char *device_name); /* for messages and dumps; copied */
+BDRV_API const char *blk_name(BlockBackend *blk); /* what blk_set_name() gave, or NULL */
+BDRV_API BdrvGraph *blk_graph(BlockBackend *blk); /* that it was opened in */
+BDRV_API uint32_t blk_request_alignment(BlockBackend *blk); /* bytes; what is not aligned is padded */
 BDRV_API int64_t blk_max_transfer(BlockBackend *blk); /* 0: no limit */
 BDRV_API void *blk_blockalign(BlockBackend *blk, size_t bytes); /* aligned for direct I/O; bdrv_vfree */
-BDRV_API bool blk_has_zero_init(BlockBackend *blk);
-BDRV_API void blk_set_writethrough(BlockBackend *blk, bool on);
+BDRV_API bool blk_has_zero_init(BlockBackend *blk); /* a new image reads as zeroes */
+BDRV_API void blk_set_writethrough(BlockBackend *blk, bool on); /* every write is FUA: BDRV_O_WRITETHROUGH */
 /** blk_allow_write_beyond_eof() - let writes past the end grow the image (protocol or raw nodes; off)
  * The handle must have been opened with BDRV_O_RESIZE. */
 BDRV_API void blk_allow_write_beyond_eof(BlockBackend *blk, bool allow);

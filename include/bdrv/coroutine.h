@@ -16,7 +16,9 @@
 
 G_BEGIN_DECLS
 
+/* A thread of control with a stack of its own; opaque. */
 typedef struct Coroutine Coroutine;
+/* What a coroutine runs: it ends when this returns. */
 typedef void CoroutineEntry(void *opaque);
 
 /**
@@ -58,7 +60,7 @@ BDRV_API void coroutine_fn co_yield(void);
 BDRV_API void coroutine_fn co_yield_reason(const char *reason);
 
 BDRV_API Coroutine *co_self(void); /* NULL outside of a coroutine */
-BDRV_API bool co_in_coroutine(void);
+BDRV_API bool co_in_coroutine(void); /* whether co_self() is not NULL */
 
 /** co_context() - the context @co lives in */
 BDRV_API AioContext *co_context(Coroutine *co);
@@ -96,7 +98,7 @@ BDRV_API int blocking_fn co_run_blocking(CoroutineEntry *entry, void *opaque);
  * runs elsewhere, lets newcomers barge in a bounded number of times, then hands over in order.
  * For locks that are never held over a yield use pthread_mutex_t.
  */
-typedef struct CoWaiter CoWaiter;
+typedef struct CoWaiter CoWaiter; /* one that waits; opaque */
 
 /* All fields are private. Not to be moved or copied once somebody may wait. */
 typedef struct CoMutex {

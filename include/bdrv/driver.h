@@ -16,7 +16,7 @@
 
 G_BEGIN_DECLS
 
-#define BDRV_DRIVER_API 1
+#define BDRV_DRIVER_API 1 /* grows when drivers built earlier can no longer be used */
 
 /* Part a child plays; the core derives the rights of the edge from it. */
 typedef enum BdrvChildRole {
@@ -230,6 +230,7 @@ struct BlockDriver {
     /* persistent dirty bitmaps, <bdrv/bitmap.h>; drained but for list and read. A driver that has any has all. */
 
     int (*bdrv_bitmap_list)(BlockDriverState *bs, BdrvBitmapInfo **list, GError **errp); /* count, or -1 with @errp */
+    /* What the calls of these names in <bdrv/bitmap.h> do; @granularity: bytes, a power of two. */
     bool (*bdrv_bitmap_add)(BlockDriverState *bs, const char *name, int64_t granularity, bool enabled, GError **errp);
     bool (*bdrv_bitmap_remove)(BlockDriverState *bs, const char *name, GError **errp);
     bool (*bdrv_bitmap_clear)(BlockDriverState *bs, const char *name, GError **errp);
@@ -295,9 +296,10 @@ BDRV_API bool bdrv_register_full(const BlockDriver *drv, unsigned api, size_t ta
 typedef struct BdrvModule {
     unsigned api;      /* BDRV_DRIVER_API, first in every version of this struct */
     size_t table_size; /* sizeof(BlockDriver) */
-    bool (*init)(GError **errp);
+    bool (*init)(GError **errp); /* registers the drivers */
 } BdrvModule;
 
+/* The constant that a module exports: see BdrvModule. */
 #define BDRV_MODULE(init_)                                                                                             \
     extern BDRV_API const BdrvModule bdrv_module;                                                                      \
     const BdrvModule bdrv_module = { BDRV_DRIVER_API, sizeof(BlockDriver), (init_) };

@@ -15,7 +15,7 @@
 
 G_BEGIN_DECLS
 
-#define BDRV_ERROR bdrv_error_quark()
+#define BDRV_ERROR bdrv_error_quark() /* domain of errors whose code is an errno value */
 
 /** bdrv_error_quark() - the domain, as BDRV_ERROR */
 BDRV_API GQuark bdrv_error_quark(void);

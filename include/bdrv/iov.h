@@ -17,8 +17,9 @@
 
 G_BEGIN_DECLS
 
+/* A view of memory: where data is read to or written from. Who makes it owns the array and the memory. */
 typedef struct BdrvIov {
-    const struct iovec *vec;
+    const struct iovec *vec; /* @count elements */
     unsigned count; /* elements of @vec */
     size_t bytes;   /* sum of their lengths */
 } BdrvIov;

@@ -20,15 +20,17 @@
 
 G_BEGIN_DECLS
 
-#define BDRV_LOG_MAGIC UINT64_C(0x6a736677736872)
-#define BDRV_LOG_VERSION 1
+#define BDRV_LOG_MAGIC UINT64_C(0x6a736677736872) /* how a super block begins */
+#define BDRV_LOG_VERSION 1 /* the only one there is */
 
+/* The super block as it is stored. */
 typedef struct __attribute__((packed)) BdrvLogSuper {
     guint64 magic, version;
     guint64 nr_entries;
     guint32 sectorsize; /* bytes; a power of two */
 } BdrvLogSuper;
 
+/* An entry as it is stored. */
 typedef struct __attribute__((packed)) BdrvLogEntry {
     guint64 sector;     /* where on the disk, in log sectors */
     guint64 nr_sectors; /* how many of them; 0: only flags */
@@ -40,11 +42,10 @@ typedef struct __attribute__((packed)) BdrvLogEntry {
 #define BDRV_LOG_FUA (1u << 1)     /* the write of this entry is */
 #define BDRV_LOG_DISCARD (1u << 2) /* no data follows */
 #define BDRV_LOG_MARK (1u << 3)    /* a name for this place */
-#define BDRV_LOG_FLAGS 0xfu
+#define BDRV_LOG_FLAGS 0xfu        /* all of them */
 
-/* The sector holds an entry, and the core pads to it. */
-#define BDRV_LOG_MIN_SECTOR 32
-#define BDRV_LOG_MAX_SECTOR 65536
+#define BDRV_LOG_MIN_SECTOR 32    /* bytes: a sector holds an entry */
+#define BDRV_LOG_MAX_SECTOR 65536 /* bytes: the core pads requests to it */
 
 /** bdrv_log_check_sector_size() - a power of two within these limits; EINVAL */
 BDRV_API bool bdrv_log_check_sector_size(int64_t size, GError **errp);

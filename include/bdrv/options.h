@@ -22,8 +22,10 @@
 
 G_BEGIN_DECLS
 
+/* A tree of options; opaque. */
 typedef struct BdrvOptions BdrvOptions;
 
+/* What a value is. */
 typedef enum BdrvOptionType {
     BDRV_OPTION_STRING,
     BDRV_OPTION_BOOL,   /* on/off, true/false, yes/no */

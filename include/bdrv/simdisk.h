@@ -25,11 +25,12 @@
 
 G_BEGIN_DECLS
 
-#define BDRV_SIM_SECTOR 512
+#define BDRV_SIM_SECTOR 512 /* bytes that are never torn */
 
-typedef struct BdrvSimDisk BdrvSimDisk;
-typedef struct BdrvSimCut BdrvSimCut;
+typedef struct BdrvSimDisk BdrvSimDisk; /* a disk, with references; opaque */
+typedef struct BdrvSimCut BdrvSimCut;   /* a disk at a power loss; opaque */
 
+/* Kinds of calls, as a mask. */
 typedef enum BdrvSimKind {
     BDRV_SIM_READ = 1 << 0,
     BDRV_SIM_WRITE = 1 << 1,
@@ -39,7 +40,7 @@ typedef enum BdrvSimKind {
     BDRV_SIM_FLUSH = 1 << 5,
     BDRV_SIM_COPY = 1 << 6, /* counted and failed as such; logged as a write */
 } BdrvSimKind;
-#define BDRV_SIM_ANY 0x7fu
+#define BDRV_SIM_ANY 0x7fu /* all kinds */
 
 /* ---- disks ---- */
 
@@ -128,7 +129,7 @@ BDRV_API int bdrv_simdisk_export(BdrvSimDisk *disk, const char *path);
 /* ---- saved states ---- */
 
 /** bdrv_simdisk_save() - content, size, log, latent errors and the seed's state at this moment */
-typedef struct BdrvSimSaved BdrvSimSaved;
+typedef struct BdrvSimSaved BdrvSimSaved; /* a saved state; opaque */
 BDRV_API BdrvSimSaved *bdrv_simdisk_save(BdrvSimDisk *disk);
 /** bdrv_simdisk_restore() - go back to what was saved, of this disk or of another; any number of times
  * Settings, rules and counts stay as they are. A request in flight at either moment is never known to be complete. */
@@ -138,6 +139,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(BdrvSimSaved, bdrv_simsaved_free)
 
 /* ---- log, hook, cuts ---- */
 
+/* An entry of the log. */
 typedef struct BdrvSimRequest {
     uint64_t number; /* in the order in which requests took effect, from 1; also of reads and flushes */
     BdrvSimKind kind;
@@ -166,6 +168,7 @@ BDRV_API BdrvSimRequest bdrv_simcut_nth(const BdrvSimCut *cut, unsigned n);
 /** bdrv_simcut_length() - of the durable image, without the log */
 BDRV_API int64_t bdrv_simcut_length(const BdrvSimCut *cut);
 
+/* What a power loss does to an entry. */
 typedef enum BdrvSimFate {
     BDRV_SIM_LOST,
     BDRV_SIM_KEPT,
@@ -175,6 +178,7 @@ typedef enum BdrvSimFate {
     BDRV_SIM_SIZE_ONLY,    /* the size without the bytes */
 } BdrvSimFate;
 
+/* The fate of one entry, in words of bdrv_simcut_image(). */
 typedef struct BdrvSimChoice {
     BdrvSimFate fate;            /* of a durable entry: ignored, it is kept */
     unsigned tear_from, tear_to; /* sectors from the request's first; a TRUNCATE is never torn */

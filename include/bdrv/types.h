@@ -16,11 +16,12 @@
 
 G_BEGIN_DECLS
 
+/* Opaque to embedders; to drivers BlockDriverState is what <bdrv/driver.h> shows of it. */
 typedef struct BdrvGraph BdrvGraph;
 typedef struct BlockDriver BlockDriver;
 typedef struct BlockDriverState BlockDriverState;
 typedef struct BdrvChild BdrvChild;
-typedef struct BlockBackend BlockBackend;
+typedef struct BlockBackend BlockBackend; /* a handle on an open image; opaque */
 
 /* How to open. The same can be said by options (in brackets), which win over flags. */
 typedef enum BdrvOpenFlags {
@@ -39,6 +40,7 @@ typedef enum BdrvOpenFlags {
     BDRV_O_DROP_BEHIND = 1 << 12, /* [cache.drop-behind=on] what passes through the page cache does not stay there */
 } BdrvOpenFlags;
 
+/* How a request is to be carried out. */
 typedef enum BdrvRequestFlags {
     BDRV_REQ_FUA = 1 << 0,         /* durable when the request returns */
     BDRV_REQ_MAY_UNMAP = 1 << 1,   /* write-zeroes may leave the range unallocated */
@@ -55,7 +57,7 @@ typedef enum BdrvRight {
     BDRV_RIGHT_WRITE_UNCHANGED = 1 << 2,
     BDRV_RIGHT_RESIZE = 1 << 3,
 } BdrvRight;
-#define BDRV_RIGHTS_ALL 0xfu
+#define BDRV_RIGHTS_ALL 0xfu /* mask of all rights */
 
 /* How a range of one layer, or of a chain, is stored. */
 typedef enum BlockExtentKind {
@@ -64,6 +66,7 @@ typedef enum BlockExtentKind {
     EXTENT_DATA,    /* stored data */
 } BlockExtentKind;
 
+/* How a range is stored, see blk_block_status(). */
 typedef struct BlockExtent {
     BlockExtentKind kind;
     bool allocated;      /* space is reserved for it in this layer (true for DATA) */
@@ -79,6 +82,7 @@ typedef struct BlockExtent {
     uint64_t reserved[2];
 } BlockExtent;
 
+/* How much is reserved when an image is made or grows. */
 typedef enum BdrvPrealloc {
     BDRV_PREALLOC_OFF,
     BDRV_PREALLOC_METADATA,
@@ -103,6 +107,7 @@ typedef struct BdrvLimits {
     uint64_t reserved[4];
 } BdrvLimits;
 
+/* What blk_get_info() tells. */
 typedef struct BdrvInfo {
     int64_t cluster_size;    /* 0: the format has none */
     int64_t vm_state_offset; /* first byte after the guest disk; 0: none */
@@ -126,6 +131,7 @@ typedef struct BdrvMeasure {
     int64_t bitmaps;         /* for the persistent bitmaps of the source besides; -1: source or target cannot have any */
 } BdrvMeasure;
 
+/* What blk_check() is to repair. */
 typedef enum BdrvCheckFix {
     BDRV_FIX_NONE = 0,
     BDRV_FIX_LEAKS = 1 << 0,
@@ -133,6 +139,7 @@ typedef enum BdrvCheckFix {
     BDRV_FIX_DRY_RUN = 1 << 2, /* tell what would be left and repaired, and write nothing; the image may be read-only */
 } BdrvCheckFix;
 
+/* How bad a finding is. */
 typedef enum BdrvCheckSeverity {
     BDRV_CHECK_NOTE,       /* no finding: what a repair does */
     BDRV_CHECK_LEAK,       /* space is wasted */
@@ -150,11 +157,12 @@ typedef struct BdrvCheckKind {
     uint64_t reserved;
 } BdrvCheckKind;
 
+/* What blk_check() found; report and progress are set by the caller. */
 typedef struct BdrvCheckResult {
-    int64_t corruptions, leaks, check_errors;
-    int64_t corruptions_fixed, leaks_fixed;
+    int64_t corruptions, leaks, check_errors; /* found and not repaired */
+    int64_t corruptions_fixed, leaks_fixed;   /* found and repaired */
     int64_t image_end_offset; /* first byte after the last used cluster */
-    int64_t total_clusters, allocated_clusters, fragmented_clusters, compressed_clusters;
+    int64_t total_clusters, allocated_clusters, fragmented_clusters, compressed_clusters; /* of the guest disk */
     /* Findings in words, one call each; may be NULL. */
     void (*report)(void *opaque, const BdrvCheckKind *kind, const char *text);
     void *report_opaque;
@@ -163,6 +171,7 @@ typedef struct BdrvCheckResult {
     void *progress_opaque;
 } BdrvCheckResult;
 
+/* An internal snapshot. */
 typedef struct BdrvSnapshotInfo {
     char *id, *name;
     int64_t vm_state_size, disk_size;
@@ -197,6 +206,7 @@ typedef enum BdrvStatKind {
  * first, everything longer (17 s) in the last. */
 #define BDRV_LATENCY_BUCKETS 34
 
+/* Of one kind of requests. */
 typedef struct BdrvStatCounts {
     uint64_t requests; /* ended, failed ones too */
     uint64_t failed;

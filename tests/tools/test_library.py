@@ -85,6 +85,15 @@ def test_every_public_function_is_documented():
     assert undocumented == []
 
 
+def test_the_reference_has_every_public_name_and_nothing_undocumented(tmp_path):
+    need("doxygen", "doxygen")
+    done = subprocess.run([ROOT / "scripts/api-reference", tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout + done.stderr == ""
+    pages = "".join(page.read_text() for page in (tmp_path / "html").glob("*_8h.html"))
+    named = set(re.findall(r">(\w+)</(?:a|b)>(?:&#160;|\s)*\(", pages))
+    assert sorted(declared() - named) == []
+
+
 # ---- headers ----
 
 @pytest.mark.parametrize("suffix, compiler", [("c", [CC, "-std=c11"]), ("cc", ["g++", "-std=c++17", "-Wpedantic"])])
