@@ -110,9 +110,19 @@ def test_a_cplusplus_program_uses_the_library(tmp_path, installed):
     libdir, flags = installed
     need("g++", "g++")
     (tmp_path / "use.cc").write_text("""
-#include <bdrv/bdrv.h>
+#include <bdrv/testing.h>
 #include <cstdio>
 int main() {
+    BdrvTestStack *stack = bdrv_test_stack_new("qcow2(size=1M):blkdebug:simdisk");
+    bdrv_test_write_pattern(stack, 0, 512, 7);
+    bdrv_test_inject_event(stack, "write_aio", 1, ENOSPC);
+    bdrv_test_assert_fails(blk_pwrite(stack->blk, 512, 1, "x", BDRV_REQ_FUA), ENOSPC);
+    bdrv_test_power_loss(stack, 1);
+    bdrv_test_assert_read(stack, 0, 1, "\\7");
+    bdrv_test_assert_zero(stack, 4096, 512);
+    bdrv_test_assert_ok(blk_flush(stack->blk));
+    bdrv_test_assert_check_sound(stack);
+    bdrv_test_stack_free(stack);
     BdrvGraph *graph = bdrv_graph_new();
     BlockBackend *disk = blk_open(graph, "null-co://", bdrv_options_parse("size=1M", nullptr, nullptr),
                                   BDRV_O_RDWR | BDRV_O_RESIZE, nullptr);
@@ -246,6 +256,13 @@ def test_a_program_loads_a_driver_of_its_own_from_a_module(project, tmp_path):
     (tmp_path / "file").write_bytes(bytes(255 - byte for byte in b"what it stands for" * 64))
     out = run("./module", "./complement.so", tmp_path / "file", cwd=directory, env=env)
     assert out == "complement: what it stands  (0), read-only\n"
+
+
+def test_a_program_tests_stacks_that_it_makes_from_strings(project):
+    directory, env = project
+    out = run("./faults", cwd=directory, env=env)
+    assert re.findall(r"^(?:not )?ok.*", out, re.M) == [f"ok {n} /faults/{name}" for n, name in
+                                                       enumerate(("qcow2", "vdi", "raw"), 1)]
 
 
 # ---- documentation ----
