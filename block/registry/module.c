@@ -13,6 +13,7 @@
 #include <bdrv/bdrv.h>
 #include <dlfcn.h>
 #include <errno.h>
+#include <link.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,6 +23,36 @@
 #define SUFFIX ".so"
 
 static GString *dir_errors; /* written inside the pthread_once of the built-ins only */
+
+/* ---- what kind of program this is ---- */
+
+/* The program itself comes first. Without an interpreter nobody has loaded it, and nobody can load anything into it. */
+static int find_interpreter(struct dl_phdr_info *info, size_t size, void *opaque)
+{
+    bool *found = opaque;
+
+    for (int i = 0; i < info->dlpi_phnum; i++) {
+        *found |= info->dlpi_phdr[i].p_type == PT_INTERP;
+    }
+    return 1;
+}
+
+static bool program_is_static(void)
+{
+    bool found = false;
+
+    dl_iterate_phdr(find_interpreter, &found);
+    return !found;
+}
+
+/* Would the module register its drivers with another libbdrv, which it brings, while the program has this one inside? */
+static bool brings_other_library(void *handle)
+{
+    const uintptr_t ours = (uintptr_t)bdrv_register_full;
+    const uintptr_t theirs = (uintptr_t)dlsym(handle, "bdrv_register_full");
+
+    return theirs && theirs != ours && (uintptr_t)dlsym(RTLD_DEFAULT, "bdrv_register_full") != ours;
+}
 
 /* ---- one module ---- */
 
@@ -43,6 +74,33 @@ static const BdrvModule *find_entry(void *handle, GError **errp)
         return NULL;
     }
     return module;
+}
+
+static void *open_module(const char *path, GError **errp)
+{
+    void *handle;
+
+    if (program_is_static()) {
+        g_set_error(errp, BDRV_ERROR, ENOTSUP, "this program is static as a whole; only one that the dynamic linker "
+                    "starts can load modules");
+        return NULL;
+    }
+    handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (!handle) {
+        const char *why = dlerror();
+
+        /* The loader puts the path in front by itself. */
+        g_set_error(errp, BDRV_ERROR, g_file_test(path, G_FILE_TEST_EXISTS) ? EINVAL : ENOENT, "cannot load it: %s",
+                    g_str_has_prefix(why, path) ? why + strlen(path) + strspn(why + strlen(path), ": ") : why);
+        return NULL;
+    }
+    if (brings_other_library(handle)) {
+        g_set_error(errp, BDRV_ERROR, ENOTSUP, "it is linked with the shared libbdrv, and this program has a static one "
+                    "inside; link the program with the shared one to use modules");
+        dlclose(handle);
+        return NULL;
+    }
+    return handle;
 }
 
 static bool run_init(const BdrvModule *module, GError **errp)
@@ -72,13 +130,8 @@ bool bdrv_module_load(const char *filename, GError **errp)
         return false;
     }
     bdrv_register_builtins();
-    handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    handle = open_module(path, errp);
     if (!handle) {
-        const char *why = dlerror();
-
-        /* The loader puts the path in front by itself. */
-        g_set_error(errp, BDRV_ERROR, g_file_test(path, G_FILE_TEST_EXISTS) ? EINVAL : ENOENT, "cannot load it: %s",
-                    g_str_has_prefix(why, path) ? why + strlen(path) + strspn(why + strlen(path), ": ") : why);
         bdrv_error_prefix(errp, where);
         return false;
     }
@@ -133,7 +186,7 @@ void bdrv_load_module_dir(void)
     g_autoptr(GDir) dir = NULL;
     g_autoptr(GPtrArray) names = NULL;
 
-    if (!*path) {
+    if (!*path || (!asked && program_is_static())) {
         return;
     }
     dir = g_dir_open(path, 0, &error);

@@ -109,7 +109,8 @@ BDRV_API bool bdrv_protocol_known(const char *filename);
  *
  * Its drivers are like built-in ones from then on, for the life of the process. Any thread. Fails, with no driver
  * registered, with ENOENT or EINVAL (no file, no module, nothing registered, a mandatory callback is missing), ENOTSUP
- * (built for a newer API or larger table; the message has both), EEXIST (a name or prefix is taken) or what its init says.
+ * (built for a newer API or larger table; the message has both. The program is static, or has a static libbdrv inside
+ * and the module the shared one), EEXIST (a name or prefix is taken) or what its init says.
  *
  * The modules (*.so, in the order of their names) of the directory that the environment's BDRV_MODULE_DIR names are
  * loaded by the first look-up of a driver; "" means none, and without it the directory is that of the installation
