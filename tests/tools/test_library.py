@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -256,6 +257,44 @@ def test_a_program_loads_a_driver_of_its_own_from_a_module(project, tmp_path):
     (tmp_path / "file").write_bytes(bytes(255 - byte for byte in b"what it stands for" * 64))
     out = run("./module", "./complement.so", tmp_path / "file", cwd=directory, env=env)
     assert out == "complement: what it stands  (0), read-only\n"
+
+
+NOBODY = 65534
+
+
+@pytest.fixture(scope="module")
+def for_everyone(project, installed):
+    """A directory that every user reads: library, a module in modules/, and a program that looks for the library there."""
+    directory, env = project
+    if os.geteuid() != 0:
+        pytest.skip("only root can make programs that have rights of others")
+    public = pathlib.Path(tempfile.mkdtemp(prefix="bdrv-test.", dir="/var/tmp"))  # TMPDIR may be of one user alone
+    if os.statvfs(public).f_flag & os.ST_NOSUID or "NoNewPrivs:\t1" in pathlib.Path("/proc/self/status").read_text():
+        public.rmdir()
+        pytest.skip("programs get no rights of others here (nosuid, or no new privileges)")
+    (public / "modules").mkdir()
+    shutil.copy(installed[0] / "libbdrv.so.0", public)
+    shutil.copy(directory / "complement.so", public / "modules")
+    run(CC, "-Wall", "known.c", "-o", public / "known", *installed[1]("--cflags"), *installed[1]("--libs"),
+        f"-Wl,-rpath,{public}", cwd=directory, env=env)
+    for path in (public, *public.rglob("*")):
+        path.chmod(0o755)
+    yield public
+    shutil.rmtree(public)
+
+
+@pytest.mark.parametrize("bits, obeyed", [(0o755, True), (0o4755, False), (0o2755, False)],
+                         ids=["plain", "set-user-ID", "set-group-ID"])
+@pytest.mark.parametrize("modules", ["modules", "missing"])
+def test_a_program_with_rights_of_others_ignores_the_environment(for_everyone, bits, obeyed, modules):
+    program = for_everyone / "known"
+    program.chmod(bits)
+    out = run(program, "complement", user=NOBODY, group=NOBODY, extra_groups=[], cwd="/",
+              env={"BDRV_MODULE_DIR": str(for_everyone / modules)})
+    known, errors = out.splitlines()
+    assert known == ("known" if obeyed and modules == "modules" else "unknown")
+    assert ("missing" in errors) == (obeyed and modules == "missing")
+    assert (errors == "no errors") == (not obeyed or modules == "modules")
 
 
 def test_a_program_tests_stacks_that_it_makes_from_strings(project):
