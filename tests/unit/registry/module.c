@@ -53,6 +53,9 @@ static G_GNUC_UNUSED bool register_all(GError **errp)
 #if defined(KIND_fails)
     g_set_error(errp, BDRV_ERROR, ENODEV, "the moon is not there");
     return false;
+#elif defined(KIND_undefined)
+    bool bdrv_of_a_later_version(void);
+    return bdrv_of_a_later_version();
 #elif defined(KIND_nested)
     bool bdrv_module_load(const char *filename, GError **errp);
     return bdrv_module_load("nosuch.so", errp);
