@@ -187,7 +187,7 @@ static inline void bdrv_test_new_disk(BdrvTestStack *stack, BdrvOptions *create)
     stack->own_disk = true;
 }
 
-/** bdrv_test_make_disk() - what the simdisk at the bottom of a stack stands for: a new disk, or the one that is named */
+/** bdrv_test_make_disk() - what the simdisk at the bottom of a stack is: a new disk, or the one that is named */
 static inline void bdrv_test_make_disk(BdrvTestStack *stack, BdrvTestLayer *layer)
 {
     const char *named = bdrv_options_get_string(layer->open, "disk", NULL);
@@ -526,9 +526,10 @@ static inline void bdrv_test_tell_difference(const char *file, int line, const c
             last = i;
         }
     }
-    bdrv_test_fail(file, line, func, "at offset %lld: expected 0x%02x, found 0x%02x; of the bytes up to %lld, %lu differ",
-                   (long long)offset + (long long)first, expected[first], found[first], (long long)offset + (long long)last,
-                   (unsigned long)count);
+    bdrv_test_fail(file, line, func,
+                   "at offset %lld: expected 0x%02x, found 0x%02x; of the bytes up to %lld, %lu differ",
+                   (long long)(offset + (int64_t)first), expected[first], found[first],
+                   (long long)(offset + (int64_t)last), (unsigned long)count);
 }
 
 #define BDRV_TEST_PIECE 65536 /* bytes that the assertions read at once */
