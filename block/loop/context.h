@@ -56,6 +56,12 @@ static inline bool aio_context_is_current(AioContext *ctx)
  */
 int blocking_fn aio_context_run_until(AioContext *ctx, const bool *done);
 
+/**
+ * aio_context_submit() - hand over what the rings have queued, before the thread does something that takes long
+ * The end of the round would do it anyway. @ctx: the calling thread's context.
+ */
+void aio_context_submit(AioContext *ctx);
+
 /* How each context begins: what the coroutine layer counts in it, twice in each coroutine's life, without a call. */
 typedef struct AioContextHead {
     int coroutines; /* entered and not ended; the owner's thread only */

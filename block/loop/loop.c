@@ -26,7 +26,7 @@ bool aio_rings_poll(AioContext *ctx)
     return any;
 }
 
-void aio_rings_submit(AioContext *ctx)
+void aio_context_submit(AioContext *ctx)
 {
     for (AioRing *next, *ring = ctx->rings; ring; ring = next) {
         next = ring->next;
@@ -106,7 +106,7 @@ static bool run_due(AioContext *ctx, AioCaller caller)
     if (ctx->timers_armed) {
         any |= aio_timers_run(ctx, aio_clock_ns(ctx), AIO_BATCH);
     }
-    aio_rings_submit(ctx);
+    aio_context_submit(ctx);
     any |= ctx->ready.first || ctx->calls.first; /* a submission that failed at once woke its coroutine */
     if (caller == AIO_CALLER_EMBEDDER) {
         any |= aio_user_calls_run(ctx, AIO_BATCH);

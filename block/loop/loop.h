@@ -136,7 +136,6 @@ bool aio_timers_run(AioContext *ctx, int64_t now, unsigned max); /* whether any 
 
 /* loop.c */
 bool aio_rings_poll(AioContext *ctx);
-void aio_rings_submit(AioContext *ctx);
 bool aio_rings_busy(AioContext *ctx);
 bool aio_user_calls_run(AioContext *ctx, unsigned max);
 

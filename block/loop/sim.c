@@ -274,7 +274,7 @@ static void run_one(AioSim *sim, AioContext *ctx, unsigned due)
         aio_user_calls_run(ctx, 1);
         break;
     }
-    aio_rings_submit(ctx);
+    aio_context_submit(ctx);
     turn_end(&turn);
 }
 
@@ -319,7 +319,7 @@ static bool poll_outside(AioSim *sim, int64_t timeout_ns)
     for (AioContext *next, *ctx = sim->contexts; ctx; ctx = next) {
         SimTurn turn = turn_begin(ctx);
 
-        aio_rings_submit(ctx);
+        aio_context_submit(ctx);
         any |= aio_rings_poll(ctx);
         if (ctx->epoll_fd >= 0) {
             any |= aio_fds_poll(ctx, aio_rings_busy(ctx) && !any ? timeout_ns : 0);

@@ -411,16 +411,21 @@ static void coroutine_fn wait_for_turn(Copier *copier, Worker *worker, uint64_t 
     }
 }
 
-static void wake_waiting(Copier *copier)
+/* Returns whether there is one that goes on. */
+static bool wake_waiting(Copier *copier)
 {
+    bool any = false;
+
     for (unsigned i = 0; i < copier->transfer->coroutines; i++) {
         Worker *worker = &copier->workers[i];
 
         if (worker->waiting && (worker->waits_for == copier->turn || copier->ret < 0)) {
             worker->waiting = false;
             co_wake(worker->coroutine);
+            any = true;
         }
     }
+    return any;
 }
 
 static void coroutine_fn respect_rate(Copier *copier, int64_t bytes)
@@ -513,7 +518,9 @@ static void coroutine_fn run_worker(void *opaque)
             break; /* what it has at hand is not in the target */
         }
         worker->at = INT64_MAX;
-        wake_waiting(copier);
+        if (wake_waiting(copier)) {
+            co_reschedule(); /* its write runs while this one reads */
+        }
         note_progress(copier);
     }
     wake_waiting(copier); /* after an error nobody else's turn comes */
