@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """bdrv-img does what qemu-img does: same output, exit code, JSON and images."""
 
+import json
 import os
 import random
 import re
@@ -214,6 +215,34 @@ def test_convert_joins_inputs_that_are_no_whole_sectors(twin, options):
         twin.write(name, rng.randbytes(length))
     twin.same("img", "convert", "-f", "raw", *options, "a", "b", "empty", "a", "c", "d", "x")
     twin.same_content("x", options[options.index("-O") + 1])
+
+
+def stored_ranges(extents):
+    """Where a map has data, wherever in the file."""
+    ranges = []
+    for extent in extents:
+        if extent["data"]:
+            if ranges and ranges[-1][1] == extent["start"]:
+                ranges[-1][1] += extent["length"]
+            else:
+                ranges.append([extent["start"], extent["start"] + extent["length"]])
+    return ranges
+
+
+@pytest.mark.parametrize("sparse", ["0", "512", "1536", "4k", "5k", "64k", "96k", "1M"])
+def test_convert_leaves_out_the_same_runs_of_zeroes(twin, sparse):
+    seed = int(os.environ.get("BDRV_TEST_SEED", "0"), 0) or random.SystemRandom().getrandbits(32)
+    print("seed", seed)
+    rng = random.Random(seed)
+    disk = bytearray()
+    while len(disk) < 5 << 20:
+        sectors = rng.choice((1, 2, 7, 8, 9, 15, 127, 128, rng.randrange(1, 300)))
+        disk += bytes(512 * sectors) if rng.random() < 0.5 else bytes(511) + b"d" + rng.randbytes(512 * (sectors - 1))
+    twin.write("src", disk)
+    twin.same("img", "convert", "-f", "raw", "-O", "qcow2", "-o", "cluster_size=512", "-S", sparse, "src", "x")
+    twin.same_content("x", "qcow2")
+    ours, theirs = (json.loads(result.stdout) for result in twin.both("img", "map", "--output=json", "x"))
+    assert stored_ranges(ours) == stored_ranges(theirs)
 
 
 @pytest.mark.parametrize("size", ["1M", "8M", "8388608"])

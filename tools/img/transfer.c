@@ -49,6 +49,7 @@ struct Copier {
     int64_t saved_ns;
     bool saving;
     int64_t zero_alignment; /* and the unit of compression */
+    int64_t sparse_unit;    /* what is left out is whole ones */
     int64_t padding;        /* compressed: zeroes behind the last byte, up to the end of the target's last sector */
     Worker *workers;
     unsigned running;
@@ -283,40 +284,43 @@ static int coroutine_fn write_zero(Copier *copier, int64_t offset, int64_t bytes
     return blk_co_pwrite_zeroes(transfer->target, offset, bytes, transfer->sparse_bytes ? BDRV_REQ_MAY_UNMAP : 0);
 }
 
-/* Length of the run at @start that is, or is not, zeroes. Runs of zeroes shorter than @sparse count as data. */
+/* Bytes of zeroes at @start, in whole units of the target, not of the buffer. */
+static int64_t count_zeroes(const Copier *copier, const uint8_t *buffer, int64_t offset, int64_t start, int64_t bytes)
+{
+    int64_t unit = copier->sparse_unit, at = start;
+
+    while (at < bytes) {
+        int64_t n = MIN(unit - (offset + at) % unit, bytes - at);
+
+        if (!bdrv_buffer_is_zero(buffer + at, n)) {
+            break;
+        }
+        at += n;
+    }
+    return at - start;
+}
+
+/*
+ * Length of the run at @start that is left out, or is not. What is left out is a run of zeroes not shorter than -S says,
+ * unless it begins or ends the buffer.
+ */
 static int64_t find_run(const Copier *copier, const uint8_t *buffer, int64_t offset, int64_t start, int64_t bytes,
                         bool *is_zero)
 {
-    int64_t unit = copier->zero_alignment, sparse = MAX(copier->transfer->sparse_bytes, unit);
-    int64_t at = start, data_end = start;
+    int64_t unit = copier->sparse_unit, at = start;
 
-    while (at < bytes) {
-        int64_t zero_end = at;
-
-        /* Units are aligned in the target, not in the buffer. */
-        while (zero_end < bytes) {
-            int64_t n = MIN(unit - (offset + zero_end) % unit, bytes - zero_end);
-
-            if (!bdrv_buffer_is_zero(buffer + zero_end, n)) {
-                break;
-            }
-            zero_end += n;
-        }
-        if (zero_end - at >= sparse || (zero_end == bytes && zero_end > at)) {
-            if (at == start) {
-                *is_zero = true;
-                return zero_end - start;
-            }
-            break;
-        }
-        at = zero_end;
-        if (at < bytes) {
-            at += MIN(unit - (offset + at) % unit, bytes - at);
-        }
-        data_end = at;
-    }
     *is_zero = false;
-    return data_end - start;
+    while (at < bytes) {
+        int64_t zeroes = count_zeroes(copier, buffer, offset, at, bytes);
+
+        if (zeroes && (zeroes >= copier->transfer->sparse_bytes || at == 0 || at + zeroes == bytes)) {
+            *is_zero = at == start;
+            return *is_zero ? zeroes : at - start;
+        }
+        at += zeroes;
+        at += MIN(unit - (offset + at) % unit, bytes - at); /* a unit with data */
+    }
+    return at - start;
 }
 
 static bool is_zero_cluster(const Copier *copier, const uint8_t *buffer, int64_t bytes)
@@ -527,6 +531,12 @@ static void coroutine_fn run_worker(void *opaque)
     copier->running--;
 }
 
+/* The largest one that is not larger */
+static int64_t power_of_two(int64_t bytes)
+{
+    return bytes > 0 ? INT64_C(1) << (63 - __builtin_clzll((unsigned long long)bytes)) : 0;
+}
+
 /* Holes smaller than the target's unit of allocation would be filled anyway. */
 static int64_t zero_unit(BlockBackend *target)
 {
@@ -570,6 +580,7 @@ int img_transfer(ImgTransfer *transfer)
     AioContext *ctx = aio_context_current();
 
     copier.zero_alignment = zero_unit(transfer->target);
+    copier.sparse_unit = MAX(copier.zero_alignment, power_of_two(transfer->sparse_bytes));
     if (transfer->compressed) {
         int64_t behind = blk_length(transfer->target) - transfer->length;
         copier.padding = behind > 0 && behind < SECTOR ? behind : 0;
