@@ -8,6 +8,7 @@
 #include <string.h>
 
 static const char *const discard_choices[] = { "ignore", "off", "unmap", "on", NULL };
+static const char *const drop_behind_choices[] = { "off", "on", "auto", NULL };
 static const char *const detect_choices[] = {
     [BDRV_DETECT_ZEROES_OFF] = "off",
     [BDRV_DETECT_ZEROES_ON] = "on",
@@ -22,7 +23,9 @@ static const BdrvOptionSpec node_specs[] = {
     { "force-share", BDRV_OPTION_BOOL, "Take no lock against other users", "off" },
     { "cache.direct", BDRV_OPTION_BOOL, "Bypass the host's page cache", "off" },
     { "cache.no-flush", BDRV_OPTION_BOOL, "Ignore flushes", "off" },
-    { "cache.drop-behind", BDRV_OPTION_BOOL, "Leave nothing in the host's page cache, where the kernel can", "off" },
+    { "cache.drop-behind", BDRV_OPTION_STRING,
+      "Leave nothing in the host's page cache, where the kernel can; auto: while that is the faster way", "off",
+      drop_behind_choices },
     { "discard", BDRV_OPTION_STRING, "Whether discards are passed on", "ignore", discard_choices },
     { "detect-zeroes", BDRV_OPTION_STRING, "Turn writes of zeroes into zero writes", "off", detect_choices },
     { NULL },
@@ -66,6 +69,16 @@ static void apply(BdrvOpenFlags *flags, const BdrvOptions *options, const char *
     }
 }
 
+static void apply_drop_behind(BdrvOpenFlags *flags, const BdrvOptions *options)
+{
+    const char *value = bdrv_options_get_string(options, "cache.drop-behind", NULL);
+
+    if (value) {
+        *flags &= ~(BDRV_O_DROP_BEHIND | BDRV_O_DROP_AUTO);
+        *flags |= g_str_equal(value, "on") ? BDRV_O_DROP_BEHIND : g_str_equal(value, "auto") ? BDRV_O_DROP_AUTO : 0;
+    }
+}
+
 static BdrvDetectZeroes parse_detect_zeroes(const BdrvOptions *options)
 {
     const char *text = bdrv_options_get_string(options, "detect-zeroes", "off");
@@ -97,7 +110,7 @@ bool bdrv_take_node_options(BdrvOptions *options, BdrvOpenFlags flags, BdrvNodeO
     apply(&flags, taken, "force-share", BDRV_O_FORCE_SHARE);
     apply(&flags, taken, "cache.direct", BDRV_O_NOCACHE);
     apply(&flags, taken, "cache.no-flush", BDRV_O_NO_FLUSH);
-    apply(&flags, taken, "cache.drop-behind", BDRV_O_DROP_BEHIND);
+    apply_drop_behind(&flags, taken);
     discard = bdrv_options_get_string(taken, "discard", NULL);
     if (discard) {
         bool unmap = strcmp(discard, "unmap") == 0 || strcmp(discard, "on") == 0;

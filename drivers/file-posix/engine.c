@@ -149,9 +149,9 @@ static int coroutine_fn dispatch(BlockDriverState *bs, FileIo *io)
 #define DROP_UNIT 4096
 
 /* Of whole pages only: the rest of a page would have to be read again for what comes next. */
-static bool drops_behind(const FileState *s, int64_t offset, int64_t bytes)
+static bool may_drop(const FileState *s, int64_t offset, int64_t bytes)
 {
-    return G_UNLIKELY(s->drop_behind) && !s->h.direct && ((offset | bytes) & (DROP_UNIT - 1)) == 0 &&
+    return G_UNLIKELY(s->drop.mode != FILE_DROP_OFF) && !s->h.direct && ((offset | bytes) & (DROP_UNIT - 1)) == 0 &&
            !atomic_load_explicit(&s->no_dontcache, memory_order_relaxed);
 }
 
@@ -161,7 +161,7 @@ static void io_init(FileIo *io, FileState *s, FileIoKind kind, int64_t offset, i
 {
     io->s = s;
     io->kind = kind;
-    io->rw_flags = drops_behind(s, offset, bytes) ? RWF_DONTCACHE : 0;
+    io->rw_flags = may_drop(s, offset, bytes) && file_drop_way(&s->drop) == FILE_DROP_PAGES ? RWF_DONTCACHE : 0;
     io->offset = offset;
     io->bytes = bytes;
     io->iov = iov;
@@ -178,6 +178,20 @@ int coroutine_fn file_co_readv(BlockDriverState *bs, int64_t offset, int64_t byt
     return dispatch(bs, &io);
 }
 
+/* Carries out a write and notes what it took, for cache.drop-behind=auto. */
+static int coroutine_fn dispatch_timed(BlockDriverState *bs, FileIo *io)
+{
+    AioContext *ctx = aio_context_current();
+    FileDropWay way = io->rw_flags & RWF_DONTCACHE ? FILE_DROP_PAGES : FILE_KEEP_PAGES;
+    int64_t began_ns = aio_clock_ns(ctx);
+    int ret = dispatch(bs, io);
+
+    if (ret == 0) {
+        file_drop_note(&io->s->drop, way, io->bytes, aio_clock_ns(ctx) - began_ns);
+    }
+    return ret;
+}
+
 int coroutine_fn file_co_writev(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
                                 size_t iov_offset, BdrvRequestFlags flags)
 {
@@ -189,7 +203,8 @@ int coroutine_fn file_co_writev(BlockDriverState *bs, int64_t offset, int64_t by
     if (fua && s->h.direct) {
         io.rw_flags = RWF_DSYNC;
     }
-    int ret = dispatch(bs, &io);
+    bool timed = s->drop.mode == FILE_DROP_AUTO && may_drop(s, offset, bytes);
+    int ret = G_UNLIKELY(timed) ? dispatch_timed(bs, &io) : dispatch(bs, &io);
 
     /*
      * Through the page cache RWF_DSYNC would not tell whether writing or write-back failed, and only

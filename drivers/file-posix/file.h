@@ -11,12 +11,14 @@
  *     align.c    what O_DIRECT wants   lock.c    rights as file locks
  *     space.c    truncate, zero, discard, preallocation, copy
  *     status.c   SEEK_DATA/SEEK_HOLE   holder.c  who holds a lock
- *     create.c   create and delete
+ *     create.c   create and delete     drop.c    whether pages stay in the page cache
  *
  * What may block goes to a worker thread. A request runs in the thread that submitted it; nothing
  * here has a home thread. Sources: open(2), preadv2(2), fallocate(2), fcntl(2), statx(2), io_submit(2),
  * io_uring(7).
  */
+
+#include "drivers/file-posix/drop.h"
 
 #include <bdrv/driver.h>
 #include <fcntl.h>
@@ -75,7 +77,7 @@ typedef struct FileState {
     bool is_device;
     uint32_t block_size; /* of a device: logical block; of a file: 1 */
     FileAio aio;
-    bool drop_behind; /* RWF_DONTCACHE where it can be had */
+    FileDrop drop;
     const FileCalls *calls;
 
     /* The open file description that holds the locks: h.fd's own, or one that a reopen left behind. */

@@ -235,7 +235,6 @@ bool coroutine_fn file_co_open(BlockDriverState *bs, const BdrvOptions *options,
     s->is_device = strcmp(bs->drv->format_name, "host_device") == 0;
     s->calls = &file_system_calls;
     s->aio = parse_aio(bdrv_options_get_string(options, "aio", "auto"));
-    s->drop_behind = flags & BDRV_O_DROP_BEHIND;
     s->locking = parse_locking(bdrv_options_get_string(options, "locking", "auto"));
     s->h.fd = s->lock_fd = -1;
     if (!read_names(s, options, &job, errp) || !check_aio(s->aio, job.direct, errp)) {
@@ -257,6 +256,7 @@ bool coroutine_fn file_co_open(BlockDriverState *bs, const BdrvOptions *options,
     bs->supported_write_flags = BDRV_REQ_FUA;
     bs->supported_zero_flags = BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK;
     pthread_mutex_init(&s->extent_lock, NULL);
+    file_drop_init(&s->drop, flags);
     return true;
 }
 
@@ -285,6 +285,7 @@ int coroutine_fn file_co_close(BlockDriverState *bs)
     }
     g_clear_pointer(&s->path, g_free);
     pthread_mutex_destroy(&s->extent_lock);
+    file_drop_destroy(&s->drop);
     return ret;
 }
 
@@ -294,7 +295,7 @@ typedef struct FileReopen {
     const FileState *s;
     FileHandle h;
     FileAio aio;
-    bool drop_behind;
+    BdrvOpenFlags flags;
     const char *name;
     GError *error;
 } FileReopen;
@@ -361,7 +362,7 @@ bool coroutine_fn file_co_reopen_prepare(BlockDriverState *bs, const BdrvOptions
     r->name = s->path ? s->path : bs->filename;
     r->h = (FileHandle){ .fd = -1, .writable = flags & BDRV_O_RDWR, .direct = flags & BDRV_O_NOCACHE };
     r->aio = bdrv_options_has(options, "aio") ? parse_aio(bdrv_options_get_string(options, "aio", "auto")) : s->aio;
-    r->drop_behind = flags & BDRV_O_DROP_BEHIND;
+    r->flags = flags;
     if (!check_aio(r->aio, r->h.direct, errp)) {
         g_free(r);
         return false;
@@ -387,7 +388,7 @@ void file_reopen_commit(BlockDriverState *bs, void *state)
     FileReopen *r = state;
 
     s->aio = r->aio;
-    s->drop_behind = r->drop_behind;
+    file_drop_set_mode(&s->drop, r->flags);
     if (r->h.fd >= 0) {
         int old = s->h.fd;
         int old_lock = s->lock_fd;

@@ -38,6 +38,7 @@ typedef enum BdrvOpenFlags {
     BDRV_O_NO_SHARE = 1 << 10,    /* BlockBackend only: nobody else may write or resize, unless force-share=on */
     BDRV_O_NO_KEY = 1 << 11,      /* an encrypted image may be opened without its key; see blk_set_key() */
     BDRV_O_DROP_BEHIND = 1 << 12, /* [cache.drop-behind=on] what passes through the page cache does not stay there */
+    BDRV_O_DROP_AUTO = 1 << 13,   /* [cache.drop-behind=auto] the same, while writing is the faster for it */
 } BdrvOpenFlags;
 
 /* How a request is to be carried out. */

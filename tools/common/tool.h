@@ -20,7 +20,7 @@ void tool_warning(const char *format, ...) G_GNUC_PRINTF(1, 2);
 
 /* Cache mode by name: none, off, writeback, writethrough, directsync, unsafe. False if there is no such mode. */
 bool tool_cache_mode(const char *name, BdrvOpenFlags *flags);
-#define TOOL_CACHE_FLAGS (BDRV_O_NOCACHE | BDRV_O_NO_FLUSH | BDRV_O_WRITETHROUGH | BDRV_O_DROP_BEHIND)
+#define TOOL_CACHE_FLAGS (BDRV_O_NOCACHE | BDRV_O_NO_FLUSH | BDRV_O_WRITETHROUGH | BDRV_O_DROP_AUTO)
 
 /* "ignore"/"off" or "unmap"/"on" */
 bool tool_discard_mode(const char *name, BdrvOpenFlags *flags);

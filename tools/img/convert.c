@@ -442,7 +442,7 @@ int img_convert(int argc, char **argv)
     Convert convert = {
         .output_format = "raw",
         .source = { .flags = BDRV_O_NO_SHARE }, /* or the target could be the source, by whatever name */
-        .target = { .flags = BDRV_O_NO_FLUSH | BDRV_O_DROP_BEHIND }, /* cache=unsafe unless -t says otherwise */
+        .target = { .flags = BDRV_O_NO_FLUSH | BDRV_O_DROP_AUTO }, /* cache=unsafe unless -t says otherwise */
         .transfer = { .coroutines = DEFAULT_COROUTINES, .sparse_bytes = 4096 },
     };
     bool help = false;

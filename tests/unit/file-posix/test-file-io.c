@@ -609,6 +609,17 @@ static void test_whole_pages_are_dropped(void)
     test_close(file);
 }
 
+static void test_auto_tries_both_ways(void)
+{
+    g_autofree char *path = test_make_file("auto-pages", 65536, 'p');
+    FileCalls calls;
+    TestFile *file = open_watched(path, BDRV_O_DROP_AUTO, &calls);
+
+    assert_write_flags(file, 0, 32 << 20, RWF_DONTCACHE);
+    assert_write_flags(file, 0, 4096, 0);
+    test_close(file);
+}
+
 static void test_direct_writes_leave_nothing_anyway(void)
 {
     g_autofree char *path = test_make_file("direct-pages", 65536, 'p');
@@ -806,6 +817,7 @@ int main(int argc, char **argv)
                     test_failed_direct_flush_may_be_repeated);
     g_test_add_func("/file/io/a failed write does not spoil flushes", test_failed_write_does_not_spoil_flushes);
     g_test_add_func("/file/io/drop-behind drops whole pages", test_whole_pages_are_dropped);
+    g_test_add_func("/file/io/drop-behind=auto drops pages first, then tries to keep them", test_auto_tries_both_ways);
     g_test_add_func("/file/io/drop-behind is nothing to direct writes", test_direct_writes_leave_nothing_anyway);
     g_test_add_func("/file/io/RWF_DONTCACHE is switched off where it is not supported", test_dontcache_is_switched_off);
     g_test_add_func("/file/io/reopen changes drop-behind", test_reopen_changes_drop_behind);

@@ -257,7 +257,8 @@ static void test_flags(void)
     flags_are(NULL, BDRV_O_FORCE_SHARE, BDRV_O_FORCE_SHARE, BDRV_O_FORCE_SHARE);
     flags_are("cache.direct=on,cache.no-flush=on,discard=unmap", 0, cached | BDRV_O_UNMAP, cached | BDRV_O_UNMAP);
     flags_are("cache.drop-behind=on", 0, BDRV_O_DROP_BEHIND, BDRV_O_DROP_BEHIND);
-    flags_are("cache.drop-behind=off", BDRV_O_DROP_BEHIND, 0, 0);
+    flags_are("cache.drop-behind=auto", BDRV_O_DROP_BEHIND, BDRV_O_DROP_AUTO, BDRV_O_DROP_AUTO);
+    flags_are("cache.drop-behind=off", BDRV_O_DROP_BEHIND | BDRV_O_DROP_AUTO, 0, 0);
     flags_are("cache.direct=off,discard=ignore,read-only=on", all, BDRV_O_NO_FLUSH, BDRV_O_NO_FLUSH);
     flags_are("read-only=off", 0, BDRV_O_RDWR, BDRV_O_RDWR);
     flags_are("read-only=on,force-share=on", BDRV_O_RDWR, BDRV_O_FORCE_SHARE, BDRV_O_FORCE_SHARE);
