@@ -114,6 +114,7 @@ static void context_free(AioContext *ctx)
     }
     aio_fds_close(ctx);
     g_free(ctx->timers);
+    g_free(ctx->memory);
     give_index(ctx->index);
     free(ctx);
 }

@@ -6,6 +6,7 @@
 
 #include <bdrv/aio.h>
 #include <bdrv/coroutine.h>
+#include <sys/uio.h>
 
 /*
  * A coroutine's place in a ready list: the first member of struct Coroutine. The loop links it and
@@ -62,10 +63,22 @@ int blocking_fn aio_context_run_until(AioContext *ctx, const bool *done);
  */
 void aio_context_submit(AioContext *ctx);
 
-/* How each context begins: what the coroutine layer counts in it, twice in each coroutine's life, without a call. */
+/*
+ * How each context begins: what the coroutine layer counts in it, twice in each coroutine's life, without a call, and
+ * what rings look at in each round. The owner's thread only.
+ */
 typedef struct AioContextHead {
-    int coroutines; /* entered and not ended; the owner's thread only */
+    int coroutines;             /* entered and not ended */
+    unsigned memory_generation; /* another one after each change of what aio_context_memory() tells; 0: never any */
 } AioContextHead;
+
+static inline unsigned aio_context_memory_generation(const AioContext *ctx)
+{
+    return ((const AioContextHead *)ctx)->memory_generation;
+}
+
+/** aio_context_memory() - the pieces that aio_context_add_memory() was told of; valid until the next change */
+const struct iovec *aio_context_memory(const AioContext *ctx, unsigned *count);
 
 /** aio_context_count_coroutine() - one more, or one less, that was entered in @ctx and has not ended. Own thread. */
 static inline void aio_context_count_coroutine(AioContext *ctx, int change)

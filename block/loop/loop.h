@@ -78,6 +78,9 @@ struct AioContext {
     AioFd *removed_fds;     /* freed when no batch of events can name them */
     bool in_fd_batch;
 
+    struct iovec *memory; /* AIO_MEMORY_MAX; NULL: never any */
+    unsigned memory_count;
+
     AioData *data; /* newest first */
     unsigned index;
     AioSim *sim;

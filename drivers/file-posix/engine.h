@@ -81,6 +81,11 @@ bool file_uring_ready(void);
 int file_libaio_error(void);
 int file_uring_error(void);
 
+/** file_uring_pins_memory() - whether the memory that this thread's context knows could be pinned in a round of its
+ * file_uring_pinned_requests() - requests of this thread that used it */
+bool file_uring_pins_memory(void);
+uint64_t file_uring_pinned_requests(void);
+
 int coroutine_fn file_libaio_io(FileIo *io);
 int coroutine_fn file_uring_io(FileIo *io);
 

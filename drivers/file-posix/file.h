@@ -12,6 +12,7 @@
  *     space.c    truncate, zero, discard, preallocation, copy
  *     status.c   SEEK_DATA/SEEK_HOLE   holder.c  who holds a lock
  *     create.c   create and delete     drop.c    whether pages stay in the page cache
+ *     pinned.c   memory of the embedder as registered buffers of io_uring
  *
  * What may block goes to a worker thread. A request runs in the thread that submitted it; nothing
  * here has a home thread. Sources: open(2), preadv2(2), fallocate(2), fcntl(2), statx(2), io_submit(2),

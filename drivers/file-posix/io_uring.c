@@ -11,7 +11,7 @@
 #include <limits.h>
 
 #ifdef CONFIG_LIBURING
-#include <liburing.h>
+#include "drivers/file-posix/pinned.h"
 
 #define RING_ENTRIES 128
 #define IN_FLIGHT_MAX (2 * RING_ENTRIES) /* completions that the ring has room for */
@@ -25,6 +25,8 @@ typedef struct Uring {
     FileIo *first, **last; /* not yet in the submission ring */
     AioCall retry;         /* when the kernel has no memory and nothing is in flight that would end a sleep */
     bool retry_pending;
+    FilePinned pinned;
+    uint64_t pinned_requests;
 } Uring;
 
 static const char uring_key;
@@ -55,16 +57,31 @@ static bool uring_poll(AioRing *ring)
     return any;
 }
 
-static void prepare(struct io_uring_sqe *sqe, FileIo *io)
+/* The slot of a buffer that need not be pinned once more, or -1. Through the page cache nothing is pinned. */
+static int pinned_slot(Uring *r, const FileIo *io)
+{
+    int slot = -1;
+
+    if (G_UNLIKELY(r->pinned.end > 0) && io->s->h.direct) {
+        slot = file_pinned_find(&r->pinned, io->vec->iov_base, io->vec->iov_len);
+        r->pinned_requests += slot >= 0;
+    }
+    return slot;
+}
+
+static void prepare(Uring *r, struct io_uring_sqe *sqe, FileIo *io)
 {
     int fd = io->s->h.fd;
     int64_t offset = io->offset + io->done;
     const struct iovec *vec = io->vec;
     bool single = io->kind != FILE_IO_FLUSH && io->count == 1 && vec->iov_len <= INT_MAX; /* spares the kernel a copy of the array */
+    int slot = single ? pinned_slot(r, io) : -1;
 
     switch (io->kind) {
     case FILE_IO_READ:
-        if (single) {
+        if (slot >= 0) {
+            io_uring_prep_read_fixed(sqe, fd, vec->iov_base, vec->iov_len, offset, slot);
+        } else if (single) {
             io_uring_prep_read(sqe, fd, vec->iov_base, vec->iov_len, offset);
         } else {
             io_uring_prep_readv(sqe, fd, vec, io->count, offset);
@@ -72,7 +89,9 @@ static void prepare(struct io_uring_sqe *sqe, FileIo *io)
         sqe->rw_flags = io->rw_flags;
         break;
     case FILE_IO_WRITE:
-        if (single) {
+        if (slot >= 0) {
+            io_uring_prep_write_fixed(sqe, fd, vec->iov_base, vec->iov_len, offset, slot);
+        } else if (single) {
             io_uring_prep_write(sqe, fd, vec->iov_base, vec->iov_len, offset);
         } else {
             io_uring_prep_writev(sqe, fd, vec, io->count, offset);
@@ -97,10 +116,13 @@ static void uring_submit(AioRing *ring)
 {
     Uring *r = (Uring *)ring;
 
+    if (G_UNLIKELY(r->pinned.generation != aio_context_memory_generation(r->ctx))) {
+        file_pinned_follow(&r->pinned, &r->uring, r->ctx);
+    }
     while (r->first || io_uring_sq_ready(&r->uring)) {
         struct io_uring_sqe *sqe;
         while (r->first && r->in_flight < IN_FLIGHT_MAX && (sqe = io_uring_get_sqe(&r->uring)) != NULL) {
-            prepare(sqe, r->first);
+            prepare(r, sqe, r->first);
             r->in_flight++;
             r->first = r->first->next;
         }
@@ -186,6 +208,20 @@ bool file_uring_ready(void)
     return ring_of_thread() != NULL;
 }
 
+bool file_uring_pins_memory(void)
+{
+    const Uring *r = ring_of_thread();
+
+    return r && r->pinned.generation > 0 && !r->pinned.unavailable;
+}
+
+uint64_t file_uring_pinned_requests(void)
+{
+    const Uring *r = ring_of_thread();
+
+    return r ? r->pinned_requests : 0;
+}
+
 int file_uring_error(void)
 {
     struct io_uring uring;
@@ -223,6 +259,16 @@ int coroutine_fn file_uring_io(FileIo *io)
 bool file_uring_ready(void)
 {
     return false;
+}
+
+bool file_uring_pins_memory(void)
+{
+    return false;
+}
+
+uint64_t file_uring_pinned_requests(void)
+{
+    return 0;
 }
 
 int file_uring_error(void)

@@ -163,6 +163,8 @@ static bool set_up(IoThread *io, GError **errp)
             return false;
         }
     }
+    /* All buffers of direct requests are there; where that is of no help they go as well. */
+    aio_context_add_memory(io->ctx, device->memory->host, device->memory->bytes);
     return true;
 }
 
@@ -174,6 +176,7 @@ static void tear_down(IoThread *io)
         aio_set_fd_handler(io->ctx, device->queues[i].notify_fd, NULL, NULL, NULL);
     }
     blk_queue_free(io->requests);
+    aio_context_remove_memory(io->ctx, device->memory->host);
 }
 
 static void *io_thread(void *opaque)

@@ -77,6 +77,27 @@ BDRV_API int aio_context_fd(AioContext *ctx);
  */
 BDRV_API GSource *aio_context_source_new(AioContext *ctx);
 
+/* A context knows at most so many pieces of memory. */
+#define AIO_MEMORY_MAX 64
+
+/**
+ * aio_context_add_memory() - tell that requests of this context will use this memory again and again, as a guest's RAM
+ * @ctx: the calling thread's context; each thread tells its own
+ * @base, @bytes: stays mapped, as it is, until aio_context_remove_memory()
+ *
+ * A direct request (cache.direct=on) through io_uring whose buffer lies in it as one piece is then made without
+ * looking up its pages and pinning them once more. They are pinned from the context's next round on, and count against
+ * RLIMIT_MEMLOCK; where that cannot be had (Linux 5.19, liburing 2.2) requests go as they did.
+ *
+ * Returns: 0; -EINVAL (nothing, or past the end of the address space), -EEXIST (some of it is known), -ENOSPC
+ * (AIO_MEMORY_MAX pieces are).
+ */
+BDRV_API int aio_context_add_memory(AioContext *ctx, void *base, size_t bytes);
+/** aio_context_remove_memory() - forget it, before it is unmapped; it is not pinned any more when this returns
+ * @base: of a piece that was added; requests of this context that use it must have ended. Own thread.
+ * Returns: 0; -ENOENT. */
+BDRV_API int aio_context_remove_memory(AioContext *ctx, void *base);
+
 /* A deferred call. Owned by the caller, who keeps it until @func has run. */
 typedef struct AioCall {
     void (*func)(void *opaque); /* what to call */

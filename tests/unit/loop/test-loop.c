@@ -754,6 +754,46 @@ static void test_source(void)
     leave_free(ctx);
 }
 
+/* ---- memory ---- */
+
+static void test_memory_pieces(void)
+{
+    AioContext *ctx = aio_context_new(NULL);
+    char memory[8];
+    unsigned count, generation = aio_context_memory_generation(ctx);
+
+    aio_context_enter(ctx);
+    g_assert_cmpint(aio_context_add_memory(ctx, memory + 2, 4), ==, 0);
+    g_assert_cmpuint(aio_context_memory_generation(ctx), !=, generation);
+    g_assert_cmpint(aio_context_add_memory(ctx, memory, 3), ==, -EEXIST);
+    g_assert_cmpint(aio_context_add_memory(ctx, memory + 5, 3), ==, -EEXIST);
+    g_assert_cmpint(aio_context_add_memory(ctx, memory, 2), ==, 0);
+    g_assert_cmpint(aio_context_add_memory(ctx, memory + 6, 2), ==, 0);
+    g_assert_cmpint(aio_context_remove_memory(ctx, memory + 1), ==, -ENOENT);
+    g_assert_cmpint(aio_context_remove_memory(ctx, memory + 2), ==, 0);
+    g_assert_true(aio_context_memory(ctx, &count)[0].iov_base != memory + 2);
+    g_assert_cmpuint(count, ==, 2);
+    aio_context_leave(ctx);
+    aio_context_unref(ctx);
+}
+
+static void test_memory_refused(void)
+{
+    AioContext *ctx = aio_context_current();
+    static char memory[AIO_MEMORY_MAX + 1];
+
+    g_assert_cmpint(aio_context_add_memory(ctx, NULL, 1), ==, -EINVAL);
+    g_assert_cmpint(aio_context_add_memory(ctx, memory, 0), ==, -EINVAL);
+    g_assert_cmpint(aio_context_add_memory(ctx, memory, SIZE_MAX), ==, -EINVAL);
+    for (unsigned i = 0; i < AIO_MEMORY_MAX; i++) {
+        g_assert_cmpint(aio_context_add_memory(ctx, memory + i, 1), ==, 0);
+    }
+    g_assert_cmpint(aio_context_add_memory(ctx, memory + AIO_MEMORY_MAX, 1), ==, -ENOSPC);
+    for (unsigned i = 0; i < AIO_MEMORY_MAX; i++) {
+        g_assert_cmpint(aio_context_remove_memory(ctx, memory + i), ==, 0);
+    }
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -762,6 +802,8 @@ int main(int argc, char **argv)
     g_test_add_func("/loop/a private context gives way to an entered one", test_enter_over_private);
     g_test_add_func("/loop/context data is made once and destroyed with the context", test_data);
     g_test_add_func("/loop/context data that could not be made is tried again when asked", test_data_retry);
+    g_test_add_func("/loop/memory/pieces may touch, not overlap", test_memory_pieces);
+    g_test_add_func("/loop/memory/no more than there is room for, and no nonsense", test_memory_refused);
     g_test_add_func("/loop/calls run once and in order", test_calls_in_order);
     g_test_add_func("/loop/calls of another thread run in order without a system call", test_foreign_calls_in_order);
     g_test_add_func("/loop/a call of another thread ends a sleep", test_foreign_call_ends_sleep);
