@@ -9,6 +9,7 @@
  *     bench-flavours driver=qcow2,file.driver=file,file.filename=disk.qcow2 64 1000000
  *     bdrv-img bench -d 64 -c 1000000 disk.qcow2           (goes through a queue, too)
  *
+ * With BENCH_PINNED in the environment the context knows the memory of the buffers (for cache.direct=on).
  * With FLAVOUR (queue, callback, blocking) only that one and one round, for a profiler.
  */
 
@@ -180,6 +181,7 @@ int main(int argc, char **argv)
     static Bench bench;
     g_autoptr(BdrvGraph) graph = bdrv_graph_new();
     BdrvOptions *options;
+    uint8_t *memory;
     GError *error = NULL;
     bool ok = true;
 
@@ -196,19 +198,22 @@ int main(int argc, char **argv)
         return 1;
     }
     bench.length = blk_length(bench.blk);
+    memory = blk_blockalign(bench.blk, (size_t)bench.depth * BYTES);
     for (unsigned i = 0; i < bench.depth; i++) {
         Slot *slot = &bench.slots[i];
 
         *slot = (Slot){ .bench = &bench };
-        slot->iov = BDRV_IOV_BUF(slot->vec, blk_blockalign(bench.blk, BYTES), BYTES);
+        slot->iov = BDRV_IOV_BUF(slot->vec, memory + (size_t)i * BYTES, BYTES);
+    }
+    if (g_getenv("BENCH_PINNED")) {
+        aio_context_add_memory(aio_context_current(), memory, (size_t)bench.depth * BYTES);
     }
     if (argc > 4) {
         ok = measure_one(&bench, argv[4]);
     } else {
         measure_all(&bench);
     }
-    for (unsigned i = 0; i < bench.depth; i++) {
-        bdrv_vfree(bench.slots[i].vec.iov_base);
-    }
-    return blk_close(bench.blk, NULL) == 0 && ok ? 0 : 1;
+    aio_context_remove_memory(aio_context_current(), memory);
+    bdrv_vfree(memory);
+    return blk_close(bench.blk, NULL) && ok ? 0 : 1;
 }
