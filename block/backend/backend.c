@@ -300,15 +300,6 @@ bool blk_probed(BlockBackend *blk)
     return bdrv_node(blk_bs(blk))->probed;
 }
 
-bool blk_goes_on(BdrvProgressFunc *progress, void *opaque, int64_t done, int64_t total, GError **errp)
-{
-    if (!progress || progress(opaque, done, total)) {
-        return true;
-    }
-    g_set_error(errp, BDRV_ERROR, ECANCELED, "cancelled at %" PRId64 " of %" PRId64 " bytes", done, total);
-    return false;
-}
-
 bool blk_fail_at(int ret, const char *what, BlockBackend *blk, int64_t offset, GError **errp)
 {
     g_set_error(errp, BDRV_ERROR, -ret, "%s '%s' at offset %" PRId64 " failed: %s", what, blk_filename(blk), offset,

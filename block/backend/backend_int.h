@@ -77,10 +77,6 @@ bool coroutine_fn blk_co_change(BlockBackend *blk, const char *purpose, BlkChang
 /** blk_fail_at() - set @errp to what went wrong at an offset of an image, for who copies one; false */
 bool blk_fail_at(int ret, const char *what, BlockBackend *blk, int64_t offset, GError **errp);
 
-/** blk_goes_on() - tell the caller of a long operation how far it has come; false: it wants no more, ECANCELED
- * @progress: may be NULL */
-bool blk_goes_on(BdrvProgressFunc *progress, void *opaque, int64_t done, int64_t total, GError **errp);
-
 /** blk_co_with_resize() - @func with the right to resize: who did not open for it has it for the moment; drained */
 bool coroutine_fn blk_co_with_resize(BlockBackend *blk, BlkChangeFunc *func, const void *args, GError **errp);
 

@@ -4,6 +4,7 @@
  * without it, so it can be opened for writing by itself, with its own locks.
  */
 #include "block/backend/backend_int.h"
+#include "block/io/operation.h"
 
 #include <errno.h>
 
@@ -88,7 +89,7 @@ static bool commit_all(Commit *c, GError **errp)
             return false;
         }
         offset += extent.bytes;
-        if (!blk_goes_on(c->options->progress, c->options->opaque, offset, c->length, errp)) {
+        if (!bdrv_goes_on(c->options->progress, c->options->opaque, offset, c->length, errp)) {
             return false;
         }
     }

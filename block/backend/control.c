@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What concerns the image as a whole. Whatever changes its structure runs drained. */
 #include "block/backend/backend_int.h"
+#include "block/io/operation.h"
 #include "block/open/open.h"
 
 #include <errno.h>
@@ -113,13 +114,17 @@ typedef struct TruncateArgs {
     bool exact;
     BdrvPrealloc prealloc;
     BdrvRequestFlags flags;
+    BdrvOperation operation;
 } TruncateArgs;
 
 static bool coroutine_fn resize(BlockBackend *blk, const void *opaque, GError **errp)
 {
     const TruncateArgs *args = opaque;
 
-    return bdrv_co_truncate(&blk->root->child, args->length, args->exact, args->prealloc, args->flags, errp);
+    bdrv_operation_set(&args->operation);
+    bool ok = bdrv_co_truncate(&blk->root->child, args->length, args->exact, args->prealloc, args->flags, errp);
+    bdrv_operation_set(NULL);
+    return ok;
 }
 
 bool coroutine_fn blk_co_with_resize(BlockBackend *blk, BlkChangeFunc *func, const void *args, GError **errp)
@@ -139,16 +144,22 @@ static bool coroutine_fn resize_with_right(BlockBackend *blk, const void *args, 
     return blk_co_with_resize(blk, resize, args, errp);
 }
 
-bool blk_truncate(BlockBackend *blk, int64_t length, bool exact, BdrvPrealloc prealloc, BdrvRequestFlags flags,
-                  GError **errp)
+bool blk_truncate_progress(BlockBackend *blk, int64_t length, bool exact, BdrvPrealloc prealloc,
+                           BdrvRequestFlags flags, BdrvProgressFunc *progress, void *opaque, GError **errp)
 {
-    TruncateArgs args = { length, exact, prealloc, flags };
+    TruncateArgs args = { length, exact, prealloc, flags, { progress, opaque } };
 
     if (length < 0) {
         g_set_error(errp, BDRV_ERROR, EINVAL, "length %" PRId64 " is negative", length);
         return false;
     }
     return blk_change(blk, "resize it", resize_with_right, &args, errp);
+}
+
+bool blk_truncate(BlockBackend *blk, int64_t length, bool exact, BdrvPrealloc prealloc, BdrvRequestFlags flags,
+                  GError **errp)
+{
+    return blk_truncate_progress(blk, length, exact, prealloc, flags, NULL, NULL, errp);
 }
 
 typedef struct JudgeCall {

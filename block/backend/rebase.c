@@ -5,6 +5,7 @@
  * before.
  */
 #include "block/backend/backend_int.h"
+#include "block/io/operation.h"
 
 #include <errno.h>
 #include <string.h>
@@ -115,7 +116,7 @@ static bool rebase_all(Rebase *r, const BlkRebaseOptions *options, GError **errp
             }
         }
         offset += bytes;
-        if (!blk_goes_on(options->progress, options->opaque, offset, r->length, errp)) {
+        if (!bdrv_goes_on(options->progress, options->opaque, offset, r->length, errp)) {
             return false;
         }
     }

@@ -37,6 +37,7 @@ Coroutine *co_try_new(CoroutineEntry *entry, void *opaque)
     }
     co->sp = NULL;
     co->request = NULL;
+    co->operation = NULL;
     co->entry = entry;
     co->opaque = opaque;
     atomic_store_explicit(&co->ctx, NULL, memory_order_relaxed);

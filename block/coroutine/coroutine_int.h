@@ -30,6 +30,7 @@ struct Coroutine {
     void *caller_sp;         /* where who entered it continues; NULL: it is not running */
     Coroutine *caller;       /* the coroutine that entered it; NULL: the thread itself */
     void *request;           /* the request layer's, see co_set_request() */
+    const void *operation;   /* whose work it does, see block/io/operation.h; NULL: nobody waits to hear of it */
     AioContext *_Atomic ctx; /* where it lives; NULL: not yet bound */
     CoroutineEntry *entry;
     void *opaque;
@@ -88,6 +89,19 @@ static inline void *co_current_request(void)
     Coroutine *self = co_thread.current;
 
     return self ? self->request : NULL;
+}
+
+static inline const void *co_current_operation(void)
+{
+    Coroutine *self = co_thread.current;
+
+    return self ? self->operation : NULL;
+}
+
+/* In a coroutine. */
+static inline void co_set_operation(const void *operation)
+{
+    co_thread.current->operation = operation;
 }
 
 /* co_maybe_yield() for locks: outside of deterministic runs no more than a look at the context */

@@ -28,6 +28,8 @@ typedef struct CreateJob {
     BdrvPrealloc prealloc;
     bool nocow;
     int64_t extent_size_hint;
+    FileState s;  /* of the file while it is made */
+    bool created; /* it was not there before */
     GError *error;
 } CreateJob;
 
@@ -75,19 +77,15 @@ static int clear_start(int fd, int64_t length)
     return 0;
 }
 
-/*
- * The first block of a new file is written, as qemu-img does: on some file systems a hole can be read at any
- * alignment, and who probes there for what O_DIRECT needs would take a hole's word for it.
- */
-static int create_job(void *opaque)
+static int open_job(void *opaque)
 {
     CreateJob *job = opaque;
-    bool created = true;
     struct stat st;
 
+    job->created = true;
     int fd = open(job->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     if (fd < 0 && errno == EEXIST) {
-        created = false;
+        job->created = false;
         fd = stat(job->path, &st) == 0 && !S_ISREG(st.st_mode) ? (errno = S_ISDIR(st.st_mode) ? EISDIR : EINVAL, -1)
                                                               : open(job->path, O_RDWR | O_CLOEXEC);
     }
@@ -97,33 +95,77 @@ static int create_job(void *opaque)
                     error == EINVAL ? "it exists and is not a regular file" : g_strerror(error));
         return -error;
     }
+    job->s.h.fd = fd;
+    return 0;
+}
 
-    FileState s = { .h = { .fd = fd, .request_alignment = 1 }, .calls = &file_system_calls };
-    bool ok = refuse_if_in_use(fd, job->path, &job->error);
-    int ret = ok ? file_set_length(s.calls, fd, 0) : 0;
+static int resize_job(void *opaque)
+{
+    CreateJob *job = opaque;
+    int ret;
+
+    if (!refuse_if_in_use(job->s.h.fd, job->path, &job->error)) {
+        return -bdrv_error_code(job->error);
+    }
+    ret = file_set_length(job->s.calls, job->s.h.fd, 0);
     if (ret < 0) {
         g_set_error(&job->error, BDRV_ERROR, -ret, "cannot empty '%s': %s", job->path, g_strerror(-ret));
-        ok = false;
+        return ret;
     }
-    if (ok) {
-        apply_hints(fd, job);
-        ok = file_resize(&s, 0, job->size, job->prealloc, &job->error);
-    }
-    if (ok) {
-        ret = clear_start(fd, job->size);
+    apply_hints(job->s.h.fd, job);
+    return file_resize(&job->s, 0, job->size, job->prealloc, &job->error) ? 0 : -bdrv_error_code(job->error);
+}
+
+/*
+ * The first block of a new file is written, as qemu-img does: on some file systems a hole can be read at any
+ * alignment, and who probes there for what O_DIRECT needs would take a hole's word for it.
+ */
+static int finish_job(void *opaque)
+{
+    CreateJob *job = opaque;
+    int ret;
+
+    if (!job->error) {
+        ret = clear_start(job->s.h.fd, job->size);
         if (ret < 0) {
             g_set_error(&job->error, BDRV_ERROR, -ret, "cannot write to '%s': %s", job->path, g_strerror(-ret));
-            ok = false;
         }
     }
-    if (close(fd) < 0 && ok) {
+    if (close(job->s.h.fd) < 0 && !job->error) {
         g_set_error(&job->error, BDRV_ERROR, errno, "cannot close '%s': %s", job->path, g_strerror(errno));
-        ok = false;
     }
-    if (!ok && created) {
+    if (job->error && job->created) {
         unlink(job->path);
     }
-    return ok ? 0 : -bdrv_error_code(job->error);
+    return 0;
+}
+
+/* Runs a step of creating; an error that it has not put into words is "cannot create". */
+static bool coroutine_fn run_create(CreateJob *job, int (*step)(void *opaque))
+{
+    int ret = file_run(step, job);
+
+    if (ret < 0 && !job->error) {
+        g_set_error(&job->error, BDRV_ERROR, -ret, "cannot create '%s': %s", job->path, g_strerror(-ret));
+    }
+    return ret == 0;
+}
+
+static bool coroutine_fn create_file(CreateJob *job, GError **errp)
+{
+    if (run_create(job, open_job)) {
+        if (run_create(job, resize_job) && job->prealloc == BDRV_PREALLOC_FULL) {
+            file_co_write_full(&job->s, 0, job->size, &job->error);
+        }
+        if (file_run(finish_job, job) < 0) {
+            finish_job(job); /* no worker to be had */
+        }
+    }
+    if (job->error) {
+        g_propagate_error(errp, g_steal_pointer(&job->error));
+        return false;
+    }
+    return true;
 }
 
 bool coroutine_fn file_co_create(const char *filename, BdrvChild *file, const BdrvOptions *options, GError **errp)
@@ -133,6 +175,7 @@ bool coroutine_fn file_co_create(const char *filename, BdrvChild *file, const Bd
         .size = bdrv_options_get_int(options, "size", 0),
         .nocow = bdrv_options_get_bool(options, "nocow", false),
         .extent_size_hint = bdrv_options_get_int(options, "extent_size_hint", 1 << 20),
+        .s = { .h = { .request_alignment = 1 }, .calls = &file_system_calls },
     };
 
     bdrv_prealloc_find(bdrv_options_get_string(options, "preallocation", "off"), &job.prealloc);
@@ -145,15 +188,7 @@ bool coroutine_fn file_co_create(const char *filename, BdrvChild *file, const Bd
                     job.extent_size_hint);
         return false;
     }
-    int ret = file_run(create_job, &job);
-    if (ret < 0) {
-        if (!job.error) {
-            g_set_error(&job.error, BDRV_ERROR, -ret, "cannot create '%s': %s", job.path, g_strerror(-ret));
-        }
-        g_propagate_error(errp, job.error);
-        return false;
-    }
-    return true;
+    return create_file(&job, errp);
 }
 
 /*

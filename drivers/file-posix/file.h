@@ -186,9 +186,15 @@ int file_set_length(const FileCalls *calls, int fd, int64_t length);
 
 /**
  * file_resize() - set a regular file's length, from @from to @to
- * Blocking. On failure the old length is restored.
+ * BDRV_PREALLOC_FULL wants file_co_write_full() to follow. Blocking. On failure the old length is restored.
  */
 bool file_resize(FileState *s, int64_t from, int64_t to, BdrvPrealloc prealloc, GError **errp);
+
+/**
+ * file_co_write_full() - write zeroes where a regular file has grown, from @from to @to, and make them durable
+ * Tells how far it is. On failure, and if nobody wants it any more (ECANCELED), the old length is restored.
+ */
+bool coroutine_fn file_co_write_full(FileState *s, int64_t from, int64_t to, GError **errp);
 
 /* ---- status.c ---- */
 

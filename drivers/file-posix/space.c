@@ -106,6 +106,8 @@ int64_t coroutine_fn file_co_get_allocated_file_size(BlockDriverState *bs)
 
 /* ---- resizing ---- */
 
+#define FULL_STEP (INT64_C(64) << 20) /* zeroes that a worker writes before it is asked whether to go on */
+
 static int write_zero_buffers(const FileCalls *calls, int fd, int64_t from, int64_t to)
 {
     void *buf; /* aligned for any O_DIRECT descriptor */
@@ -172,22 +174,23 @@ int file_set_length(const FileCalls *calls, int fd, int64_t length)
     return ret < 0 ? -errno : 0;
 }
 
+/* With BDRV_PREALLOC_FULL the length goes first: it says ENOSPC or EFBIG before anything is written where it can. */
 static int grow(FileState *s, int64_t from, int64_t to, BdrvPrealloc prealloc)
 {
-    int ret;
+    return prealloc == BDRV_PREALLOC_FALLOC ? -allocate(s->calls, s->h.fd, from, to)
+                                            : file_set_length(s->calls, s->h.fd, to);
+}
 
-    switch (prealloc) {
-    case BDRV_PREALLOC_FALLOC:
-        return -allocate(s->calls, s->h.fd, from, to);
-    case BDRV_PREALLOC_FULL:
-        /* The length first: it says ENOSPC or EFBIG before anything is written where it can. */
-        ret = file_set_length(s->calls, s->h.fd, to);
-        if (ret == 0) {
-            ret = write_full(s->calls, s->h.fd, from, to, s->h.request_alignment);
-        }
-        return ret == 0 ? file_sync(s) : ret;
-    default:
-        return file_set_length(s->calls, s->h.fd, to);
+static void set_resize_error(int64_t from, int64_t to, int ret, GError **errp)
+{
+    g_set_error(errp, BDRV_ERROR, -ret, "cannot resize from %" PRId64 " to %" PRId64 " bytes: %s", from, to,
+                g_strerror(-ret));
+}
+
+static void restore_length(FileState *s, int64_t length, GError **errp)
+{
+    if (file_set_length(s->calls, s->h.fd, length) < 0) {
+        g_prefix_error(errp, "the old length could not be restored; ");
     }
 }
 
@@ -210,17 +213,78 @@ bool file_resize(FileState *s, int64_t from, int64_t to, BdrvPrealloc prealloc, 
     if (ret == 0) {
         return true;
     }
-    g_set_error(errp, BDRV_ERROR, -ret, "cannot resize from %" PRId64 " to %" PRId64 " bytes: %s", from, to,
-                g_strerror(-ret));
-    if (to > from && file_set_length(s->calls, s->h.fd, from) < 0) {
-        g_prefix_error(errp, "the old length could not be restored; ");
+    set_resize_error(from, to, ret, errp);
+    if (to > from) {
+        restore_length(s, from, errp);
+    }
+    return false;
+}
+
+typedef struct FullJob {
+    FileState *s;
+    int64_t from, to;
+    GError **errp;
+} FullJob;
+
+static int write_full_job(void *opaque)
+{
+    FullJob *job = opaque;
+
+    return write_full(job->s->calls, job->s->h.fd, job->from, job->to, job->s->h.request_alignment);
+}
+
+static int sync_job(void *opaque)
+{
+    FullJob *job = opaque;
+
+    return file_sync(job->s);
+}
+
+static int restore_length_job(void *opaque)
+{
+    FullJob *job = opaque;
+
+    restore_length(job->s, job->from, job->errp);
+    return 0;
+}
+
+static bool coroutine_fn write_full_in_steps(FileState *s, int64_t from, int64_t to, GError **errp)
+{
+    FullJob job = { .s = s, .from = from };
+    int ret = 0;
+
+    for (; ret == 0 && job.from < to; job.from = job.to) {
+        job.to = MIN(to, (job.from / FULL_STEP + 1) * FULL_STEP);
+        ret = file_run(write_full_job, &job);
+        if (ret == 0 && !bdrv_co_goes_on(job.to - from, to - from, errp)) {
+            return false;
+        }
+    }
+    if (ret == 0) {
+        ret = file_run(sync_job, &job);
+    }
+    if (ret < 0) {
+        set_resize_error(from, to, ret, errp);
+    }
+    return ret == 0;
+}
+
+bool coroutine_fn file_co_write_full(FileState *s, int64_t from, int64_t to, GError **errp)
+{
+    FullJob undo = { .s = s, .from = from, .errp = errp };
+
+    if (write_full_in_steps(s, from, to, errp)) {
+        return true;
+    }
+    if (file_run(restore_length_job, &undo) < 0) {
+        restore_length_job(&undo); /* no worker to be had */
     }
     return false;
 }
 
 typedef struct TruncateJob {
     FileState *s;
-    int64_t length;
+    int64_t before, length; /* before: set by the job */
     bool exact;
     BdrvPrealloc prealloc;
     GError *error;
@@ -251,6 +315,7 @@ static int truncate_job(void *opaque)
         g_set_error(&job->error, BDRV_ERROR, -now, "cannot read the length: %s", g_strerror(-now));
         return now;
     }
+    job->before = now;
     ok = s->is_device ? truncate_device(job, now)
                       : file_resize(s, now, job->length, job->prealloc, &job->error);
     return ok ? 0 : -bdrv_error_code(job->error);
@@ -271,7 +336,7 @@ bool coroutine_fn file_co_truncate(BlockDriverState *bs, int64_t length, bool ex
         g_propagate_error(errp, job.error);
         return false;
     }
-    return true;
+    return prealloc != BDRV_PREALLOC_FULL || file_co_write_full(s, job.before, length, errp);
 }
 
 /* ---- zeroes and discard ---- */

@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <inttypes.h>
 
+#include "block/io/operation.h"
 #include "drivers/qcow2/bitmap.h"
 #include "drivers/qcow2/callbacks.h"
 #include "drivers/qcow2/data_file.h"
@@ -230,8 +231,14 @@ static bool coroutine_fn reserve_host(BlockDriverState *bs, uint64_t host_offset
             return false;
         }
     }
+    if (end <= (uint64_t)length) {
+        return true;
+    }
     BdrvPrealloc mode = prealloc == BDRV_PREALLOC_METADATA ? BDRV_PREALLOC_OFF : prealloc;
-    return end <= (uint64_t)length || bdrv_co_truncate(file, (int64_t)end, false, mode, 0, errp);
+    const BdrvOperation *operation = bdrv_operation_set(NULL); /* preallocate() tells how far it is */
+    bool ok = bdrv_co_truncate(file, (int64_t)end, false, mode, 0, errp);
+    bdrv_operation_set(operation);
+    return ok;
 }
 
 /* Entries for @count clusters in a row on the host, in one slice of their L2 table. */
@@ -293,8 +300,11 @@ static bool coroutine_fn preallocate(BlockDriverState *bs, uint64_t old_size, ui
         if (!publish_run(bs, at, got.host_offset, got.count, errp)) { /* one slice: so was the look-up */
             return false;
         }
-        at += bytes;
+        at = MIN(at + bytes, new_size);
         hint = got.host_offset + bytes;
+        if (!bdrv_co_goes_on((int64_t)(at - old_size), (int64_t)(new_size - old_size), errp)) {
+            return false;
+        }
     }
     return true;
 }

@@ -182,6 +182,13 @@ BDRV_API bool coroutine_fn blk_co_close(BlockBackend *blk, GError **errp);
  */
 BDRV_API bool bdrv_create_image(BdrvGraph *graph, const char *format, const char *filename, BdrvOptions *options,
                                 GError **errp);
+/**
+ * bdrv_create_image_progress() - the same, for who wants to know how far preallocation=full is, and may stop it
+ * @progress: called with @opaque, in bytes written; NULL: never. False: ECANCELED, and what is left is what any failure
+ * leaves
+ */
+BDRV_API bool bdrv_create_image_progress(BdrvGraph *graph, const char *format, const char *filename,
+                                         BdrvOptions *options, BdrvProgressFunc *progress, void *opaque, GError **errp);
 
 /**
  * bdrv_measure_image() - how large the file of a new image would be; nothing is made
@@ -371,6 +378,11 @@ BDRV_API bool blocking_fn blk_check_truncate(BlockBackend *blk, int64_t length, 
 /** blk_truncate() - resize; see the driver table */
 BDRV_API bool blocking_fn blk_truncate(BlockBackend *blk, int64_t length, bool exact, BdrvPrealloc prealloc,
                                        BdrvRequestFlags flags, GError **errp);
+/** blk_truncate_progress() - the same, for who wants to know how far preallocation is, and may stop it
+ * @progress: called with @opaque, in bytes preallocated; NULL: never. False: ECANCELED, and the length is what it was */
+BDRV_API bool blocking_fn blk_truncate_progress(BlockBackend *blk, int64_t length, bool exact, BdrvPrealloc prealloc,
+                                                BdrvRequestFlags flags, BdrvProgressFunc *progress, void *opaque,
+                                                GError **errp);
 /**
  * blk_set_key() - unlock an encrypted image that was opened with BDRV_O_NO_KEY
  * @key, @bytes: the passphrase (luks) or key (aes); not kept

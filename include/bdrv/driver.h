@@ -336,6 +336,15 @@ BDRV_API int coroutine_fn bdrv_co_copy_range_from(BlockDriverState *src, int64_t
 /** bdrv_find_child() - the edge to the child @name, for as long as the node is open; NULL if there is none */
 BDRV_API BdrvChild *bdrv_find_child(BlockDriverState *bs, const char *name);
 
+/**
+ * bdrv_co_goes_on() - tell whoever waits for a long piece of work how far it has come, and ask whether to go on
+ * For bdrv_create and bdrv_truncate that write much: see bdrv_create_image_progress(), blk_truncate_progress().
+ * @done, @total: bytes of this piece
+ *
+ * Context: coroutine. Returns: false with ECANCELED: undo what was begun, and fail with that.
+ */
+BDRV_API bool coroutine_fn bdrv_co_goes_on(int64_t done, int64_t total, GError **errp);
+
 /* Resizes the child without draining its parent: for a format whose file must grow or shrink. */
 BDRV_API bool coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t length, bool exact, BdrvPrealloc prealloc,
                                             BdrvRequestFlags flags, GError **errp);

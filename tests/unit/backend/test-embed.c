@@ -409,6 +409,69 @@ static void test_cancel_rebase(void)
     must_close(top);
 }
 
+static bool create(BdrvGraph *graph, const char *format, const char *name, const char *options, Limit *limit,
+                   GError **errp)
+{
+    g_autofree char *path = path_of(name);
+
+    return bdrv_create_image_progress(graph, format, path, bdrv_options_parse(options, NULL, NULL), until_last, limit,
+                                      errp);
+}
+
+static void test_cancel_create(gconstpointer format)
+{
+    g_autoptr(BdrvGraph) graph = bdrv_graph_new();
+    g_autofree char *name = g_strdup_printf("full-%s", (const char *)format), *path = path_of(name);
+    Limit limit = { .last = 2 };
+    GError *error = NULL;
+    struct stat st;
+
+    g_assert_false(create(graph, format, name, "size=160M,preallocation=full", &limit, &error));
+    assert_refused(error, ECANCELED, "cancelled at 13"); /* some 128 MiB */
+    g_assert_cmpuint(limit.calls, ==, 2);
+    g_assert_false(g_file_test(path, G_FILE_TEST_EXISTS));
+    limit = (Limit){ 0 };
+    g_assert_true(create(graph, format, name, "size=160M,preallocation=full", &limit, &error));
+    g_assert_cmpint(limit.done, ==, limit.total);
+    g_assert_cmpint(limit.total, >=, 160 << 20);
+    g_assert_cmpint(stat(path, &st), ==, 0);
+    g_assert_cmpint(st.st_blocks * INT64_C(512), >=, 160 << 20);
+    g_unlink(path);
+}
+
+static void test_cancel_truncate(gconstpointer format)
+{
+    g_autoptr(BdrvGraph) graph = bdrv_graph_new();
+    g_autofree char *name = g_strdup_printf("grown-%s", (const char *)format), *path = path_of(name);
+    g_autofree char *driver = g_strdup_printf("driver=%s", (const char *)format);
+    BdrvCheckResult check = { 0 };
+    Limit limit = { .last = 2 };
+    GError *error = NULL;
+    uint8_t byte;
+
+    g_assert_true(create(graph, format, name, "size=1M", &limit, &error));
+    BlockBackend *blk = must_open(graph, name, driver, BDRV_O_RDWR);
+    g_assert_cmpint(blk_pwrite(blk, 0, 1, "x", 0), ==, 0);
+    limit = (Limit){ .last = 2 };
+    g_assert_false(blk_truncate_progress(blk, 160 << 20, true, BDRV_PREALLOC_FULL, 0, until_last, &limit, &error));
+    assert_refused(error, ECANCELED, "cancelled at");
+    g_assert_cmpuint(limit.calls, ==, 2);
+    g_assert_cmpint(blk_length(blk), ==, 1 << 20);
+    if (blk_check(blk, &check, BDRV_FIX_NONE, NULL)) { /* raw has none */
+        g_assert_cmpint(check.corruptions + check.leaks, ==, 0);
+    }
+    limit = (Limit){ 0 };
+    g_assert_true(blk_truncate_progress(blk, 160 << 20, true, BDRV_PREALLOC_FULL, 0, until_last, &limit, &error));
+    g_assert_cmpint(limit.done, ==, limit.total);
+    g_assert_cmpint(blk_length(blk), ==, 160 << 20);
+    g_assert_true(blk_truncate(blk, 300 << 20, true, BDRV_PREALLOC_FULL, 0, &error)); /* nobody is told */
+    g_assert_cmpint(limit.done, ==, limit.total);
+    g_assert_cmpint(blk_pread(blk, 0, 1, &byte, 0), ==, 0);
+    g_assert_cmpint(byte, ==, 'x');
+    must_close(blk);
+    g_unlink(path);
+}
+
 static void test_cancel_check(void)
 {
     g_autoptr(BdrvGraph) graph = bdrv_graph_new();
@@ -613,6 +676,10 @@ int main(int argc, char **argv)
     g_test_add_func("/embed/hits of the metadata cache are counted", test_cache_stats);
     g_test_add_func("/embed/a commit that is cancelled loses nothing", test_cancel_commit);
     g_test_add_func("/embed/a rebase that is cancelled leaves the image as it was", test_cancel_rebase);
+    g_test_add_data_func("/embed/creating that is cancelled leaves no file: raw", "raw", test_cancel_create);
+    g_test_add_data_func("/embed/creating that is cancelled leaves no file: qcow2", "qcow2", test_cancel_create);
+    g_test_add_data_func("/embed/resizing that is cancelled leaves the length: raw", "raw", test_cancel_truncate);
+    g_test_add_data_func("/embed/resizing that is cancelled leaves the length: qcow2", "qcow2", test_cancel_truncate);
     g_test_add_func("/embed/a check is cancelled before it repairs", test_cancel_check);
     g_test_add_func("/embed/an amend that is cancelled leaves a sound image", test_cancel_amend);
     g_test_add_func("/embed/closing waits for requests, whose callbacks come afterwards", test_close_waits);
