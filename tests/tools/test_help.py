@@ -121,6 +121,14 @@ def test_the_man_page_of_bdrv_log_replay_names_every_option(tmp_path):
     assert [option for option in options if option not in page] == []
 
 
+def test_the_man_page_of_bdrv_driver_test_names_every_option(tmp_path):
+    page = formatted(BUILT.parent / "driver-test/bdrv-driver-test.1")
+    program = BUILT.parent / "driver-test/bdrv-driver-test"
+    options = re.findall(r"^  (?:-., )?(--[a-z-]+)", run([str(program), "--help"], tmp_path).stdout, re.M)
+    assert "--crash-safe" in options
+    assert [option for option in options if option not in page] == []
+
+
 def test_the_man_page_is_clean_and_names_every_option(tmp_path):
     page = formatted(BUILT / "bdrv-img.1")
     for command in COMMANDS:
