@@ -138,6 +138,17 @@ static bool coroutine_fn labelled_open(BlockDriverState *bs, const BdrvOptions *
     return true;
 }
 
+/* Between read-only and writing: nothing is kept in memory that would have to be written, so there is nothing to do. */
+static bool coroutine_fn labelled_reopen_prepare(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags,
+                                                 void **state, GError **errp)
+{
+    return true;
+}
+
+static void labelled_reopen_done(BlockDriverState *bs, void *state)
+{
+}
+
 static bool labelled_has_zero_init(BlockDriverState *bs)
 {
     return true;
@@ -317,6 +328,9 @@ static const BlockDriver bdrv_labelled = {
 
     .bdrv_probe = labelled_probe,
     .bdrv_open = labelled_open,
+    .bdrv_reopen_prepare = labelled_reopen_prepare,
+    .bdrv_reopen_commit = labelled_reopen_done,
+    .bdrv_reopen_abort = labelled_reopen_done,
     .bdrv_create = labelled_create,
     .bdrv_measure = labelled_measure,
     .bdrv_has_zero_init = labelled_has_zero_init,
