@@ -81,9 +81,6 @@ static bool coroutine_fn truncate_node(BlockDriverState *bs, int64_t length, boo
     } else {
         return cannot_resize(bs, errp);
     }
-    if (!bs->drv->bdrv_getlength && !bs->drv->is_filter) {
-        bdrv_set_length(bs, length);
-    }
     ret = bdrv_co_refresh_length(bs);
     if (ret < 0) {
         g_set_error(errp, BDRV_ERROR, -ret, "Could not refresh the size after resizing: %s",

@@ -156,7 +156,8 @@ struct BlockDriver {
     bool (*bdrv_set_key)(BlockDriverState *bs, const uint8_t *key, size_t bytes, GError **errp);
     int (*bdrv_make_empty)(BlockDriverState *bs);                 /* drained */
     bool (*bdrv_has_zero_init)(BlockDriverState *bs);             /* a new image reads as zeroes; must not yield */
-    /* Resize to @length. @exact: fail rather than round. Growing reads as zeroes whatever lies below. Drained. */
+    /* Resize to @length. @exact: fail rather than round up. Growing reads as zeroes whatever lies below, if
+     * bdrv_has_zero_init says that new images do. Without bdrv_getlength it notes the length by bdrv_set_length(). Drained. */
     bool (*bdrv_truncate)(BlockDriverState *bs, int64_t length, bool exact, BdrvPrealloc prealloc,
                           BdrvRequestFlags flags, GError **errp);
     /* Whether bdrv_truncate would refuse this, as far as that is known before; changes nothing, works read-only. A driver

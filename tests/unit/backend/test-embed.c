@@ -472,6 +472,24 @@ static void test_cancel_truncate(gconstpointer format)
     g_unlink(path);
 }
 
+static void test_rounded_length(void)
+{
+    g_autoptr(BdrvGraph) graph = bdrv_graph_new();
+    GError *error = NULL;
+
+    make(graph, "rounded", "size=1M");
+    BlockBackend *blk = must_open(graph, "rounded", "driver=qcow2", BDRV_O_RDWR);
+    g_assert_false(blk_truncate(blk, 2000000, true, BDRV_PREALLOC_OFF, 0, &error));
+    g_clear_error(&error);
+    g_assert_cmpint(blk_length(blk), ==, 1 << 20);
+    g_assert_true(blk_truncate(blk, 2000000, false, BDRV_PREALLOC_OFF, 0, &error));
+    g_assert_cmpint(blk_length(blk), ==, 2000384);
+    must_close(blk);
+    blk = must_open(graph, "rounded", "driver=qcow2", 0);
+    g_assert_cmpint(blk_length(blk), ==, 2000384);
+    must_close(blk);
+}
+
 static void test_cancel_check(void)
 {
     g_autoptr(BdrvGraph) graph = bdrv_graph_new();
@@ -680,6 +698,7 @@ int main(int argc, char **argv)
     g_test_add_data_func("/embed/creating that is cancelled leaves no file: qcow2", "qcow2", test_cancel_create);
     g_test_add_data_func("/embed/resizing that is cancelled leaves the length: raw", "raw", test_cancel_truncate);
     g_test_add_data_func("/embed/resizing that is cancelled leaves the length: qcow2", "qcow2", test_cancel_truncate);
+    g_test_add_func("/embed/resizing tells the length that it rounds to", test_rounded_length);
     g_test_add_func("/embed/a check is cancelled before it repairs", test_cancel_check);
     g_test_add_func("/embed/an amend that is cancelled leaves a sound image", test_cancel_amend);
     g_test_add_func("/embed/closing waits for requests, whose callbacks come afterwards", test_close_waits);
