@@ -327,13 +327,15 @@ def put(directory, text):
     path.write_text(source)
 
 
-@pytest.mark.parametrize("name", ["embedding", "threads", "write-a-driver"])
-def test_the_programs_and_commands_of_a_page_work(tmp_path, installed, name):
+@pytest.mark.parametrize("name, kinds", [("embedding", {"c", "sh"}), ("threads", {"c", "sh"}),
+                                         ("write-a-driver", {"c", "sh"}), ("driver-test", {"sh"})])
+def test_the_programs_and_commands_of_a_page_work(tmp_path, installed, name, kinds):
     """```c blocks are files, or parts of them; ```sh blocks are run in order. Shown output must come."""
     libdir, _ = installed
     env = environment(libdir)
     blocks = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "docs" / f"{name}.md").read_text(), re.S)
-    assert {kind for kind, _ in blocks} >= {"c", "sh"}
+    assert {kind for kind, _ in blocks} == kinds | {"output"}
+    shutil.copy(ROOT / "examples" / "driver-template" / "labelled.c", tmp_path)
     out = ""
     for kind, text in blocks:
         if kind == "c":
