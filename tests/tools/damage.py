@@ -2,7 +2,8 @@
 """qcow2 images in several shapes, and damage done to their metadata, for tests of check and repair."""
 
 import pathlib
-import subprocess
+
+from tools import run
 
 COPIED, COMPRESSED, ZERO = 1 << 63, 1 << 62, 1
 OFFSET = 0x00FFFFFFFFFFFE00
@@ -44,7 +45,7 @@ SNAPSHOTS = ("one", "two")
 
 
 def tool(directory, *argv):
-    subprocess.run(argv, cwd=directory, check=True, capture_output=True)
+    run(argv, directory).check_returncode()
 
 
 def io(directory, name, *commands, where=None):
