@@ -239,12 +239,15 @@ def test_a_higher_level_compresses_better_and_all_of_them_can_be_read(twin, kind
     assert sizes[1] < sizes[0]
 
 
-@pytest.mark.parametrize("kind, level", [("zlib", "0"), ("zlib", "10"), ("zstd", "23"), ("zstd", "-1"), ("zlib", "x")])
+@pytest.mark.parametrize("kind, level", [("zlib", "0"), ("zlib", "10"), ("zstd", "23"), ("zstd", "-1"), ("zlib", "x"), ("zlib", "")])
 def test_a_level_that_there_is_not_is_refused_with_those_that_there_are(twin, kind, level):
     twin.write("raw", bytes(65536))
-    result = packed(twin, "compression_type=" + kind, "compression_level=" + level)
-    assert result.returncode == 1 and "compression-level" in result.stderr, result.stderr
-    assert level == "x" or "has levels from 1 to" in result.stderr
+    twin.write("x", b"precious")
+    for name in ("x", "new"):
+        result = packed(twin, "compression_type=" + kind, "compression_level=" + level, name=name)
+        assert result.returncode == 1 and f"compression_level '{level}'" in result.stderr, result.stderr
+        assert f"{kind} has levels from 1 to" in result.stderr
+    assert (twin.ours / "x").read_bytes() == b"precious" and not (twin.ours / "new").exists()
 
 
 def test_a_level_has_no_meaning_where_nothing_is_compressed(twin):

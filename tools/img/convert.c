@@ -360,6 +360,20 @@ static void take_options(Convert *convert)
     }
 }
 
+/* The library says so, too, but not before there is a target to open. */
+static bool check_compression_level(const Convert *convert)
+{
+    const char *text = bdrv_options_get_string(convert->target.extra, "compression-level", "");
+    const char *type = convert->options ? bdrv_options_get_string(convert->options, "compression_type", "zlib") : "zlib";
+    int most = g_str_equal(type, "zstd") ? 22 : 9;
+
+    if (!g_ascii_string_to_signed(text, 10, 1, most, NULL, NULL)) {
+        tool_error("compression_level '%s' is wrong: %s has levels from 1 to %d", text, type, most);
+        return false;
+    }
+    return true;
+}
+
 static int check_arguments(const Convert *convert)
 {
     if (convert->target_is_zero && !convert->skip_create) {
@@ -376,6 +390,9 @@ static int check_arguments(const Convert *convert)
     }
     if (convert->compression_level && !convert->transfer.compressed) {
         tool_error("compression_level is for what -c compresses; give -c, too");
+        return 1;
+    }
+    if (convert->compression_level && !check_compression_level(convert)) {
         return 1;
     }
     if (convert->wants_resume && convert->target.image_opts) {
