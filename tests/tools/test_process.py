@@ -151,8 +151,25 @@ def test_results_come_below_the_bar(tmp_path):
 def test_sigusr1_tells_how_far_it_is(tmp_path):
     (tmp_path / "src").write_bytes(random.Random(3).randbytes(8 << 20))
     process = subprocess.Popen([OURS["img"], "convert", "-r", "4M", "-f", "raw", "-O", "raw", "src", "x"], cwd=tmp_path,
-                               stdout=subprocess.PIPE, text=True)
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "x").exists() or not any((tmp_path / "x").read_bytes()[:4096]):
         time.sleep(0.05)
     process.send_signal(signal.SIGUSR1)
-    assert re.fullmatch(r"    \([0-9.]+/100%\)\n?", process.communicate(timeout=60)[0]) and process.returncode == 0
+    out, told = process.communicate(timeout=60)
+    assert re.fullmatch(r"    \([0-9.]+/100%\)\n", told) and out == "" and process.returncode == 0
+
+
+@pytest.mark.parametrize("options", [["-f", "raw", "-o", "preallocation=full"], ["-f", "qcow2", "-o", "preallocation=full"],
+                                     ["-f", "qcow2", "-o", "preallocation=metadata"],
+                                     ["-f", "luks", "--object", "secret,id=key,data=x", "-o", "key-secret=key"]],
+                         ids=lambda options: " ".join(options[1:2] + options[-1:]))
+def test_create_that_is_interrupted_leaves_nothing_or_an_image(tmp_path, options):
+    process = subprocess.Popen([OURS["img"], "create", "-q", *options, "x", "3G"], cwd=tmp_path, stderr=subprocess.PIPE)
+    while not (tmp_path / "x").exists() and process.poll() is None:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode in (-signal.SIGINT, 0)  # 0: it had ended
+    if (tmp_path / "x").exists():
+        subprocess.run([OURS["img"], "info", "-f", options[1], "x"], cwd=tmp_path, check=True, capture_output=True)
+        (tmp_path / "x").unlink()

@@ -109,6 +109,11 @@ static bool look_at_backing(BdrvGraph *graph, const char *filename, const char *
     return true;
 }
 
+static bool goes_on(void *opaque, int64_t done, int64_t total)
+{
+    return !img_interrupted();
+}
+
 bool img_create_image(BdrvGraph *graph, const char *format, const char *filename, BdrvOptions *taken, int64_t size,
                       bool announce, bool check_backing)
 {
@@ -154,7 +159,8 @@ bool img_create_image(BdrvGraph *graph, const char *format, const char *filename
             return false;
         }
         if (backing_format && !bdrv_driver_known(backing_format)) {
-            tool_error("%s: Unknown backing file format '%s'", filename, backing_format);
+            g_autofree char *why = tool_unknown_format(backing_format);
+            tool_error("%s: backing file: %s", filename, why);
             return false;
         }
         if (strcmp(backing, filename) == 0) {
@@ -185,7 +191,7 @@ bool img_create_image(BdrvGraph *graph, const char *format, const char *filename
     if (size <= INT64_MAX - (SECTOR_BYTES - 1)) {
         bdrv_options_set_int(options, "size", (size + SECTOR_BYTES - 1) / SECTOR_BYTES * SECTOR_BYTES);
     }
-    if (!bdrv_create_image(graph, format, filename, g_steal_pointer(&options), &error)) {
+    if (!bdrv_create_image_progress(graph, format, filename, g_steal_pointer(&options), goes_on, NULL, &error)) {
         tool_report(NULL, error); /* it begins with the name */
         return false;
     }
@@ -245,5 +251,6 @@ int img_create(int argc, char **argv)
         bdrv_options_set_string(options, "backing_fmt", backing_format);
     }
     graph = tool_graph();
+    img_interrupt_catch(); /* what has begun is ended, or undone */
     return img_create_image(graph, format, filename, g_steal_pointer(&options), size, !quiet, !unsafe) ? 0 : 1;
 }

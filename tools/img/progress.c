@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * How far a subcommand is, on standard output. On a terminal a bar with the rate and the time left, as wide as the window;
- * elsewhere "    (12.50/100%)", each line over the last, as programs that read it expect. SIGUSR1 prints the latter once.
+ * elsewhere "    (12.50/100%)", each line over the last, as programs that read it expect. Without -p SIGUSR1 prints the
+ * latter once, to standard error.
  */
 #include <signal.h>
 #include <string.h>
@@ -35,6 +36,12 @@ static void print(double percent)
     printf("    (%3.2f/100%%)\r", percent);
     fflush(stdout);
     progress.shown = percent;
+}
+
+/* For SIGUSR1. Not into what the command prints, of which progress is no part without -p. */
+static void print_aside(double percent)
+{
+    fprintf(stderr, "    (%3.2f/100%%)\n", percent);
 }
 
 /* ---- the bar ---- */
@@ -150,8 +157,10 @@ void img_progress_update(int64_t done, int64_t total)
         if (done == total || g_get_monotonic_time() - progress.drawn >= REDRAW_US) {
             draw(percent, done == total);
         }
-    } else if (progress.asked || (progress.wanted && (percent - progress.shown >= progress.step || done == total))) {
+    } else if (progress.wanted && (progress.asked || percent - progress.shown >= progress.step || done == total)) {
         print(percent);
+    } else if (progress.asked) {
+        print_aside(percent);
     }
     progress.asked = 0;
 }
