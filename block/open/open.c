@@ -262,7 +262,8 @@ static bool named_driver(Layer *layer, GError **errp)
     bdrv_options_remove(layer->source->options, "driver");
     layer->drv = bdrv_find_format(name);
     if (!layer->drv) {
-        g_set_error(errp, BDRV_ERROR, ENOENT, "unknown driver '%s'", name);
+        g_autofree char *formats = bdrv_format_names();
+        g_set_error(errp, BDRV_ERROR, ENOENT, "unknown driver '%s'; supported formats are: %s", name, formats);
     }
     return layer->drv != NULL;
 }

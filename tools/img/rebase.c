@@ -127,7 +127,8 @@ static bool rebase_blindly(const Rebase *rebase, BlockBackend *top)
 static bool check_formats(const Rebase *rebase)
 {
     if (rebase->backing.format && !bdrv_driver_known(rebase->backing.format)) {
-        tool_error("Invalid format name: '%s'", rebase->backing.format);
+        g_autofree char *why = tool_unknown_format(rebase->backing.format);
+        tool_error("%s", why);
         return false;
     }
     if (has_backing(rebase) && !rebase->backing.format) {
