@@ -22,9 +22,14 @@ static const BdrvOptionSpec open_options[] = {
 
 static const char *const strong_options[] = { "filename", "fd", NULL };
 
+/* Without its prefix a name that begins as a protocol's does would be taken for that: "file:a:b" is "./a:b". */
 static bool file_parse_filename(const char *filename, BdrvOptions *options, GError **errp)
 {
-    bdrv_options_set_string(options, "filename", file_strip_prefix(filename, "file:"));
+    const char *path = file_strip_prefix(filename, "file:");
+    bool like_protocol = path != filename && path[strcspn(path, ":/")] == ':';
+    g_autofree char *plain = g_strconcat(like_protocol ? "./" : "", path, NULL);
+
+    bdrv_options_set_string(options, "filename", plain);
     return true;
 }
 

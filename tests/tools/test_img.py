@@ -534,3 +534,14 @@ def test_info_graph_goes_with_no_other_form(tmp_path, option):
     run([OURS["img"], "create", "-q", "-f", "qcow2", "disk", "1M"], tmp_path)
     result = run([OURS["img"], "info", "--graph", option, "disk"], tmp_path)
     assert result.returncode == 1 and result.stdout == "" and "--graph" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["file:a:b", "./a:b", "file:./a:b", "file:plain", "a:b"])
+def test_a_name_with_a_colon_is_told_so_that_it_can_be_used(twin, name):
+    twin.make("-f", "qcow2", "./a:b", "1M")
+    twin.make("-f", "qcow2", "plain", "1M")
+    twin.same("img", "info", "--output=json", name)
+    twin.same("img", "info", name)
+    twin.same("img", "create", "-f", "qcow2", "-b", name, "-F", "qcow2", "top")
+    twin.same("img", "info", "--backing-chain", "top")
+    twin.same("img", "map", "--output=json", name)
