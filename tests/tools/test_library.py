@@ -344,3 +344,15 @@ def test_the_programs_and_commands_of_a_page_work(tmp_path, installed, name, kin
             out = run("sh", "-ec", text, cwd=tmp_path, env=env)
         elif kind == "output":
             assert out == text
+
+
+def test_the_commands_of_the_template_work(tmp_path, installed):
+    libdir, _ = installed
+    env = environment(libdir)
+    for path in (ROOT / "examples" / "driver-template").iterdir():
+        shutil.copy(path, tmp_path)
+    run("bdrv-img", "create", "-q", "-f", "qcow2", "disk.qcow2", "1M", cwd=tmp_path, env=env)
+    commands = re.findall(r"^    (\w.*)$", (tmp_path / "README.md").read_text(), re.M)
+    assert len(commands) == 6
+    out = run("sh", "-ec", "\n".join(commands), cwd=tmp_path, env=env)
+    assert "label: holiday" in out and ", 0 failed, " in out
