@@ -164,7 +164,8 @@ static void stop_locked(BlkdebugEngine *engine, BdrvDebugEvent event, unsigned *
     }
 }
 
-static void notify_all(const BlkdebugEngine *engine, const GPtrArray *tags, bool suspended)
+/* Called with the lock held: that a request goes on is not told before that it had stopped. */
+static void notify_all_locked(const BlkdebugEngine *engine, const GPtrArray *tags, bool suspended)
 {
     for (unsigned i = 0; i < tags->len; i++) {
         bdrv_debug_notify(engine->bs, tags->pdata[i], suspended);
@@ -179,10 +180,7 @@ static void coroutine_fn stop_at(BlkdebugEngine *engine, BdrvDebugEvent event)
 
     pthread_mutex_lock(&engine->lock);
     stop_locked(engine, event, &left, tags);
-    pthread_mutex_unlock(&engine->lock);
-    notify_all(engine, tags, true);
-
-    pthread_mutex_lock(&engine->lock);
+    notify_all_locked(engine, tags, true);
     while (left > 0) {
         co_queue_wait(&engine->waiters, &engine->lock);
     }
@@ -238,8 +236,8 @@ static unsigned release(BlkdebugEngine *engine, const char *tag, unsigned limit)
 
     pthread_mutex_lock(&engine->lock);
     release_locked(engine, tag, limit, tags);
+    notify_all_locked(engine, tags, false);
     pthread_mutex_unlock(&engine->lock);
-    notify_all(engine, tags, false);
     return tags->len;
 }
 

@@ -16,6 +16,7 @@ typedef struct Stand {
     BlockBackend *blk;
     GString *told; /* "+A" stopped, "-A" goes on; of this thread or a stopped one */
     pthread_mutex_t lock;
+    bool slow; /* telling that a request has stopped takes its time */
 } Stand;
 
 static void tell(void *opaque, const char *driver, const char *tag, bool suspended)
@@ -23,6 +24,9 @@ static void tell(void *opaque, const char *driver, const char *tag, bool suspend
     Stand *stand = opaque;
 
     g_assert_cmpstr(driver, ==, "blkdebug");
+    if (suspended && stand->slow) {
+        g_usleep(50000);
+    }
     pthread_mutex_lock(&stand->lock);
     g_string_append_printf(stand->told, "%s%s", suspended ? "+" : "-", tag);
     pthread_mutex_unlock(&stand->lock);
@@ -142,6 +146,30 @@ static void test_stop(void)
     g_assert_cmpint(blk_debug_resume(stand.blk, "A"), ==, 0);
     finish(&first);
     g_assert_cmpint(blk_debug_resume(stand.blk, "A"), ==, -ENOENT);
+    stand_end(&stand, "+A-A");
+}
+
+static void *write_blocking(void *opaque)
+{
+    Stand *stand = opaque;
+
+    g_assert_cmpint(blk_pwrite(stand->blk, 0, 1, "x", 0), ==, 0);
+    return NULL;
+}
+
+static void test_order_of_notices(void)
+{
+    pthread_t thread;
+    Stand stand;
+
+    stand_init(&stand, RAW);
+    stand.slow = true;
+    set_break(&stand, "pwritev", "A");
+    g_assert_cmpint(pthread_create(&thread, NULL, write_blocking, &stand), ==, 0);
+    while (blk_debug_resume(stand.blk, "A") == -ENOENT) { /* as soon as it can be */
+        g_usleep(100);
+    }
+    pthread_join(thread, NULL);
     stand_end(&stand, "+A-A");
 }
 
@@ -307,6 +335,7 @@ int main(int argc, char **argv)
     g_test_add_func("/blkdebug/break/removing breakpoints lets their requests go", test_remove);
     g_test_add_func("/blkdebug/break/drain and reopen let requests go, and breakpoints stay", test_drain);
     g_test_add_func("/blkdebug/break/close lets requests go", test_close);
+    g_test_add_func("/blkdebug/break/that a request goes on is told after that it stopped", test_order_of_notices);
     g_test_add_func("/blkdebug/break/close of qcow2 is not stopped", test_close_qcow2);
     g_test_add_func("/blkdebug/break/drain of qcow2 lets its own commit go", test_drain_background);
     g_test_add_func("/blkdebug/break/closing one handle leaves the others working", test_two_handles);
