@@ -141,6 +141,7 @@ bool coroutine_fn blk_co_close(BlockBackend *blk, GError **errp)
     }
     quiesced = bdrv_co_quiesce_begin(blk_bs(blk)); /* else it could wait for ever for a request held back */
     bdrv_gate_shut(blk->gate);
+    bdrv_length_unwatch(blk_bs(blk), &blk->resize_watch);
     if (blk->root->used & BDRV_RIGHT_WRITE) {
         set_close_error(bdrv_co_flush(&blk->root->child), "flushing", filename, &error);
     }
@@ -237,6 +238,14 @@ bool blk_close(BlockBackend *blk, GError **errp)
 int64_t blk_length(BlockBackend *blk)
 {
     return atomic_load_explicit(&blk_bs(blk)->length, memory_order_relaxed);
+}
+
+void blk_set_resize_notice(BlockBackend *blk, BlkResizeNotice *notice, void *opaque)
+{
+    bdrv_length_unwatch(blk_bs(blk), &blk->resize_watch);
+    if (notice) {
+        bdrv_length_watch(blk_bs(blk), &blk->resize_watch, notice, opaque);
+    }
 }
 
 bool blk_is_read_only(BlockBackend *blk)

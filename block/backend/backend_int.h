@@ -21,6 +21,7 @@ struct BlockBackend {
     _Atomic bool writethrough;
     bool writethrough_given; /* by the option cache.writeback, which a reopen without it does not change */
     _Atomic bool beyond_eof;
+    BdrvLengthWatch resize_watch;
     _Atomic unsigned drains; /* begun through this handle and not ended */
     _Atomic(BlkLocal *) locals[AIO_CONTEXT_MAX]; /* each made by the thread that has the index */
 };

@@ -63,6 +63,7 @@ bool coroutine_fn blk_begin_change(BlockBackend *blk, GError **errp)
 
 void coroutine_fn blk_end_change(BlockBackend *blk)
 {
+    bdrv_co_refresh_filter_lengths(blk_bs(blk));
     blk_co_drain_end(blk);
     bdrv_graph_end_change(blk_graph(blk));
 }

@@ -2,7 +2,7 @@
 /*
  * BdrvGraph: what nodes, names and handles of one embedder have in common. Where to go from here:
  * node.c (life of a node), child.c (edges), edit.c (how edges change), rights.c (who may do what),
- * gate.c and drain.c (requests against changes), reopen.c, dump.c.
+ * gate.c and drain.c (requests against changes), reopen.c, length.c (who is told of another length), dump.c.
  */
 #include "block/graph/graph_int.h"
 
@@ -17,6 +17,7 @@ BdrvGraph *bdrv_graph_new(void)
     co_mutex_init(&graph->edit_lock);
     co_mutex_init(&graph->change_lock);
     pthread_mutex_init(&graph->lock, NULL);
+    pthread_mutex_init(&graph->watch_lock, NULL);
     graph->by_name = g_hash_table_new(g_str_hash, g_str_equal);
     graph->nodes = g_ptr_array_new();
     graph->roots = g_ptr_array_new();
@@ -42,6 +43,7 @@ void bdrv_graph_unref(BdrvGraph *graph)
     g_hash_table_unref(graph->by_name);
     g_hash_table_unref(graph->secrets);
     pthread_mutex_destroy(&graph->lock);
+    pthread_mutex_destroy(&graph->watch_lock);
     co_mutex_destroy(&graph->edit_lock);
     co_mutex_destroy(&graph->change_lock);
     g_free(graph);

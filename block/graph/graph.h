@@ -20,6 +20,7 @@
 typedef struct BdrvNode BdrvNode;
 typedef struct BdrvEdge BdrvEdge;
 typedef struct BdrvGate BdrvGate;
+typedef struct BdrvLengthWatch BdrvLengthWatch;
 
 /* What detect-zeroes says of writes that hold nothing but zeroes. */
 typedef enum BdrvDetectZeroes {
@@ -60,6 +61,7 @@ struct BdrvNode {
     BdrvOptions *options;   /* as opened, this node's own keys only: reopen and filenames start from them */
     BdrvOptions *explicit_options; /* what the user gave, children included: json: filenames */
     char *full_backing_filename;   /* cache of blk_layer() */
+    _Atomic(BdrvLengthWatch *) length_watches; /* length.c: who is told when the length changes */
     bool event_listener_below; /* some driver below has bdrv_debug_event: bdrv_debug_event() walks only then */
     BdrvIoState io;         /* block/io */
 };
@@ -199,6 +201,36 @@ typedef struct BdrvDrain BdrvDrain;
 BdrvDrain *coroutine_fn bdrv_co_quiesce_begin(BlockDriverState *bs);
 void coroutine_fn bdrv_co_quiesce_end(BdrvGraph *graph, BdrvDrain *drain);
 
+/* ---- length (length.c) ---- */
+
+/* Who is told of a node's length; its owner's memory. */
+struct BdrvLengthWatch {
+    void (*notice)(void *opaque, int64_t length); /* NULL: nobody */
+    void *opaque;
+    int64_t told;
+    BdrvLengthWatch *next;
+};
+
+/** bdrv_length_watch() - let @watch, which is not in use, be told from now on whenever @bs has another length */
+void bdrv_length_watch(BlockDriverState *bs, BdrvLengthWatch *watch, void (*notice)(void *opaque, int64_t length),
+                       void *opaque);
+/** bdrv_length_unwatch() - it is not told any more, nor is being told, when this returns; may not have been in use */
+void bdrv_length_unwatch(BlockDriverState *bs, BdrvLengthWatch *watch);
+/** bdrv_length_tell() - tell the length to those who were told another one, in order of its changes */
+void bdrv_length_tell(BlockDriverState *bs);
+
+/** bdrv_length_changed() - to be called after bs->length was set; one test while nobody watches */
+static inline void bdrv_length_changed(BlockDriverState *bs)
+{
+    if (G_UNLIKELY(atomic_load(&bdrv_node(bs)->length_watches))) {
+        bdrv_length_tell(bs);
+    }
+}
+
+/** bdrv_co_refresh_filter_lengths() - after a change of @bs or below it: filters there, and those of others that
+ * reach what has changed, show the length of what is below them. Drained. */
+void coroutine_fn bdrv_co_refresh_filter_lengths(BlockDriverState *bs);
+
 /* ---- reopen (reopen.c; open/reopen.c works out the items) ---- */
 
 typedef struct BdrvReopenItem {
@@ -229,6 +261,9 @@ char *bdrv_explain(BlockDriverState *bs);
 /** bdrv_flush_node() - make durable what was written to the node and, unless its driver does so, below it (io/flush.c)
  * Nothing written since the last one: nothing is called. 0 or -errno */
 int coroutine_fn bdrv_flush_node(BlockDriverState *bs);
+
+/** bdrv_co_refresh_length() - ask the driver; 0 or -errno (io/resize.c) */
+int coroutine_fn bdrv_co_refresh_length(BlockDriverState *bs);
 
 /** bdrv_refresh_node_limits() - merge the children's limits, then ask the driver; must not yield */
 void bdrv_refresh_node_limits(BlockDriverState *bs);

@@ -7,7 +7,7 @@
 #include "block/graph/graph.h"
 
 /*
- * Lock order: change_lock, edit_lock (both over I/O), then a gate's lock or lock (both short, never together).
+ * Lock order: change_lock, edit_lock (both over I/O), then a gate's lock, lock or watch_lock (all short, never together).
  */
 struct BdrvGraph {
     _Atomic unsigned refs;
@@ -18,6 +18,7 @@ struct BdrvGraph {
     GPtrArray *nodes;     /* lock: BdrvNode *, private ones too, in order of making */
     GPtrArray *roots;     /* lock: BdrvEdge *, root edges */
     unsigned next_serial; /* lock */
+    pthread_mutex_t watch_lock; /* nodes' length_watches; held while the embedder is told */
     BdrvOpenerGate *opener_gate; /* lock */
     void *opener_gate_opaque;
     BdrvDebugNotify *debug_notify; /* lock */

@@ -151,6 +151,7 @@ bool coroutine_fn bdrv_co_reopen_items(BdrvEdge *edge, unsigned used, BdrvReopen
                     root->filename);
     } else {
         ok = reopen_drained(edge, used, items, count, errp);
+        bdrv_co_refresh_filter_lengths(root); /* raw may show another part of its file */
         bdrv_co_drain_end(root);
     }
     for (unsigned i = 0; i < count; i++) {

@@ -62,7 +62,4 @@ int bdrv_breakpoint_is_suspended(BlockDriverState *bs, const char *tag);
  */
 void bdrv_track_requests(BlockDriverState *bs);
 
-/** bdrv_co_refresh_length() - ask the driver; 0 or -errno */
-int coroutine_fn bdrv_co_refresh_length(BlockDriverState *bs);
-
 #endif

@@ -137,7 +137,11 @@ static inline void bdrv_grow_length(BlockDriverState *bs, int64_t length)
 {
     int64_t old = atomic_load_explicit(&bs->length, memory_order_relaxed);
 
-    while (old < length && !atomic_compare_exchange_weak(&bs->length, &old, length)) {
+    while (old < length) {
+        if (atomic_compare_exchange_weak(&bs->length, &old, length)) {
+            bdrv_length_changed(bs);
+            break;
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 void bdrv_set_length(BlockDriverState *bs, int64_t length)
 {
     atomic_store(&bs->length, length);
+    bdrv_length_changed(bs);
 }
 
 int64_t coroutine_fn bdrv_co_getlength(BdrvChild *child)
@@ -21,6 +22,8 @@ int coroutine_fn bdrv_co_refresh_length(BlockDriverState *bs)
     if (!bs->drv->bdrv_getlength) {
         if (bs->drv->is_filter && bs->file) {
             bdrv_set_length(bs, atomic_load(&bs->file->bs->length));
+        } else {
+            bdrv_length_changed(bs); /* or not: the driver has set it */
         }
         return 0;
     }

@@ -340,6 +340,26 @@ BDRV_API int blk_queue_eventfd(BlkQueue *queue);
 /* ---- handles ---- */
 
 BDRV_API int64_t blk_length(BlockBackend *blk); /* bytes */
+/* The disk is @length bytes long now. Must neither block nor call the library, but for
+ * blk_length() and aio_call(). */
+typedef void BlkResizeNotice(void *opaque, int64_t length);
+/**
+ * blk_set_resize_notice() - be told when the disk's length changes, whoever changes it
+ * @notice: called with @opaque; NULL: nobody is told any more
+ *
+ * That is blk_truncate(), here or through another handle of the graph, blk_commit(), blk_snapshot_goto(), blk_amend(),
+ * blk_reopen(), blk_invalidate_cache(), or a write past the end that was allowed. The notice runs in the thread that
+ * makes the change, inside that call: when blk_truncate() returns, it has run. No request is under way then, but for
+ * writes that make the disk longer by themselves; those that wait for a resize meet the new length. Notices of a graph
+ * come one after another, those of a handle each with a length other than the one before, the last with the one that
+ * holds; a change that fails half-way may give one and take it back.
+ *
+ * Any thread, but one at a time for a handle, and not the notice. It replaces the one before, which is neither running
+ * nor called any more when this returns, nor is any when blk_close() does: hold no lock that the notice takes. Ask for
+ * the length after it is set: later changes are told. Requests cost what they did. What others do to the file, or is
+ * done in another graph, is told when blk_invalidate_cache() finds it.
+ */
+BDRV_API void blk_set_resize_notice(BlockBackend *blk, BlkResizeNotice *notice, void *opaque);
 BDRV_API bool blk_is_read_only(BlockBackend *blk); /* opened so, or reopened */
 BDRV_API const char *blk_filename(BlockBackend *blk); /* of the root node; json:{…} if no name says it all */
 BDRV_API const char *blk_driver(BlockBackend *blk); /* format_name of the root node */
