@@ -65,7 +65,6 @@ struct VirtioBlk {
     VirtioMmio mmio;
     BlockBackend *blk;
     const GuestMemory *memory;
-    int64_t sectors;
     bool read_only;
     char serial[VIRTIO_BLK_ID_BYTES]; /* not ended if it is full */
     struct virtio_blk_config config;

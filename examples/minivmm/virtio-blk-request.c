@@ -87,7 +87,9 @@ static BdrvIov in_data(const VirtqueueChain *chain)
 
 static bool range_is_on_disk(const VirtioBlk *device, uint64_t sector, uint64_t sectors)
 {
-    return sector <= (uint64_t)device->sectors && sectors <= (uint64_t)device->sectors - sector;
+    uint64_t there = blk_length(device->blk) / BLK_SECTOR_BYTES;
+
+    return sector <= there && sectors <= there - sector;
 }
 
 /* Without VIRTIO_BLK_F_FLUSH the driver takes every write to be durable when it completes. */

@@ -307,13 +307,29 @@ static const void *get_config(void *opaque, size_t *bytes)
     return &device->config;
 }
 
+static void set_capacity(void *opaque)
+{
+    VirtioBlk *device = opaque;
+
+    device->config.capacity = GUINT64_TO_LE(blk_length(device->blk) / BLK_SECTOR_BYTES);
+}
+
 static const VirtioDeviceOps virtio_blk_ops = {
     .device_id = VIRTIO_ID_BLOCK,
     .start_queue = start_queue,
     .stop_queue = stop_queue,
     .notify = notify,
     .config = get_config,
+    .update_config = set_capacity,
 };
+
+/* In the thread that resizes, with requests held up: an access of the guest may be waiting for them. */
+static void on_resize(void *opaque, int64_t length)
+{
+    VirtioBlk *device = opaque;
+
+    virtio_mmio_config_changed(&device->mmio);
+}
 
 /* ---- making one ---- */
 
@@ -326,7 +342,6 @@ static void fill_config(VirtioBlk *device)
     blk_get_info(device->blk, &info);
     granularity = MAX(MAX(align, BLK_SECTOR_BYTES), info.cluster_size) / BLK_SECTOR_BYTES;
     device->config = (struct virtio_blk_config){
-        .capacity = GUINT64_TO_LE(device->sectors),
         .seg_max = GUINT32_TO_LE(VIRTQUEUE_MAX_SEGMENTS - 2),
         .blk_size = GUINT32_TO_LE(BLK_SECTOR_BYTES),
         .physical_block_exp = align > BLK_SECTOR_BYTES ? __builtin_ctz(align / BLK_SECTOR_BYTES) : 0,
@@ -340,6 +355,7 @@ static void fill_config(VirtioBlk *device)
         .max_write_zeroes_seg = GUINT32_TO_LE(BLK_MAX_RANGES),
         .write_zeroes_may_unmap = 1,
     };
+    set_capacity(device);
 }
 
 static uint64_t offered_features(const VirtioBlk *device)
@@ -384,13 +400,13 @@ VirtioBlk *virtio_blk_new(BlockBackend *blk, const GuestMemory *memory, const Vi
     device = g_new0(VirtioBlk, 1);
     device->blk = blk;
     device->memory = memory;
-    device->sectors = blk_length(blk) / BLK_SECTOR_BYTES;
     device->read_only = blk_is_read_only(blk);
     device->queue_count = config->queues;
     device->thread_count = config->io_threads;
     memcpy(device->serial, config->serial, MIN(strlen(config->serial), sizeof(device->serial)));
-    fill_config(device);
     virtio_mmio_init(&device->mmio, &virtio_blk_ops, device, offered_features(device), device->queue_count);
+    blk_set_resize_notice(blk, on_resize, device); /* before the length is asked: no change is missed */
+    fill_config(device);
     ok = make_queues(device, errp);
     for (unsigned i = 0; ok && i < device->thread_count; i++) {
         ok = start_thread(device, &device->threads[i], errp);
@@ -407,6 +423,7 @@ void virtio_blk_free(VirtioBlk *device)
     if (!device) {
         return;
     }
+    blk_set_resize_notice(device->blk, NULL, NULL);
     for (unsigned i = 0; i < device->queue_count; i++) {
         if (device->queues[i].state != QUEUE_STOPPED) { /* then its thread runs */
             stop_queue(device, i);

@@ -27,7 +27,8 @@ typedef struct VirtioBlkStats {
     uint64_t reads, writes, flushes, discards, write_zeroes, others, errors;
 } VirtioBlkStats;
 
-/** virtio_blk_new() - a device for @blk, which stays the caller's and must be closed after virtio_blk_free() */
+/** virtio_blk_new() - a device for @blk, which stays the caller's and must be closed after virtio_blk_free()
+ * It shows what length the disk has, also after a resize; the notice of that is the device's. */
 VirtioBlk *virtio_blk_new(BlockBackend *blk, const GuestMemory *memory, const VirtioBlkConfig *config,
                           GError **errp);
 /** virtio_blk_free() - wait for the requests in flight and end the threads; NULL is allowed */

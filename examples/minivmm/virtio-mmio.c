@@ -48,6 +48,15 @@ void virtio_mmio_interrupt(VirtioMmio *mmio)
     raise_line(mmio, VIRTIO_MMIO_INT_VRING);
 }
 
+/* A driver that is not ready is told when it is, unless it has looked by then. */
+void virtio_mmio_config_changed(VirtioMmio *mmio)
+{
+    __atomic_store_n(&mmio->config_changed, true, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&mmio->status, __ATOMIC_SEQ_CST) & VIRTIO_CONFIG_S_DRIVER_OK) {
+        raise_line(mmio, VIRTIO_MMIO_INT_CONFIG);
+    }
+}
+
 bool virtio_mmio_line(VirtioMmio *mmio)
 {
     return __atomic_load_n(&mmio->interrupt_status, __ATOMIC_ACQUIRE) != 0;
@@ -158,9 +167,12 @@ static void set_status(VirtioMmio *mmio, uint32_t value)
         added &= ~VIRTIO_CONFIG_S_DRIVER_OK;
         virtio_mmio_break(mmio, "status", "DRIVER_OK without FEATURES_OK");
     }
-    __atomic_or_fetch(&mmio->status, added, __ATOMIC_ACQ_REL);
+    __atomic_or_fetch(&mmio->status, added, __ATOMIC_SEQ_CST);
     if (!(added & VIRTIO_CONFIG_S_DRIVER_OK)) {
         return;
+    }
+    if (__atomic_load_n(&mmio->config_changed, __ATOMIC_SEQ_CST)) {
+        raise_line(mmio, VIRTIO_MMIO_INT_CONFIG);
     }
     for (unsigned i = 0; i < mmio->queue_count; i++) {
         if (mmio->queues[i].ready) {
@@ -250,6 +262,15 @@ static void write_register(VirtioMmio *mmio, uint64_t offset, uint32_t value)
     }
 }
 
+/* Between two changes of the generation, which happen here alone, the configuration is the same. */
+static void update_config(VirtioMmio *mmio)
+{
+    if (__atomic_exchange_n(&mmio->config_changed, false, __ATOMIC_SEQ_CST)) {
+        mmio->generation++;
+        mmio->ops->update_config(mmio->opaque);
+    }
+}
+
 static uint32_t read_register(VirtioMmio *mmio, uint64_t offset)
 {
     VirtioQueueRegisters *queue = selected(mmio);
@@ -278,16 +299,21 @@ static uint32_t read_register(VirtioMmio *mmio, uint64_t offset)
     case VIRTIO_MMIO_SHM_BASE_LOW:
     case VIRTIO_MMIO_SHM_BASE_HIGH:
         return 0xffffffffu; /* there is no shared memory */
+    case VIRTIO_MMIO_CONFIG_GENERATION:
+        update_config(mmio);
+        return mmio->generation;
     default:
-        return 0; /* ConfigGeneration too: the configuration never changes */
+        return 0;
     }
 }
 
 static void read_config(VirtioMmio *mmio, uint64_t offset, void *data, unsigned bytes)
 {
     size_t there;
-    const uint8_t *config = mmio->ops->config(mmio->opaque, &there);
+    const uint8_t *config;
 
+    update_config(mmio);
+    config = mmio->ops->config(mmio->opaque, &there);
     if (offset < there) {
         memcpy(data, config + offset, MIN(bytes, there - offset));
     }

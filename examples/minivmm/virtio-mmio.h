@@ -6,7 +6,7 @@
  * The registers of a virtio device on MMIO, version 2 (virtio 1.2, section 4.2), for any kind of device.
  *
  * Accesses come from vCPU threads, one at a time (lock). The device works in threads of its own; they call
- * virtio_mmio_interrupt() and virtio_mmio_break(), which take no lock.
+ * virtio_mmio_interrupt(), virtio_mmio_config_changed() and virtio_mmio_break(), which do not wait for these.
  */
 
 #include "virtqueue.h"
@@ -28,6 +28,8 @@ typedef struct VirtioDeviceOps {
     void (*notify)(void *opaque, unsigned index);
     /* Configuration space as bytes; what lies beyond it reads as 0. */
     const void *(*config)(void *opaque, size_t *bytes);
+    /* Make it what it is now: virtio_mmio_config_changed() was called. */
+    void (*update_config)(void *opaque);
 } VirtioDeviceOps;
 
 typedef struct VirtioQueueRegisters {
@@ -52,6 +54,9 @@ typedef struct VirtioMmio {
     uint32_t features_sel, driver_features_sel, queue_sel;
     VirtioQueueRegisters queues[VIRTIO_MMIO_MAX_QUEUES];
 
+    uint32_t generation; /* of the configuration */
+
+    bool config_changed;       /* atomic: and nobody has looked since */
     uint32_t status;           /* atomic */
     uint32_t interrupt_status; /* atomic */
     pthread_mutex_t reason_lock;
@@ -68,6 +73,9 @@ void virtio_mmio_write(VirtioMmio *mmio, uint64_t offset, const void *data, unsi
 
 /** virtio_mmio_interrupt() - requests were completed. Any thread. */
 void virtio_mmio_interrupt(VirtioMmio *mmio);
+/** virtio_mmio_config_changed() - the driver should look at the configuration. Any thread, inside a request as well:
+ * an access that waits for requests has the lock meanwhile, which this does without. */
+void virtio_mmio_config_changed(VirtioMmio *mmio);
 /** virtio_mmio_line() - whether the device wants an interrupt. Any thread. */
 bool virtio_mmio_line(VirtioMmio *mmio);
 

@@ -401,6 +401,83 @@ static void test_odd_framing(void)
     machine_free(machine, false);
 }
 
+/* ---- another length ---- */
+
+static void resize(Machine *machine, int64_t length)
+{
+    GError *error = NULL;
+
+    g_assert_true(blk_truncate(machine->blk, length, true, BDRV_PREALLOC_OFF, 0, &error));
+    g_assert_no_error(error);
+}
+
+static void test_resize(void)
+{
+    Machine *machine = machine_new(make_qcow2, qcow2_drive, 1, 1);
+    uint32_t generation;
+
+    start(machine, ALL_FEATURES);
+    generation = machine_get(machine, MMIO_CONFIG_GENERATION);
+    run(machine, BLK_OUT, MIB / SECTOR, SECTOR, 1, BLK_IOERR);
+    machine_set(machine, MMIO_INTERRUPT_ACK, machine_get(machine, MMIO_INTERRUPT_STATUS));
+    resize(machine, 3 * MIB);
+    g_assert_cmpuint(machine_get(machine, MMIO_INTERRUPT_STATUS), ==, INTERRUPT_CONFIG);
+    g_assert_cmpuint(machine_get(machine, MMIO_CONFIG_GENERATION), !=, generation);
+    disk_read_capacity(&machine->disk);
+    g_assert_cmpuint(machine->disk.capacity, ==, 3 * MIB / SECTOR);
+    run(machine, BLK_OUT, 3 * MIB / SECTOR - 1, SECTOR, 0x33, BLK_OK);
+    generation = machine_get(machine, MMIO_CONFIG_GENERATION);
+    resize(machine, 2 * MIB);
+    run(machine, BLK_IN, 3 * MIB / SECTOR - 1, SECTOR, 0, BLK_IOERR);
+    g_assert_cmpuint(machine_get(machine, MMIO_CONFIG_GENERATION), !=, generation);
+    machine_free(machine, false);
+}
+
+static void test_resize_before_start(void)
+{
+    Machine *machine = machine_new(make_qcow2, qcow2_drive, 1, 1);
+
+    g_assert_null(disk_negotiate(&machine->disk, ALL_FEATURES));
+    resize(machine, 2 * MIB); /* after the driver has looked, before it takes interrupts */
+    g_assert_cmpuint(machine_get(machine, MMIO_INTERRUPT_STATUS), ==, 0);
+    machine_set(machine, MMIO_STATUS, STATUS_ACKNOWLEDGE | STATUS_DRIVER | STATUS_FEATURES_OK | STATUS_DRIVER_OK);
+    g_assert_cmpuint(machine_get(machine, MMIO_INTERRUPT_STATUS), ==, INTERRUPT_CONFIG);
+    disk_read_capacity(&machine->disk);
+    g_assert_cmpuint(machine->disk.capacity, ==, 2 * MIB / SECTOR);
+    machine_free(machine, false);
+}
+
+/* A monitor resizes while the guest resets its device and works. */
+static void *monitor_thread(void *opaque)
+{
+    Machine *machine = opaque;
+
+    for (unsigned i = 2; i <= 30; i++) {
+        resize(machine, i * MIB);
+    }
+    return NULL;
+}
+
+static void test_resize_at_work(void)
+{
+    Machine *machine = machine_new(make_qcow2, qcow2_drive, 2, 2);
+    DiskRequest *request = machine_request(machine, BLK_OUT, 0, SECTOR, 1);
+    pthread_t monitor;
+
+    start(machine, ALL_FEATURES);
+    pthread_create(&monitor, NULL, monitor_thread, machine);
+    for (unsigned i = 0; machine->disk.capacity < 30 * MIB / SECTOR; i++) {
+        if (i % 20 == 0) {
+            start(machine, ALL_FEATURES);
+        }
+        disk_read_capacity(&machine->disk);
+        request->sector = machine->disk.capacity - 1;
+        assert_run(machine, i % 2, request, BLK_OK);
+    }
+    pthread_join(monitor, NULL);
+    machine_free(machine, false);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -427,5 +504,8 @@ int main(int argc, char **argv)
     g_test_add_func("/minivmm/virtio-blk/features that cannot be are refused", test_refused_features);
     g_test_add_func("/minivmm/virtio-blk/a reset waits for requests in flight", test_reset);
     g_test_add_func("/minivmm/virtio-blk/descriptors may cut a request anywhere", test_odd_framing);
+    g_test_add_func("/minivmm/virtio-blk/a resize is an interrupt and another capacity", test_resize);
+    g_test_add_func("/minivmm/virtio-blk/a driver that starts is told of a resize meanwhile", test_resize_before_start);
+    g_test_add_func("/minivmm/virtio-blk/a disk grows while the guest works", test_resize_at_work);
     return g_test_run();
 }

@@ -21,6 +21,18 @@ static void set_address(Disk *disk, uint32_t reg, const volatile void *memory)
     set(disk, reg + 4, address >> 32);
 }
 
+/* Two reads: of one length if the generation was the same before and after. */
+void disk_read_capacity(Disk *disk)
+{
+    uint32_t generation;
+
+    do {
+        generation = get(disk, MMIO_CONFIG_GENERATION);
+        disk->capacity = get(disk, MMIO_CONFIG + CONFIG_CAPACITY);
+        disk->capacity |= (uint64_t)get(disk, MMIO_CONFIG + CONFIG_CAPACITY + 4) << 32;
+    } while (get(disk, MMIO_CONFIG_GENERATION) != generation);
+}
+
 const char *disk_negotiate(Disk *disk, uint64_t wanted)
 {
     uint64_t offered;
@@ -44,8 +56,7 @@ const char *disk_negotiate(Disk *disk, uint64_t wanted)
     if (!(get(disk, MMIO_STATUS) & STATUS_FEATURES_OK)) {
         return "features refused";
     }
-    disk->capacity = get(disk, MMIO_CONFIG + CONFIG_CAPACITY);
-    disk->capacity |= (uint64_t)get(disk, MMIO_CONFIG + CONFIG_CAPACITY + 4) << 32;
+    disk_read_capacity(disk);
     disk->queue_count = 1;
     if (disk->features & FEATURE(BLK_F_MQ)) {
         disk->queue_count = platform_read(disk->platform, disk->base + MMIO_CONFIG + CONFIG_NUM_QUEUES, 2);

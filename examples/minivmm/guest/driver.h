@@ -65,6 +65,8 @@ typedef struct Disk {
 const char *disk_negotiate(Disk *disk, uint64_t wanted);
 /** disk_start() - negotiate, set up all queues (at most @max_queues) and go */
 const char *disk_start(Disk *disk, uint64_t wanted, uint32_t max_queues);
+/** disk_read_capacity() - ask how long the disk is, as after an interrupt for the configuration */
+void disk_read_capacity(Disk *disk);
 void disk_set_up_queue(Disk *disk, uint32_t index);
 
 /** disk_submit() - hand over a request; false if the ring has no room. disk_notify() tells the device */

@@ -31,7 +31,13 @@ enum { /* registers */
     MMIO_QUEUE_DESC = 0x80,
     MMIO_QUEUE_DRIVER = 0x90,
     MMIO_QUEUE_DEVICE = 0xa0,
+    MMIO_CONFIG_GENERATION = 0xfc,
     MMIO_CONFIG = 0x100,
+};
+
+enum { /* why there is an interrupt */
+    INTERRUPT_VRING = 1,
+    INTERRUPT_CONFIG = 2,
 };
 
 enum { /* device status */
