@@ -3,6 +3,7 @@
 
 import os
 import pathlib
+import pty
 import re
 import shlex
 import shutil
@@ -137,13 +138,37 @@ def test_the_man_page_is_clean_and_names_every_option(tmp_path):
             assert re.search(rf"^       {', '.join(names)}\b", part, re.M), (command, names)
 
 
-def complete(tmp_path, *words):
+def complete(tmp_path, *words, cuts="=:"):
+    """What bash would put in place of the last word's part behind the last of @cuts, at which it cuts words as well."""
+    pieces = [piece for word in words for piece in (re.findall(f"[{cuts}]+|[^{cuts}]+", word) if cuts else [word]) or [""]]
     script = f"""PATH={shlex.quote(str(BUILT))}:$PATH; source {shlex.quote(str(BUILT / 'bdrv-img.bash'))}
-        COMP_WORDS=({' '.join(map(shlex.quote, words))}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+        COMP_LINE={shlex.quote(' '.join(words))}; COMP_POINT=${{#COMP_LINE}}
+        COMP_WORDS=({' '.join(map(shlex.quote, pieces))}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
         _bdrv_img; printf '%s\\n' "${{COMPREPLY[@]}}" """
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True)
     assert done.stderr == ""
-    return done.stdout.split()
+    return [line for line in done.stdout.split("\n") if line]
+
+
+def typed(tmp_path, line):
+    """The line as an interactive bash has it after a TAB at its end."""
+    master, slave = pty.openpty()
+    environment = dict(os.environ, PATH=f"{BUILT}:{os.environ['PATH']}", PS1="", TERM="dumb", INPUTRC="/dev/null")
+    bash = subprocess.Popen(["bash", "--norc", "-i"], stdin=slave, stdout=slave, stderr=slave, cwd=tmp_path,
+                            env=environment, start_new_session=True)
+    os.close(slave)
+    # To the start of the line and its end: the line becomes the argument of printf.
+    os.write(master, f"source {shlex.quote(str(BUILT / 'bdrv-img.bash'))}\n{line}\t'\x01printf 'li''ne<%s>\\n' '\x05\nexit\n"
+             .encode())
+    output = b""
+    try:
+        while part := os.read(master, 4096):
+            output += part
+    except OSError:  # the other end is closed
+        pass
+    bash.wait(timeout=20)
+    os.close(master)
+    return re.search(r"line<(.*)>", output.decode()).group(1)
 
 
 def test_completion_knows_the_commands(tmp_path):
@@ -164,9 +189,51 @@ def test_completion_knows_choices(tmp_path):
 
 def test_completion_knows_the_keys_of_a_format(tmp_path):
     assert complete(tmp_path, "bdrv-img", "create", "-f", "qcow2", "-o", "cluster") == ["cluster_size="]
-    assert complete(tmp_path, "bdrv-img", "create", "-f", "qcow2", "-o", "compat=1.1,lazy") == ["compat=1.1,lazy_refcounts="]
+    words = ["bdrv-img", "create", "-f", "qcow2", "-o", "compat=1.1,lazy"]
+    assert complete(tmp_path, *words) == ["1.1,lazy_refcounts="]
+    assert complete(tmp_path, *words, cuts="") == ["compat=1.1,lazy_refcounts="]
+    assert complete(tmp_path, "bdrv-img", "convert", "-O", "qcow2", "-f", "raw", "-o", "cluster") == ["cluster_size="]
+
+
+def test_completion_knows_the_keys_that_can_be_amended(tmp_path):
+    keys = complete(tmp_path, "bdrv-img", "amend", "-f", "qcow2", "-o", "")
+    assert "compat=" in keys and "encrypt.state=" in keys and "cluster_size=" not in keys
+    assert complete(tmp_path, "bdrv-img", "amend", "-f", "raw", "-o", "") == []
+
+
+@pytest.mark.parametrize("cuts, before", [("=:", ""), ("", "--output=")])
+def test_completion_knows_values_behind_an_equals_sign(tmp_path, cuts, before):
+    assert complete(tmp_path, "bdrv-img", "info", "--output=h", cuts=cuts) == [before + "human"]
+    assert complete(tmp_path, "bdrv-img", "info", "--output=", cuts=cuts) == [before + "human", before + "json"]
+    assert complete(tmp_path, "bdrv-img", "info", "--image-opts=", cuts=cuts) == []
+    assert complete(tmp_path, "bdrv-img", "info", "--output", "h", cuts=cuts) == ["human"]
+
+
+def test_completion_knows_where_options_end(tmp_path):
+    (tmp_path / "-disk").touch()
+    assert complete(tmp_path, "bdrv-img", "info", "--", "-") == ["-disk"]
+    assert "--output" in complete(tmp_path, "bdrv-img", "info", "-")
+    assert complete(tmp_path, "bdrv-img", "info", "--", "-f", "") == ["-disk"]
 
 
 def test_completion_knows_files(tmp_path):
     (tmp_path / "disk.qcow2").touch()
+    (tmp_path / "my disk").touch()
+    (tmp_path / "a=b").touch()
     assert complete(tmp_path, "bdrv-img", "info", "di") == ["disk.qcow2"]
+    assert complete(tmp_path, "bdrv-img", "info", "my") == ["my disk"]
+    assert complete(tmp_path, "bdrv-img", "info", "a=") == ["b"]
+    assert complete(tmp_path, "bdrv-img", "dd", "if=di") == ["disk.qcow2"]
+    assert complete(tmp_path, "bdrv-img", "dd", "of=di", cuts="") == ["of=disk.qcow2"]
+
+
+@pytest.mark.parametrize("line, completed", [
+    ("bdrv-img info --output=h", "bdrv-img info --output=human "),
+    ("bdrv-img create -f qcow2 -o compat=1.1,lazy", "bdrv-img create -f qcow2 -o compat=1.1,lazy_refcounts="),
+    ("bdrv-img info -- -d", "bdrv-img info -- -disk "),
+    ("bdrv-img dd if=dis", "bdrv-img dd if=disk.qcow2 "),
+])
+def test_completion_works_in_a_shell(tmp_path, line, completed):
+    (tmp_path / "-disk").touch()
+    (tmp_path / "disk.qcow2").touch()
+    assert typed(tmp_path, line) == completed

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Run while building: writes bdrv-img's man page or its completion for bash, from syntax.c, to standard output. */
+/* Run while building: writes bdrv-img's man page or its completion for bash, from syntax.c and completion.bash, to
+ * standard output. */
 #include <ctype.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -188,11 +190,12 @@ static void bash_value(const char *value)
     }
 }
 
+/* The options of a command, and what completes the argument of one: false if it takes none. */
 static void bash_command(const ImgSyntax *syntax)
 {
     printf("    %s)\n        options='", syntax->name);
     bash_words(syntax);
-    fputs("'\n        case $previous in\n", stdout);
+    fputs("'\n        case $2 in\n", stdout);
     for (const ImgOption *option = syntax->options; option->id; option++) {
         if (option->value) {
             fputs("        ", stdout);
@@ -201,49 +204,39 @@ static void bash_command(const ImgSyntax *syntax)
             }
             printf("%s%s) ", option->name ? "--" : "", option->name ? option->name : "");
             bash_value(option->value);
-            fputs("; return ;;\n", stdout);
+            fputs("; return 0 ;;\n", stdout);
         }
     }
     fputs("        esac ;;\n", stdout);
 }
 
+static bool print_file(const char *filename)
+{
+    FILE *file = fopen(filename, "r");
+    int byte;
+
+    if (!file) {
+        perror(filename);
+        return false;
+    }
+    while ((byte = getc(file)) != EOF) {
+        putchar(byte);
+    }
+    fclose(file);
+    return true;
+}
+
 static void print_completion(void)
 {
-    fputs("# bash completion for bdrv-img: commands, options, formats, and the keys of -o\n"
-          "_bdrv_img_words() { COMPREPLY=($(compgen -W \"$1\" -- \"$current\")); }\n"
-          "_bdrv_img_files() { compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -f -- \"$current\")); }\n"
-          "_bdrv_img_formats() { _bdrv_img_words \"$(\"${COMP_WORDS[0]}\" --help 2>/dev/null | sed -n 's/^Supported formats: //p')\"; }\n"
-          "_bdrv_img_keys() { # KEY=VALUE,...: of the format that -f or -O names\n"
-          "    local format=raw i before=\n"
-          "    for ((i = 2; i < COMP_CWORD - 1; i++)); do\n"
-          "        case ${COMP_WORDS[i]} in -f|-O) format=${COMP_WORDS[i + 1]} ;; esac\n"
-          "    done\n"
-          "    case $current in *,*) before=${current%,*}, ;; esac\n"
-          "    compopt -o nospace 2>/dev/null\n"
-          "    COMPREPLY=($(compgen -P \"$before\" -W \"$(\"${COMP_WORDS[0]}\" create -f \"$format\" -o help 2>/dev/null |\n"
-          "        sed -n 's/^ *\\([a-z][a-z0-9_.-]*=\\)<.*/\\1/p')\" -- \"${current##*,}\"))\n"
-          "}\n"
-          "_bdrv_img() {\n"
-          "    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} options=\n"
-          "    if ((COMP_CWORD == 1)); then\n"
-          "        _bdrv_img_words '--help --version",
-          stdout);
+    fputs("_bdrv_img_commands='", stdout);
     for (const ImgSyntax *syntax = img_syntaxes; syntax->name; syntax++) {
         printf(" %s", syntax->name);
     }
-    fputs("'\n        return\n    fi\n    case ${COMP_WORDS[1]} in\n", stdout);
+    fputs("'\n\n_bdrv_img_option() { # COMMAND OPTION\n    case $1 in\n", stdout);
     for (const ImgSyntax *syntax = img_syntaxes; syntax->name; syntax++) {
         bash_command(syntax);
     }
-    fputs("    esac\n"
-          "    case $current in\n"
-          "    -*) _bdrv_img_words \"$options\" ;;\n"
-          "    if=*|of=*) current=${current#?f=}; _bdrv_img_files ;;\n"
-          "    *) _bdrv_img_files ;;\n"
-          "    esac\n"
-          "}\n"
-          "complete -F _bdrv_img bdrv-img\n",
-          stdout);
+    fputs("    esac\n    return 1\n}\n", stdout);
 }
 
 int main(int argc, char **argv)
@@ -252,10 +245,13 @@ int main(int argc, char **argv)
         print_man_page(argv[2]);
         return 0;
     }
-    if (argc == 2 && strcmp(argv[1], "bash") == 0) {
+    if (argc == 3 && strcmp(argv[1], "bash") == 0) { /* the part of it that does not depend on the table */
+        if (!print_file(argv[2])) {
+            return 1;
+        }
         print_completion();
         return 0;
     }
-    fprintf(stderr, "usage: %s man VERSION | bash\n", argv[0]);
+    fprintf(stderr, "usage: %s man VERSION | bash FILE\n", argv[0]);
     return 1;
 }
