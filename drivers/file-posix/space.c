@@ -273,7 +273,7 @@ bool coroutine_fn file_co_write_full(FileState *s, int64_t from, int64_t to, GEr
 {
     FullJob undo = { .s = s, .from = from, .errp = errp };
 
-    if (write_full_in_steps(s, from, to, errp)) {
+    if (to == from || write_full_in_steps(s, from, to, errp)) {
         return true;
     }
     if (file_run(restore_length_job, &undo) < 0) {

@@ -224,6 +224,33 @@ static void test_resize_case(gconstpointer data)
     free(buf);
 }
 
+static unsigned syncs;
+
+static int counting_fdatasync(int fd)
+{
+    syncs++;
+    return fdatasync(fd);
+}
+
+static void test_same_length_writes_nothing(void)
+{
+    static const BdrvPrealloc modes[] = { BDRV_PREALLOC_OFF, BDRV_PREALLOC_FALLOC, BDRV_PREALLOC_FULL };
+    FileCalls calls = file_system_calls;
+    g_autofree char *path = test_make_file("same", 65536, 's');
+    TestFile *file = test_open_ok(path, NULL, BDRV_O_RDWR);
+    GError *error = NULL;
+
+    calls.fdatasync = counting_fdatasync;
+    test_state(file)->calls = &calls;
+    for (unsigned i = 0; i < G_N_ELEMENTS(modes); i++) {
+        g_assert_true(test_truncate(file, 65536, true, modes[i], &error));
+    }
+    g_assert_cmpuint(syncs, ==, 0);
+    g_assert_true(test_truncate(file, SIZE, true, BDRV_PREALLOC_FULL, &error));
+    g_assert_cmpuint(syncs, ==, 1);
+    test_close(file);
+}
+
 static ssize_t full_disk_pwritev2(int fd, const struct iovec *vec, int count, off_t offset, int flags)
 {
     errno = ENOSPC;
@@ -404,6 +431,7 @@ int main(int argc, char **argv)
         g_autofree char *path = g_strdup_printf("/file/space/resize: %s", resize_cases[i].what);
         g_test_add_data_func(path, GUINT_TO_POINTER(i), test_resize_case);
     }
+    g_test_add_func("/file/space/resize to the length that is there syncs nothing", test_same_length_writes_nothing);
     g_test_add_func("/file/space/a resize that fails restores the old length", test_failed_resize_restores);
     g_test_add_func("/file/space/create makes a sparse file and delete removes it", test_create_new);
     g_test_add_func("/file/space/create empties an existing file", test_create_empties);
