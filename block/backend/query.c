@@ -59,6 +59,23 @@ int blk_get_info_sized(BlockBackend *blk, BdrvInfo *info, size_t info_size)
     return ret < 0 ? ret : 0;
 }
 
+static int get_limits(BlockBackend *blk, void *opaque)
+{
+    *(BdrvLimits *)opaque = blk_bs(blk)->limits;
+    return 0;
+}
+
+int blk_get_limits_sized(BlockBackend *blk, BdrvLimits *limits, size_t limits_size)
+{
+    BdrvLimits found = { 0 };
+    int ret = blk_ask_anywhere(blk, get_limits, &found);
+
+    if (ret >= 0) {
+        bdrv_sized_out(limits, limits_size, &found, sizeof(found));
+    }
+    return ret;
+}
+
 static int coroutine_fn allocated_size(BlockBackend *blk, void *opaque)
 {
     int64_t *size = opaque;

@@ -333,13 +333,22 @@ static void on_resize(void *opaque, int64_t length)
 
 /* ---- making one ---- */
 
+/* A maximum of the disk's in sectors, and of ours: the library splits what is larger, but the guest need not ask. */
+static uint32_t max_sectors(int64_t max_bytes)
+{
+    return max_bytes ? CLAMP(max_bytes / BLK_SECTOR_BYTES, 1, BLK_MAX_RANGE_SECTORS) : BLK_MAX_RANGE_SECTORS;
+}
+
 /* Sizes that the driver should keep to, in sectors. */
 static void fill_config(VirtioBlk *device)
 {
     BdrvInfo info = { 0 };
-    uint32_t align = blk_request_alignment(device->blk), granularity;
+    BdrvLimits limits = { .request_alignment = 1 };
+    uint32_t align, granularity;
 
     blk_get_info(device->blk, &info);
+    blk_get_limits(device->blk, &limits);
+    align = limits.request_alignment;
     granularity = MAX(MAX(align, BLK_SECTOR_BYTES), info.cluster_size) / BLK_SECTOR_BYTES;
     device->config = (struct virtio_blk_config){
         .seg_max = GUINT32_TO_LE(VIRTQUEUE_MAX_SEGMENTS - 2),
@@ -348,10 +357,11 @@ static void fill_config(VirtioBlk *device)
         .min_io_size = GUINT16_TO_LE(1),
         .opt_io_size = GUINT32_TO_LE(granularity),
         .num_queues = GUINT16_TO_LE(device->queue_count),
-        .max_discard_sectors = GUINT32_TO_LE(BLK_MAX_RANGE_SECTORS),
+        .max_discard_sectors = GUINT32_TO_LE(max_sectors(limits.max_pdiscard)),
         .max_discard_seg = GUINT32_TO_LE(BLK_MAX_RANGES),
-        .discard_sector_alignment = GUINT32_TO_LE(granularity),
-        .max_write_zeroes_sectors = GUINT32_TO_LE(BLK_MAX_RANGE_SECTORS),
+        .discard_sector_alignment =
+            GUINT32_TO_LE(MAX(MAX(limits.pdiscard_alignment, align), BLK_SECTOR_BYTES) / BLK_SECTOR_BYTES),
+        .max_write_zeroes_sectors = GUINT32_TO_LE(max_sectors(limits.max_pwrite_zeroes)),
         .max_write_zeroes_seg = GUINT32_TO_LE(BLK_MAX_RANGES),
         .write_zeroes_may_unmap = 1,
     };

@@ -528,6 +528,19 @@ static inline int blocking_fn blk_get_info(BlockBackend *blk, BdrvInfo *info)
 {
     return blk_get_info_sized(blk, info, sizeof(*info));
 }
+/**
+ * blk_get_limits() - alignments and maxima of requests, as the configuration of a device has them
+ *
+ * None has to be kept: requests are padded and split. What keeps them comes to the driver as it is. A discard gives
+ * back whole units of pdiscard_alignment, zeroes are cheap in those of pwrite_zeroes_alignment. They may change when
+ * the handle is reopened or its cache invalidated. Any context.
+ * Returns: 0; -ENOMEM and its like where nothing can be asked: @limits is untouched then.
+ */
+BDRV_API int blk_get_limits_sized(BlockBackend *blk, BdrvLimits *limits, size_t limits_size);
+static inline int blk_get_limits(BlockBackend *blk, BdrvLimits *limits)
+{
+    return blk_get_limits_sized(blk, limits, sizeof(*limits));
+}
 /** blk_get_specific_info() - the root driver's "format-specific" tree, NULL if none; caller frees */
 BDRV_API BdrvOptions *blk_get_specific_info(BlockBackend *blk);
 /** blk_explain() - why requests have failed, where a driver below knows more than the error code says (what

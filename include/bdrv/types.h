@@ -94,7 +94,8 @@ typedef enum BdrvPrealloc {
 /** bdrv_prealloc_find() - set *@prealloc from "off", "metadata", "falloc" or "full"; false for any other @name */
 BDRV_API bool bdrv_prealloc_find(const char *name, BdrvPrealloc *prealloc);
 
-/* What the request layer must respect below; 0 means "no limit" except for request_alignment (1). */
+/* What the request layer must respect below, and blk_get_limits() tells; 0 means "no limit" except for
+ * request_alignment (1). Alignments of zeroes and discards need not be powers of two. */
 typedef struct BdrvLimits {
     uint32_t request_alignment;   /* power of two, 1 .. 64 KiB: offset and length of every request */
     uint32_t mem_alignment;       /* of buffers; bounced at protocol nodes, a hint above */

@@ -122,6 +122,26 @@ static void test_config(void)
     machine_free(machine, false);
 }
 
+/* What the guest is told to keep to is what the disk has, within what the device takes. */
+static void test_limits(void)
+{
+    Machine *machine = machine_new(make_qcow2, "driver=blkdebug,opt-discard=128K,max-discard=512K,opt-write-zero=64K,"
+                                   "max-write-zero=256K,image.driver=qcow2,image.file.filename=%s/disk.qcow2", 1, 1);
+    uint32_t config = MACHINE_DEVICE + MMIO_CONFIG;
+    Platform *platform = (Platform *)machine;
+
+    start(machine, ALL_FEATURES);
+    g_assert_cmpuint(platform_read(platform, config + CONFIG_DISCARD_SECTOR_ALIGNMENT, 4), ==, 256);
+    g_assert_cmpuint(platform_read(platform, config + CONFIG_MAX_DISCARD_SECTORS, 4), ==, 1024);
+    g_assert_cmpuint(platform_read(platform, config + CONFIG_MAX_WRITE_ZEROES_SECTORS, 4), ==, 512);
+    machine_free(machine, false);
+    machine = machine_new(make_raw, raw_drive, 1, 1);
+    start(machine, ALL_FEATURES);
+    g_assert_cmpuint(platform_read((Platform *)machine, config + CONFIG_DISCARD_SECTOR_ALIGNMENT, 4), ==, 1);
+    g_assert_cmpuint(platform_read((Platform *)machine, config + CONFIG_MAX_DISCARD_SECTORS, 4), ==, 1u << 22);
+    machine_free(machine, false);
+}
+
 static void test_get_id(void)
 {
     Machine *machine = machine_new(make_raw, raw_drive, 1, 1);
@@ -489,6 +509,7 @@ int main(int argc, char **argv)
     g_test_add_func("/minivmm/virtio-blk/a driver can poll", test_polling);
     g_test_add_func("/minivmm/virtio-blk/a driver can do without flushes", test_without_flush);
     g_test_add_func("/minivmm/virtio-blk/the configuration tells size and limits", test_config);
+    g_test_add_func("/minivmm/virtio-blk/the configuration tells the limits of the disk", test_limits);
     g_test_add_func("/minivmm/virtio-blk/get-id gives the serial number", test_get_id);
     g_test_add_func("/minivmm/virtio-blk/an unknown request is unsupported", test_unknown_type);
     g_test_add_func("/minivmm/virtio-blk/what is not on the disk is an I-O error", test_out_of_range);

@@ -650,6 +650,62 @@ static void test_earlier_caller(void)
     must_close(blk);
 }
 
+/* ---- limits ---- */
+
+static void ask_limits(void *opaque)
+{
+    BdrvLimits limits;
+
+    g_assert_cmpint(blk_get_limits(opaque, &limits), ==, 0);
+    g_assert_cmpint(limits.pdiscard_alignment, ==, 65536);
+}
+
+static void test_limits(void)
+{
+    g_autoptr(BdrvGraph) graph = bdrv_graph_new();
+    AioCall call = { .func = ask_limits };
+    BlockBackend *disk, *below;
+    BdrvLimits limits;
+
+    make(graph, "limits", "size=1M");
+    disk = must_open(graph, "limits", "driver=qcow2,node-name=disk,cache.direct=on", BDRV_O_RDWR);
+    g_assert_cmpint(blk_get_limits(disk, &limits), ==, 0);
+    g_assert_cmpint(limits.request_alignment, ==, blk_request_alignment(disk));
+    g_assert_cmpint(limits.max_transfer, ==, blk_max_transfer(disk));
+    g_assert_cmpint(limits.pdiscard_alignment, ==, 65536);
+    g_assert_cmpint(limits.pwrite_zeroes_alignment, ==, 65536);
+    below = blk_open(graph, NULL, bdrv_options_parse("driver=blkdebug,image=disk,align=4096,max-transfer=64K,opt-discard="
+                     "128K,max-discard=512K,opt-write-zero=64K,max-write-zero=256K", NULL, NULL), BDRV_O_RDWR, NULL);
+    g_assert_nonnull(below);
+    g_assert_cmpint(blk_get_limits(below, &limits), ==, 0);
+    g_assert_cmpint(limits.request_alignment, ==, 4096);
+    g_assert_cmpint(limits.max_transfer, ==, 64 << 10);
+    g_assert_cmpint(limits.pdiscard_alignment, ==, 128 << 10);
+    g_assert_cmpint(limits.max_pdiscard, ==, 512 << 10);
+    g_assert_cmpint(limits.pwrite_zeroes_alignment, ==, 64 << 10);
+    g_assert_cmpint(limits.max_pwrite_zeroes, ==, 256 << 10);
+    call.opaque = disk; /* a device asks from where it is told of something */
+    aio_call(aio_context_current(), &call);
+    slow_run_until_idle();
+    must_close(below);
+    must_close(disk);
+}
+
+static void test_limits_of_an_earlier_caller(void)
+{
+    g_autoptr(BdrvGraph) graph = bdrv_graph_new();
+    BlockBackend *blk;
+    BdrvLimits limits;
+
+    make(graph, "sized-limits", "size=1M");
+    blk = must_open(graph, "sized-limits", "driver=qcow2", 0);
+    memset(&limits, 0x77, sizeof(limits));
+    g_assert_cmpint(blk_get_limits_sized(blk, &limits, offsetof(BdrvLimits, pdiscard_alignment)), ==, 0);
+    g_assert_cmpint(limits.pwrite_zeroes_alignment, ==, 65536);
+    g_assert_cmpint(limits.pdiscard_alignment, ==, 0x7777777777777777);
+    must_close(blk);
+}
+
 static void test_later_caller(void)
 {
     struct {
@@ -704,6 +760,8 @@ int main(int argc, char **argv)
     g_test_add_func("/embed/closing waits for requests, whose callbacks come afterwards", test_close_waits);
     g_test_add_func("/embed/each request has one callback, and its buffer until then", test_one_callback);
     g_test_add_func("/embed/an earlier caller gets no more than it has room for", test_earlier_caller);
+    g_test_add_func("/embed/limits are told, of each handle its own", test_limits);
+    g_test_add_func("/embed/limits are told as far as the caller knows them", test_limits_of_an_earlier_caller);
     g_test_add_func("/embed/a later caller may not ask for what is unknown here", test_later_caller);
     ret = g_test_run();
     nftw(directory, remove_one, 16, FTW_DEPTH | FTW_PHYS);
