@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "vmm.h"
+#include "monitor.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -13,7 +13,7 @@ typedef struct Arguments {
     char **drives;
     int queues, io_threads;
     char *accel, *guest;
-    gboolean no_ioeventfd, stats, probe;
+    gboolean no_ioeventfd, monitor, stats, probe;
     char **scenario; /* and its numbers */
 } Arguments;
 
@@ -30,6 +30,8 @@ static bool parse(Arguments *arguments, int argc, char **argv, GError **errp)
           "Another program than guest/guest.bin beside this one; runs at 1 MiB in 32-bit protected mode", "FILE" },
         { "no-ioeventfd", 0, 0, G_OPTION_ARG_NONE, &arguments->no_ioeventfd, "Let every notification be an exit",
           NULL },
+        { "monitor", 'm', 0, G_OPTION_ARG_NONE, &arguments->monitor,
+          "Take commands from standard input while the guest runs: resize DISK SIZE", NULL },
         { "stats", 's', 0, G_OPTION_ARG_NONE, &arguments->stats, "Say at the end what each disk was asked", NULL },
         { "probe", 'p', 0, G_OPTION_ARG_NONE, &arguments->probe, "Only see whether KVM runs a guest here", NULL },
         { G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_STRING_ARRAY, &arguments->scenario, NULL, NULL },
@@ -39,7 +41,7 @@ static bool parse(Arguments *arguments, int argc, char **argv, GError **errp)
 
     g_option_context_set_summary(context, "Run a small guest whose virtio disks are images of libbdrv.\n\n"
         "Scenarios: info; verify CHUNKS SEED; zeroes SEED; errors COUNT; hostile;\n"
-        "records FIRST COUNT [AT_ONCE]; check FIRST COUNT");
+        "records FIRST COUNT [AT_ONCE]; check FIRST COUNT; grow");
     g_option_context_add_main_entries(context, entries, NULL);
     if (!g_option_context_parse(context, &argc, &argv, errp)) {
         return false;
@@ -102,18 +104,31 @@ static bool probe(Vmm *vmm, GError **errp)
     return true;
 }
 
+static bool run_guest(Vmm *vmm, const Arguments *arguments, GError **errp)
+{
+    if (strcmp(arguments->accel, "kvm") == 0) {
+        return load_guest(vmm, arguments, errp) && kvm_run(vmm, !arguments->no_ioeventfd, errp);
+    }
+    return process_run(vmm, errp);
+}
+
 static bool run(Vmm *vmm, const Arguments *arguments, GError **errp)
 {
+    Monitor *monitor = NULL;
+    bool ok;
+
     if (arguments->probe) {
         return probe(vmm, errp);
     }
     if (!add_disks(vmm, arguments, errp) || !vmm_set_boot(vmm, arguments->scenario, errp)) {
         return false;
     }
-    if (strcmp(arguments->accel, "kvm") == 0) {
-        return load_guest(vmm, arguments, errp) && kvm_run(vmm, !arguments->no_ioeventfd, errp);
+    if (arguments->monitor && !(monitor = monitor_start(vmm, errp))) {
+        return false;
     }
-    return process_run(vmm, errp);
+    ok = run_guest(vmm, arguments, errp);
+    monitor_stop(monitor);
+    return ok;
 }
 
 static void tell_stats(Vmm *vmm)

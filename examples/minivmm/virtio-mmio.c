@@ -19,12 +19,14 @@ void virtio_mmio_init(VirtioMmio *mmio, const VirtioDeviceOps *ops, void *opaque
         .queue_count = queue_count,
     };
     pthread_mutex_init(&mmio->lock, NULL);
+    pthread_mutex_init(&mmio->interrupt_lock, NULL);
     pthread_mutex_init(&mmio->reason_lock, NULL);
 }
 
 void virtio_mmio_clear(VirtioMmio *mmio)
 {
     pthread_mutex_destroy(&mmio->lock);
+    pthread_mutex_destroy(&mmio->interrupt_lock);
     pthread_mutex_destroy(&mmio->reason_lock);
 }
 
@@ -38,9 +40,19 @@ static uint32_t get_status(VirtioMmio *mmio)
 static void raise_line(VirtioMmio *mmio, uint32_t cause)
 {
     __atomic_or_fetch(&mmio->interrupt_status, cause, __ATOMIC_ACQ_REL);
+    pthread_mutex_lock(&mmio->interrupt_lock);
     if (mmio->interrupt_changed) {
         mmio->interrupt_changed(mmio->interrupt_opaque);
     }
+    pthread_mutex_unlock(&mmio->interrupt_lock);
+}
+
+void virtio_mmio_on_interrupt(VirtioMmio *mmio, void (*changed)(void *opaque), void *opaque)
+{
+    pthread_mutex_lock(&mmio->interrupt_lock);
+    mmio->interrupt_changed = changed;
+    mmio->interrupt_opaque = opaque;
+    pthread_mutex_unlock(&mmio->interrupt_lock);
 }
 
 void virtio_mmio_interrupt(VirtioMmio *mmio)

@@ -42,7 +42,7 @@ typedef struct VirtioMmio {
     void *opaque;
     uint64_t offered; /* features */
     unsigned queue_count;
-    /* Told that the interrupt line may have changed, in any thread. */
+    pthread_mutex_t interrupt_lock; /* protects who is told; held meanwhile */
     void (*interrupt_changed)(void *opaque);
     void *interrupt_opaque;
     /* Told why the device needs a reset, the first time, in any thread; NULL: nobody is. */
@@ -66,6 +66,9 @@ typedef struct VirtioMmio {
 void virtio_mmio_init(VirtioMmio *mmio, const VirtioDeviceOps *ops, void *opaque, uint64_t features,
                       unsigned queue_count);
 void virtio_mmio_clear(VirtioMmio *mmio);
+/** virtio_mmio_on_interrupt() - whom to tell, in any thread, that the interrupt line may have changed; NULL: nobody
+ * Whoever was told before is not any more when this returns. */
+void virtio_mmio_on_interrupt(VirtioMmio *mmio, void (*changed)(void *opaque), void *opaque);
 
 /** virtio_mmio_read() / _write() - an access of @bytes (1, 2, 4, 8) at @offset from the first register */
 void virtio_mmio_read(VirtioMmio *mmio, uint64_t offset, void *data, unsigned bytes);

@@ -236,9 +236,6 @@ void vmm_stop_disks(Vmm *vmm)
 void vmm_set_interrupt(Vmm *vmm, void (*changed)(void *opaque), void *opaque)
 {
     for (unsigned i = 0; i < vmm->disk_count; i++) {
-        VirtioMmio *mmio = virtio_blk_mmio(vmm->disks[i].device);
-
-        mmio->interrupt_opaque = opaque;
-        mmio->interrupt_changed = changed;
+        virtio_mmio_on_interrupt(virtio_blk_mmio(vmm->disks[i].device), changed, opaque);
     }
 }

@@ -49,7 +49,7 @@ void vmm_report(Vmm *vmm, const char *text);
 int vmm_pending_vector(Vmm *vmm);
 /** vmm_stop_disks() - reset them: when this returns they touch no memory and ask for no interrupts */
 void vmm_stop_disks(Vmm *vmm);
-/** vmm_set_interrupt() - whom to tell, in any thread, that vmm_pending_vector() may have changed; disks must not run */
+/** vmm_set_interrupt() - whom to tell, in any thread, that vmm_pending_vector() may have changed; NULL: nobody */
 void vmm_set_interrupt(Vmm *vmm, void (*changed)(void *opaque), void *opaque);
 
 /** kvm_run() / process_run() - run the guest until it exits; false if it cannot go on */

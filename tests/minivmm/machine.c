@@ -116,8 +116,7 @@ Machine *machine_new(void (*make)(Machine *machine), const char *drive, unsigned
     g_assert_no_error(error);
     machine->device = virtio_blk_new(machine->blk, &machine->memory, &config, &error);
     g_assert_no_error(error);
-    virtio_blk_mmio(machine->device)->interrupt_changed = interrupt_changed;
-    virtio_blk_mmio(machine->device)->interrupt_opaque = machine;
+    virtio_mmio_on_interrupt(virtio_blk_mmio(machine->device), interrupt_changed, machine);
     machine->disk = (Disk){ .platform = (Platform *)machine, .base = MACHINE_DEVICE };
     return machine;
 }

@@ -130,6 +130,27 @@ def test_guest_verifies_a_raw_disk(tmp_path, accel):
     assert (tmp_path / "disk.raw").read_bytes() == after_verify(2, 64)
 
 
+def test_guest_sees_a_disk_grow(tmp_path, accel):
+    img(tmp_path, "create", "-q", "-f", "qcow2", "disk.qcow2", "1M")
+    vmm = subprocess.Popen([MINIVMM, "--accel", accel, "--monitor", "-d", "driver=qcow2,file.filename=disk.qcow2", "grow"],
+                           cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while not (line := vmm.stdout.readline()).startswith("guest: disk 0: 2048 sectors"):
+        assert line, "it ended before the guest began"
+    output, _ = vmm.communicate("shrink 0\nresize 9 2M\nresize 0 512k\nresize 0 4M\n", timeout=TIMEOUT)
+    assert vmm.returncode == 0, output
+    assert "'shrink 0' is no command" in output and "vmm: disk 0 has 524288 bytes" in output
+    assert "guest: disk 0 has grown to 8192 sectors" in output
+    assert_no_corruption(tmp_path, "disk.qcow2")
+    assert read_all(tmp_path, "disk.qcow2") == bytes((4 << 20) - SECTOR) + pattern(1, 8191)
+
+
+def test_a_resize_before_the_guest_starts_is_seen_as_well(tmp_path, accel):
+    img(tmp_path, "create", "-q", "-f", "qcow2", "disk.qcow2", "1M")
+    arguments = ["--monitor", "-d", "driver=qcow2,file.filename=disk.qcow2", "info"]
+    result = run([MINIVMM, "--accel", accel, *arguments], tmp_path, stdin="resize 0 4M\n", timeout=TIMEOUT)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
 def test_guest_finds_a_wrong_sector(tmp_path, accel):
     image = bytearray(content(1, 64))
     image[5 * SECTOR + 508] ^= 1

@@ -368,6 +368,26 @@ static uint32_t check(Guest *guest)
     return missing > 0;
 }
 
+/* grow: wait until the disk is longer, then write what came last. */
+static uint32_t grow(Guest *guest)
+{
+    Disk *disk = &guest->disks[0];
+    DiskRequest *request = new_request(guest, SECTOR), *flush = new_request(guest, 0);
+    uint64_t before;
+
+    if (!start(guest, 0, ALL_FEATURES)) {
+        return 1;
+    }
+    before = disk->capacity;
+    while (disk->capacity <= before) {
+        platform_wait(guest->platform, disk->base);
+        disk_read_capacity(disk);
+    }
+    REPORT(guest, "disk 0 has grown to % sectors", (uint32_t)disk->capacity);
+    fill(request->data, pattern(1, disk->capacity - 1));
+    return run(guest, disk, 0, request, BLK_OUT, disk->capacity - 1) && run(guest, disk, 0, flush, BLK_FLUSH, 0) ? 0 : 1;
+}
+
 uint32_t scenario_run(Platform *platform, const BootInfo *boot)
 {
     static const struct {
@@ -376,6 +396,7 @@ uint32_t scenario_run(Platform *platform, const BootInfo *boot)
     } scenarios[] = {
         { "info", info },       { "verify", verify },   { "zeroes", zeroes }, { "errors", errors },
         { "hostile", hostile }, { "records", records }, { "check", check },
+        { "grow", grow },
     };
     Guest *guest = platform_alloc(platform, sizeof(*guest), 16);
 
@@ -390,6 +411,6 @@ uint32_t scenario_run(Platform *platform, const BootInfo *boot)
             return scenarios[i].run(guest);
         }
     }
-    REPORT(guest, "no such scenario; there are info, verify, zeroes, errors, hostile, records and check");
+    REPORT(guest, "no such scenario; there are info, verify, zeroes, errors, hostile, records, check and grow");
     return 2;
 }
