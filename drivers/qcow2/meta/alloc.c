@@ -10,11 +10,26 @@
 
 #include "drivers/qcow2/meta/meta_int.h"
 
+static bool has_no_owner_locked(Qcow2Meta *meta, const Qcow2Slice *slice, uint64_t cluster)
+{
+    uint64_t index = qcow2_refslice_index(meta, cluster);
+    return qcow2_refcount_get(slice->bytes, index, meta->s->geometry.refcount_order) == 0 &&
+           !qcow2_cluster_set_has_any(&meta->busy, cluster, 1);
+}
+
 static bool is_free_locked(Qcow2Meta *meta, const Qcow2Slice *slice, uint64_t cluster)
 {
-    return qcow2_refcount_get(slice->bytes, qcow2_refslice_index(meta, cluster), meta->s->geometry.refcount_order) == 0 &&
-           !qcow2_cluster_set_has_any(&meta->busy, cluster, 1) &&
-           !qcow2_cluster_set_has_any(&meta->metadata, cluster, 1);
+    return has_no_owner_locked(meta, slice, cluster) && !qcow2_cluster_set_has_any(&meta->metadata, cluster, 1);
+}
+
+/*
+ * Metadata that nobody counts: what else the counts leave out nobody knows. What only a header in doubt leads to is
+ * rightly without a count.
+ */
+static bool is_uncounted_metadata_locked(Qcow2Meta *meta, const Qcow2Slice *slice, uint64_t cluster)
+{
+    return has_no_owner_locked(meta, slice, cluster) && qcow2_cluster_set_has_any(&meta->metadata, cluster, 1) &&
+           cluster - meta->doubtful_first >= meta->doubtful_count;
 }
 
 /* Take up to @count free clusters from @cluster on, which is free. */
@@ -31,11 +46,12 @@ static uint64_t take_run_locked(Qcow2Meta *meta, Qcow2Slice *slice, uint64_t clu
     return n;
 }
 
-/* First free cluster of @slice at or after @cluster, or the first cluster after the slice. */
+/* First cluster of @slice at or after @cluster that is free or lacks its count, or the first one after the slice. */
 static uint64_t scan_slice_locked(Qcow2Meta *meta, const Qcow2Slice *slice, uint64_t cluster)
 {
     uint64_t end = cluster - qcow2_refslice_index(meta, cluster) + qcow2_refslice_entries(meta);
-    while (cluster < end && !is_free_locked(meta, slice, cluster)) {
+    while (cluster < end && !is_free_locked(meta, slice, cluster) &&
+           !is_uncounted_metadata_locked(meta, slice, cluster)) {
         cluster++;
     }
     return cluster;
@@ -52,6 +68,15 @@ static int coroutine_fn grow_for_locked(Qcow2Meta *meta, uint64_t cluster)
     int ret = qcow2_grow_refblock(meta, cluster);
     pthread_mutex_lock(&meta->rc.lock);
     return ret;
+}
+
+/* An image with such counts would have its data overwritten by what is allocated. */
+static int coroutine_fn refuse_locked(Qcow2Meta *meta, uint64_t cluster)
+{
+    pthread_mutex_unlock(&meta->rc.lock);
+    qcow2_stop_uncounted(meta, cluster);
+    pthread_mutex_lock(&meta->rc.lock);
+    return -EIO;
 }
 
 int coroutine_fn qcow2_take_run_locked(Qcow2Meta *meta, uint64_t cluster, uint64_t count, bool exact, uint64_t *first,
@@ -76,6 +101,9 @@ int coroutine_fn qcow2_take_run_locked(Qcow2Meta *meta, uint64_t cluster, uint64
             return 0;
         }
         if (in_slice(meta, cluster, candidate)) {
+            if (is_uncounted_metadata_locked(meta, slice, candidate)) {
+                return refuse_locked(meta, candidate);
+            }
             *n = take_run_locked(meta, slice, candidate, count);
             *first = candidate;
             return 0;

@@ -142,6 +142,9 @@ void qcow2_table_clean(Qcow2Table *table);
 int coroutine_fn qcow2_refslice_get_locked(Qcow2Meta *meta, uint64_t cluster, bool wait, Qcow2Slice **slice);
 uint64_t qcow2_refslice_index(const Qcow2Meta *meta, uint64_t cluster);
 uint64_t qcow2_refslice_entries(const Qcow2Meta *meta);
+/** qcow2_stop_uncounted() - metadata at or behind @cluster has no refcount: mark the image corrupt. No mutex held.
+ * Returns -EIO. */
+int coroutine_fn qcow2_stop_uncounted(Qcow2Meta *meta, uint64_t cluster);
 
 /** qcow2_alloc_area() - @count clusters in a row behind all that has blocks, with new blocks of their own
  * For runs that are longer than a block describes. Sets *@first to a cluster; 0 or -errno. */

@@ -8,6 +8,7 @@
  */
 
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 
 #include "drivers/qcow2/meta/meta_int.h"
@@ -114,6 +115,15 @@ int64_t coroutine_fn qcow2_meta_count_used(BlockDriverState *bs, uint64_t end, u
         }
     }
     return (int64_t)used;
+}
+
+int coroutine_fn qcow2_stop_uncounted(Qcow2Meta *meta, uint64_t cluster)
+{
+    g_autofree char *text = g_strdup_printf("metadata lies at or behind host offset 0x%" PRIx64
+                                            " in clusters that have no refcount; run 'bdrv-img check'",
+                                            cluster << meta->s->geometry.cluster_bits);
+    qcow2_mark_corrupt(meta->bs, text);
+    return -EIO;
 }
 
 /* ---- a larger table ---- */
@@ -238,8 +248,7 @@ static int coroutine_fn grow_table(Qcow2Meta *meta, uint64_t need_entries)
         return ret;
     }
     if (qcow2_cluster_set_has_any(&meta->metadata, area.first, area.blocks + area.table_clusters)) {
-        qcow2_mark_corrupt(meta->bs, "metadata lies in clusters that have no refcount");
-        return -EIO;
+        return qcow2_stop_uncounted(meta, area.first);
     }
     if (!qcow2_table_init(&table, area.entries, (area.first + area.blocks) << g->cluster_bits)) {
         return -ENOMEM;
@@ -277,22 +286,30 @@ static int coroutine_fn grow_table(Qcow2Meta *meta, uint64_t need_entries)
 
 /* ---- a new block ---- */
 
-/* The first cluster of the range that is not known to hold metadata (an image without refcounts there is damaged). */
-static int choose_block_cluster(Qcow2Meta *meta, uint64_t block_index, uint64_t *cluster)
+/* Whether metadata lies in the range of a block that is not there: then what else lies there has no count either. */
+static bool has_metadata(Qcow2Meta *meta, uint64_t block_index)
+{
+    unsigned bits = meta->s->geometry.refblock_bits;
+    return qcow2_cluster_set_has_any(&meta->metadata, block_index << bits, UINT64_C(1) << bits);
+}
+
+/* The block goes to the start of its range, unless a lost block has counted something there. */
+static int coroutine_fn choose_block_cluster(Qcow2Meta *meta, uint64_t block_index, uint64_t *cluster)
 {
     const Qcow2Geometry *g = &meta->s->geometry;
-    uint64_t first = block_index << g->refblock_bits, per_block = UINT64_C(1) << g->refblock_bits;
+    uint64_t first = block_index << g->refblock_bits;
 
-    for (uint64_t i = 0; i < per_block; i++) {
-        if ((first + i + 1) << g->cluster_bits > QCOW2_HOST_OFFSET_MAX) {
-            break;
-        }
-        if (!qcow2_cluster_set_has_any(&meta->metadata, first + i, 1)) {
-            *cluster = first + i;
-            return 0;
+    if ((first + 1) << g->cluster_bits > QCOW2_HOST_OFFSET_MAX) {
+        return -ENOSPC;
+    }
+    if (has_metadata(meta, block_index)) {
+        int ret = qcow2_settle_header(meta); /* in doubt, structures that were taken back are in the map as well */
+        if (ret < 0 || has_metadata(meta, block_index)) {
+            return ret < 0 ? ret : qcow2_stop_uncounted(meta, first);
         }
     }
-    return -ENOSPC;
+    *cluster = first;
+    return 0;
 }
 
 static int coroutine_fn write_new_block(Qcow2Meta *meta, uint64_t cluster)
@@ -399,8 +416,7 @@ int coroutine_fn qcow2_alloc_area(Qcow2Meta *meta, uint64_t count, uint64_t *fir
         if (area.first + area.blocks + count > QCOW2_HOST_OFFSET_MAX >> g->cluster_bits) {
             ret = -ENOSPC;
         } else if (qcow2_cluster_set_has_any(&meta->metadata, area.first, area.blocks + count)) {
-            qcow2_mark_corrupt(meta->bs, "metadata lies in clusters that have no refcount");
-            ret = -EIO;
+            ret = qcow2_stop_uncounted(meta, area.first);
         } else {
             bdrv_debug_event(meta->bs, BDRV_EVENT_REFBLOCK_ALLOC);
             ret = make_area(meta, &area);

@@ -37,6 +37,7 @@ enum {
 /* Where our images of 64 KiB clusters have things */
 #define CLUSTER 0x10000
 #define REFCOUNT_TABLE 0x10000
+#define REFCOUNT_BLOCK 0x20000
 #define L1_TABLE 0x30000
 #define SNAPSHOT_TABLE 0x40000
 #define SNAPSHOT_L1 0x50000
@@ -418,6 +419,44 @@ static void test_reserved_refcount_entry(void)
     stand_forget("damaged");
 }
 
+/* Guest data in the first cluster, then the image is damaged and something is written where there was nothing. */
+static int write_to_damaged(int64_t offset, unsigned width, uint64_t value)
+{
+    stand_create("damaged", "size=1M");
+    uint8_t buf[CLUSTER], wanted[CLUSTER];
+    memset(wanted, 0xda, CLUSTER);
+    BlockBackend *blk = stand_must_open("damaged", NULL, BDRV_O_RDWR);
+    g_assert_cmpint(blk_pwrite(blk, 0, CLUSTER, wanted, 0), ==, 0);
+    stand_close(blk);
+
+    stand_put("damaged", offset, width, value);
+    blk = stand_must_open("damaged", NULL, BDRV_O_RDWR);
+    memset(buf, 0x0e, CLUSTER);
+    int ret = blk_pwrite(blk, 2 * CLUSTER, CLUSTER, buf, 0);
+    ret = ret < 0 ? ret : blk_flush(blk);
+    g_assert_cmpint(blk_pread(blk, 0, CLUSTER, buf, 0), ==, 0);
+    if (ret < 0) {
+        g_autofree char *text = blk_explain(blk);
+        g_assert_true(stand_matches("*marked corrupt*metadata lies at or behind host offset 0x*no refcount*", text));
+        g_assert_cmpmem(buf, CLUSTER, wanted, CLUSTER);
+        g_assert_cmphex(stand_get("damaged", INCOMPATIBLE, 8), ==, 2); /* marked corrupt */
+    }
+    blk_close(blk, NULL);
+    stand_forget("damaged");
+    return ret;
+}
+
+static void test_lost_refcount_block(void)
+{
+    g_assert_cmpint(write_to_damaged(REFCOUNT_TABLE, 8, 0), ==, -EIO);
+}
+
+static void test_uncounted_metadata(void)
+{
+    g_assert_cmpint(write_to_damaged(REFCOUNT_BLOCK, 8, 0), ==, -EIO); /* header, refcount table and block, L1 table */
+    g_assert_cmpint(write_to_damaged(REFCOUNT_ORDER, 4, 0), ==, -EIO); /* counts of 16 bits are read as some of 1 bit */
+}
+
 static void test_memory(void)
 {
 #if defined(CO_ASAN) || defined(CO_TSAN)
@@ -440,6 +479,8 @@ int main(int argc, char **argv)
     g_test_add_func("/qcow2/malformed/random damage does no harm", test_random_damage);
     g_test_add_func("/qcow2/malformed/a refcount table entry of reserved bits stops writing",
                     test_reserved_refcount_entry);
+    g_test_add_func("/qcow2/malformed/a lost refcount block stops writing", test_lost_refcount_block);
+    g_test_add_func("/qcow2/malformed/metadata without refcounts stops writing", test_uncounted_metadata);
     g_test_add_func("/qcow2/malformed/all of it stays below 64 MiB", test_memory);
     return g_test_run();
 }
