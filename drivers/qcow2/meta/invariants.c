@@ -4,6 +4,9 @@
  * slices and sectors are what the file holds, the counters agree with the flags, nothing that is published or in
  * limbo could be allocated. And before phase B: what is about to be published is counted in the file.
  * invariants_walk.c adds what must hold while no request is inside.
+ *
+ * An image may come damaged, and be written to where nobody notices: then its counts were never true, and nothing is
+ * said of counts. So it is checked before the first write.
  */
 
 #include "drivers/qcow2/meta/invariants.h"
@@ -11,6 +14,18 @@
 #include <string.h>
 
 #include "block/util/bytes.h"
+#include "drivers/qcow2/check.h"
+
+void coroutine_fn qcow2_note_soundness(Qcow2Meta *meta)
+{
+    BdrvCheckResult result = { 0 };
+    Qcow2Check check;
+    int ret = qcow2_check_begin(&check, meta->bs, &result, BDRV_FIX_NONE);
+
+    ret = ret < 0 ? ret : qcow2_check_analyse(&check);
+    qcow2_check_end(&check);
+    meta->was_sound = ret >= 0 && !result.corruptions && !result.check_errors;
+}
 
 void qcow2_must(bool condition, const char *what)
 {
@@ -159,8 +174,10 @@ void coroutine_fn qcow2_check_invariants(Qcow2Meta *meta)
     if (!atomic_load(&meta->header_in_doubt)) {
         compare_table(meta, &meta->l1, &meta->l2.lock);
     }
-    check_published(meta);
-    check_allocator(meta);
+    if (meta->was_sound) {
+        check_published(meta);
+        check_allocator(meta);
+    }
     bdrv_vfree(buf);
 }
 
@@ -201,20 +218,13 @@ static bool is_of_l1(const Qcow2Meta *meta, uint64_t host_offset)
     return host_offset >= meta->l1.host_offset && host_offset < meta->l1.host_offset + meta->l1.count * 8;
 }
 
-static _Atomic bool damage_expected;
-
-void qcow2_expect_damage(void)
-{
-    atomic_store(&damage_expected, true);
-}
-
 void coroutine_fn qcow2_check_phase_b(Qcow2Meta *meta, uint64_t host_offset, uint64_t bytes, const uint8_t *data)
 {
     const Qcow2Geometry *g = &meta->s->geometry;
     FileCounts counts = { .meta = meta };
     uint64_t last = 0;
 
-    if (atomic_load(&damage_expected) || atomic_load(&meta->dirty_marked)) {
+    if (!meta->was_sound || atomic_load(&meta->dirty_marked)) {
         return;
     }
     counts.block = bdrv_try_blockalign(meta->bs->file->bs, g->cluster_size);

@@ -8,14 +8,15 @@
 
 void qcow2_must(bool condition, const char *what);
 
+/** qcow2_note_soundness() - set meta->was_sound, without which nothing is said of counts; before the first write */
+void coroutine_fn qcow2_note_soundness(Qcow2Meta *meta);
+
 /** qcow2_check_invariants() - what holds while no commit runs; commit_lock held */
 void coroutine_fn qcow2_check_invariants(Qcow2Meta *meta);
 
 /** qcow2_check_phase_b() - frozen entries that go out now refer to what the file counts; phase A is flushed
  * @host_offset: where @data goes, a part of an L2 table or of the L1 table; commit_lock held */
 void coroutine_fn qcow2_check_phase_b(Qcow2Meta *meta, uint64_t host_offset, uint64_t bytes, const uint8_t *data);
-/** qcow2_expect_damage() - a test writes to images whose counts are wrong: leave qcow2_check_phase_b() out from now on */
-void qcow2_expect_damage(void);
 
 /** qcow2_check_references() - counts, metadata map and limbo agree with all that the tables refer to
  * @exact: nothing leaks either; no request is inside, commit_lock held */

@@ -72,6 +72,7 @@ struct Qcow2Meta {
     uint64_t pack_at;    /* host offset of the free bytes at the end of a cluster of compressed data; 0: none */
 
     bool is_mapped;           /* the next two are filled: before anything is written */
+    bool was_sound;           /* with debug_invariants: a check before the first write found no corruption */
     bool inactive_mapped;     /* with the L2 tables of snapshots, these are @inactive */
     Qcow2ClusterSet inactive; /* as they were then; whether one is still there @metadata says */
     Qcow2ClusterSet metadata; /* clusters with metadata; changed under rc.lock */

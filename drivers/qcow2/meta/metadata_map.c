@@ -7,7 +7,8 @@
 #include <errno.h>
 #include <inttypes.h>
 
-#include "drivers/qcow2/meta/meta_int.h"
+#include "config.h"
+#include "drivers/qcow2/meta/invariants.h"
 
 /* What the map of metadata clusters may take in any case: enough for 8 GiB of data in clusters of 512 bytes. */
 #define MAP_MIN_BYTES (8u << 20)
@@ -271,6 +272,11 @@ bool coroutine_fn qcow2_metadata_map_fill(Qcow2Meta *meta, unsigned overlap_chec
     }
     uint64_t max_bytes = MAX((uint64_t)allocated / 4, MAP_MIN_BYTES);
     set_bound(meta, max_bytes);
+#ifdef CONFIG_DEBUG_INVARIANTS
+    if (!meta->is_mapped) {
+        qcow2_note_soundness(meta);
+    }
+#endif
     meta->is_mapped = meta->is_mapped || note_known(meta);
     if (!meta->is_mapped) {
         g_set_error(errp, BDRV_ERROR, ENOMEM,
