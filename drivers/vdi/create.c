@@ -22,6 +22,15 @@ static bool header_of(const BdrvOptions *options, VdiHeader *header, GError **er
                           bdrv_options_get_bool(options, "static", false), header, errp);
 }
 
+/* If power is lost meanwhile, no header may stand before what is half of an image, or another one's rest. */
+static int coroutine_fn remove_header(BdrvChild *file)
+{
+    int64_t length = bdrv_co_getlength(file);
+    int ret = length <= 0 ? (int)length : bdrv_co_pwrite_zeroes(file, 0, MIN(length, VDI_SECTOR), 0);
+
+    return ret < 0 || length == 0 ? ret : bdrv_co_flush(file);
+}
+
 static int coroutine_fn write_image(BdrvChild *file, const VdiHeader *header)
 {
     bool fixed = header->type == VDI_TYPE_FIXED;
@@ -40,6 +49,9 @@ static int coroutine_fn write_image(BdrvChild *file, const VdiHeader *header)
                                     BDRV_REQ_MAY_UNMAP);
     }
     if (ret >= 0) {
+        ret = bdrv_co_flush(file);
+    }
+    if (ret >= 0) {
         ret = bdrv_co_pwrite(file, 0, sizeof(header->bytes), header->bytes, 0);
     }
     return ret < 0 ? ret : bdrv_co_flush(file);
@@ -50,11 +62,15 @@ bool coroutine_fn vdi_create(const char *filename, BdrvChild *file, const BdrvOp
     g_autofree VdiHeader *header = g_new0(VdiHeader, 1);
     int ret;
 
-    if (!header_of(options, header, errp) ||
+    if (!header_of(options, header, errp)) {
+        return false;
+    }
+    ret = remove_header(file);
+    if (ret >= 0 &&
         !bdrv_co_truncate(file, vdi_host_offset(header, header->blocks_in_file), false, BDRV_PREALLOC_OFF, 0, errp)) {
         return false;
     }
-    ret = write_image(file, header);
+    ret = ret < 0 ? ret : write_image(file, header);
     if (ret < 0) {
         g_set_error(errp, BDRV_ERROR, -ret, "cannot write the image: %s", g_strerror(-ret));
         return false;
