@@ -49,13 +49,14 @@ static int coroutine_fn write_new_locked(BlockDriverState *bs, uint32_t block, i
                                          const BdrvIov *iov, size_t iov_offset)
 {
     VdiState *s = bs->opaque;
-    int64_t index = vdi_take_place(s);
+    int ret = vdi_settle_header(bs);
+    int64_t index = ret < 0 ? ret : vdi_take_place(s);
 
     if (index < 0) {
         return (int)index;
     }
     bdrv_debug_event(bs, BDRV_EVENT_CLUSTER_ALLOC);
-    int ret = fill_place(bs, (uint32_t)index, inside, bytes, iov, iov_offset);
+    ret = fill_place(bs, (uint32_t)index, inside, bytes, iov, iov_offset);
     if (ret < 0) {
         vdi_give_place(s, (uint32_t)index);
         return ret;

@@ -11,6 +11,9 @@
  * so that whatever points at a place does so after its content is durable, and no place is pointed at that the header
  * does not count: other programs take the next one by that count. A crash between leaves places that nobody
  * has; the next writer finds and uses them.
+ *
+ * A header that says where things are (of a resized image) and could not be written or flushed may be the file's all the
+ * same. No place is taken and nothing committed before the old one is there again for certain.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -323,6 +326,32 @@ static int coroutine_fn write_header(BlockDriverState *bs, const VdiHeader *head
     return bdrv_co_pwrite(bs->file, 0, sizeof(encoded.bytes), encoded.bytes, 0);
 }
 
+static int coroutine_fn settle_header_locked(BlockDriverState *bs)
+{
+    VdiState *s = bs->opaque;
+    int ret = 0;
+
+    if (atomic_load(&s->header_in_doubt)) {
+        ret = write_header(bs, &s->header);
+        ret = ret < 0 ? ret : bdrv_co_flush(bs->file);
+        atomic_store(&s->header_in_doubt, ret < 0);
+    }
+    return ret;
+}
+
+int coroutine_fn vdi_settle_header(BlockDriverState *bs)
+{
+    VdiState *s = bs->opaque;
+
+    if (G_LIKELY(!atomic_load_explicit(&s->header_in_doubt, memory_order_acquire))) {
+        return 0;
+    }
+    co_mutex_lock(&s->commit_lock);
+    int ret = settle_header_locked(bs);
+    co_mutex_unlock(&s->commit_lock);
+    return ret;
+}
+
 /* Neighbours go out in one piece. */
 static int coroutine_fn write_sectors(BlockDriverState *bs, const Frozen *frozen)
 {
@@ -377,7 +406,8 @@ int coroutine_fn vdi_commit(BlockDriverState *bs)
     }
     co_mutex_lock(&s->commit_lock);
     frozen = freeze(s);
-    ret = write_frozen(bs, &frozen);
+    ret = settle_header_locked(bs);
+    ret = ret < 0 ? ret : write_frozen(bs, &frozen);
     thaw(s, &frozen, ret >= 0);
     co_mutex_unlock(&s->commit_lock);
     return ret;
@@ -394,6 +424,7 @@ int coroutine_fn vdi_write_header(BlockDriverState *bs, const VdiHeader *header)
     if (ret >= 0) {
         s->header = *header;
     }
+    atomic_store(&s->header_in_doubt, ret < 0);
     return ret;
 }
 

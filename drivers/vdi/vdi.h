@@ -57,6 +57,7 @@ typedef struct VdiState {
     VdiDamage damage;      /* as it was loaded */
     uint32_t index_limit;  /* first entry that lay outside then */
     bool blind;            /* looking at the image anew failed */
+    _Atomic bool header_in_doubt; /* a write of it failed: the file has @header or another one */
 
     CoRangeLock allocating; /* guest blocks that get their place */
     CoMutex commit_lock;    /* who makes the map durable; before lock */
@@ -110,7 +111,9 @@ void vdi_give_place(VdiState *s, uint32_t index);
 void vdi_set_entry(VdiState *s, uint32_t block, uint32_t entry);
 /** vdi_commit() - what has been written becomes durable, and the entries that point at it after that */
 int coroutine_fn vdi_commit(BlockDriverState *bs);
-/** vdi_write_header() - write and flush @header, then it is the state's */
+/** vdi_settle_header() - if it is in doubt, make the file have the state's; before a place is taken */
+int coroutine_fn vdi_settle_header(BlockDriverState *bs);
+/** vdi_write_header() - write and flush @header, then it is the state's; in doubt if that fails */
 int coroutine_fn vdi_write_header(BlockDriverState *bs, const VdiHeader *header);
 /** vdi_replace_map() - take another array of @blocks entries, which the file has already; drained */
 void vdi_replace_map(VdiState *s, _Atomic uint32_t *map, uint32_t blocks);
