@@ -6,7 +6,7 @@
  *   ops.c      the table of operations         images.c   what they start from
  *   history.c  runs one, with a cut at every request      search.c  which histories, and a replay of one
  *   states.c   what a cut can leave            content.c  their bytes and hashes
- *   oracle.c   judges bytes                    model.c    what may be read
+ *   oracle.c   judges bytes (vdi.c: of VDI)    model.c    what may be read
  *   judge.c    all of it for a state           resume.c   going on with a search that was stopped
  *   reduce.c   what was found, made small  attempt.c  if what is tested aborts
  *
@@ -308,7 +308,7 @@ int main(int argc, char **argv)
         { "must-find", 0, 0, G_OPTION_ARG_NONE, &a.must_find, "As a test: pass if something is found", NULL },
         { NULL },
     };
-    if (!test_parse(&argc, &argv, "- power loss at every request of a qcow2 image", options) || !finish_arguments(&a)) {
+    if (!test_parse(&argc, &argv, "- power loss at every request of a qcow2 or VDI image", options) || !finish_arguments(&a)) {
         return 2;
     }
     /* A check takes and frees buffers of 1 MiB for each state: keep their pages. */

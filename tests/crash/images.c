@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "block/registry/registry.h"
 #include "block/util/bytes.h"
 #include "drivers/qcow2/meta/meta.h"
 #include "tests/unit/qcow2/surgery.h"
@@ -60,6 +61,13 @@ const CrashImage crash_images[] = {
     { "full refcount table", .cluster_size = 512, .refcount_bits = 64, .backing = true, .used = 2048 * 1024 - 512 * 4 },
     { "empty file", .cluster_size = 512, .refcount_bits = 16, .start = START_EMPTY_FILE },
     { "old image", .cluster_size = 512, .refcount_bits = 16, .start = START_OLD_IMAGE },
+    { "vdi", .vdi = true, .cluster_size = 512 },
+    { "vdi, 1k blocks", .vdi = true, .cluster_size = 1024 },
+    { "vdi, 4k blocks, odd size", .vdi = true, .cluster_size = 4096, .missing = 1536 },
+    { "vdi, fixed", .vdi = true, .fixed = true, .cluster_size = 512 },
+    { "vdi, fixed, 4k blocks, odd size", .vdi = true, .fixed = true, .cluster_size = 4096, .missing = 1536 },
+    { "vdi, empty file", .vdi = true, .cluster_size = 512, .start = START_EMPTY_FILE },
+    { "vdi, old image", .vdi = true, .cluster_size = 1024, .start = START_OLD_IMAGE },
 };
 const unsigned crash_image_count = G_N_ELEMENTS(crash_images);
 
@@ -116,11 +124,16 @@ static BdrvChild *coroutine_fn open_disk(const char *disk)
     return test_must_open("simdisk", where, NULL);
 }
 
+static const char *format_name(const CrashImage *image)
+{
+    return image->vdi ? "vdi" : "qcow2";
+}
+
 static bool coroutine_fn open_image(const CrashImage *image, const char *disk, const char *options, Rig *rig,
                                     GError **errp)
 {
     BdrvChild *file = open_disk(disk);
-    BdrvChild *child = test_open("qcow2", options, file, BDRV_O_RDWR | BDRV_O_UNMAP, errp);
+    BdrvChild *child = test_open(format_name(image), options, file, BDRV_O_RDWR | BDRV_O_UNMAP, errp);
     if (!child) {
         test_close(file);
         return false;
@@ -233,6 +246,39 @@ static void coroutine_fn write_base(const CrashImage *image, const Rig *rig, uin
     }
 }
 
+static bool coroutine_fn format_vdi(const RigImage *how, bool fixed, GError **errp)
+{
+    g_autoptr(BdrvOptions) options = bdrv_options_new();
+    BdrvChild *file = open_disk(how->disk);
+    bdrv_options_set_int(options, "size", how->size);
+    bdrv_options_set_int(options, "block_size", how->cluster_size);
+    bdrv_options_set_bool(options, "static", fixed);
+    bool ok = bdrv_find_format("vdi")->bdrv_create(how->disk, file, options, errp);
+    test_close(file);
+    return ok;
+}
+
+bool coroutine_fn crash_image_format(const CrashImage *image, const RigImage *how, GError **errp)
+{
+    return image->vdi ? format_vdi(how, image->fixed || how->preallocation, errp) : rig_format(how, errp);
+}
+
+int coroutine_fn crash_image_check(const CrashImage *image, const char *disk, bool quiet, BdrvCheckResult *result)
+{
+    return rig_check_format(format_name(image), disk, quiet, result);
+}
+
+/* All of it durable. */
+static BdrvSimDisk *coroutine_fn make_disk(const CrashImage *image, const RigImage *how)
+{
+    BdrvSimDisk *disk = bdrv_simdisk_new(how->disk, 0);
+    GError *error = NULL;
+    bdrv_simdisk_set_volatile(disk, false);
+    crash_image_format(image, how, &error);
+    g_assert_no_error(error);
+    return disk;
+}
+
 static BdrvSimDisk *make_backing(void)
 {
     BdrvSimDisk *disk = bdrv_simdisk_new("backing", 0);
@@ -246,10 +292,9 @@ static BdrvSimDisk *make_backing(void)
 static BdrvSimDisk *coroutine_fn make_old(const CrashImage *image, uint8_t cells[MODEL_CELLS])
 {
     RigImage how = { .disk = "base", .size = CRASH_OLD_SIZE, .cluster_size = image->cluster_size };
-    BdrvSimDisk *disk = rig_create(&how);
+    BdrvSimDisk *disk = make_disk(image, &how);
     Rig rig;
     g_autofree uint8_t *buf = g_malloc(CRASH_OLD_SIZE);
-    bdrv_simdisk_set_volatile(disk, false);
     g_assert_true(crash_image_open(image, "base", false, &rig));
     crash_fill(buf, 0, CRASH_OLD_SIZE, CRASH_BASE);
     g_assert_cmpint(bdrv_co_pwrite(rig.child, 0, CRASH_OLD_SIZE, buf, 0), ==, 0);
@@ -258,6 +303,13 @@ static BdrvSimDisk *coroutine_fn make_old(const CrashImage *image, uint8_t cells
     cells[MODEL_SIZE] = SIZE_OLD;
     bdrv_simdisk_set_volatile(disk, true);
     return disk;
+}
+
+static void coroutine_fn assert_clean(const CrashImage *image)
+{
+    BdrvCheckResult result;
+    g_assert_cmpint(crash_image_check(image, "base", false, &result), ==, 0);
+    g_assert_true(result.corruptions == 0 && result.check_errors == 0 && result.leaks == 0);
 }
 
 static BdrvSimDisk *coroutine_fn make_ready(const CrashImage *image, uint8_t cells[MODEL_CELLS])
@@ -274,10 +326,9 @@ static BdrvSimDisk *coroutine_fn make_ready(const CrashImage *image, uint8_t cel
         .data_file_raw = image->data_file_raw,
         .encrypt = image->encrypt,
     };
-    BdrvSimDisk *disk = rig_create(&how);
+    BdrvSimDisk *disk = make_disk(image, &how);
     g_autoptr(BdrvSimDisk) data = image->data_file ? bdrv_simdisk_find("base-data") : NULL;
     Rig rig;
-    bdrv_simdisk_set_volatile(disk, false);
     if (data) {
         bdrv_simdisk_set_volatile(data, false);
     }
@@ -293,7 +344,7 @@ static BdrvSimDisk *coroutine_fn make_ready(const CrashImage *image, uint8_t cel
         surgery_add_snapshot(disk);
     }
     if (!image->used) {
-        rig_assert_clean("base");
+        assert_clean(image);
     }
     if (data) {
         bdrv_simdisk_set_volatile(data, true);

@@ -28,7 +28,9 @@ typedef enum CrashStart {
 
 typedef struct CrashImage {
     const char *name;
-    int64_t cluster_size;
+    bool vdi;             /* not qcow2; of the rest only size, options and start count */
+    bool fixed;           /* a VDI image whose blocks all have a place */
+    int64_t cluster_size; /* of VDI: of its blocks */
     int refcount_bits;
     const char *compat;        /* NULL: version 3 */
     const char *preallocation; /* NULL: none */
@@ -70,6 +72,12 @@ uint8_t crash_value(const uint8_t sector[512], int64_t n);
 /** crash_image_make() - on a new simdisk "base", backing file on "backing"; what the model starts from goes to
  * @cells. The caller unrefs both disks. That of a data file is there until it is forgotten. */
 BdrvSimDisk *coroutine_fn crash_image_make(const CrashImage *image, uint8_t cells[MODEL_CELLS], BdrvSimDisk **backing);
+
+/** crash_image_format() - rig_format(), of VDI with the disk, the size, the clusters' size, and fixed if preallocated */
+bool coroutine_fn crash_image_format(const CrashImage *image, const RigImage *how, GError **errp);
+
+/** crash_image_check() - our own check, read-only, of an image of this format */
+int coroutine_fn crash_image_check(const CrashImage *image, const char *disk, bool quiet, BdrvCheckResult *result);
 
 /** crash_data_disk() - the name of the disk with the data of the image on @disk; caller frees */
 char *crash_data_disk(const char *disk);

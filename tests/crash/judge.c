@@ -6,6 +6,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "tests/crash/vdi.h"
+
 #define WINDOW (MODEL_SECTORS * 512) /* guest bytes that are looked at, besides the last sectors of the disk */
 #define TAIL 4096
 #define CROSS_CHECK_EVERY 64 /* distinct states: that the flat bytes are those of a disk made from the cut */
@@ -179,7 +181,7 @@ bool judge_load(Judge *judge, const char *text)
 static uint8_t oracle_value(Oracle *oracle, const CrashImage *image, int64_t n)
 {
     const uint8_t *data;
-    switch (oracle_sector(oracle, n, &data)) {
+    switch (image->vdi ? vdi_sector(oracle, n, &data) : oracle_sector(oracle, n, &data)) {
     case ORACLE_ZERO:
         return 0;
     case ORACLE_BACKING:
@@ -241,7 +243,7 @@ static const char *judge_bytes(Judge *judge, const Bytes *bytes, CrashReading *r
     memset(reading, 0, sizeof(*reading));
     o->data = bytes->data;
     o->data_length = bytes->data_length;
-    oracle_judge(o, bytes->image, bytes->length);
+    (judge->image->vdi ? vdi_judge : oracle_judge)(o, bytes->image, bytes->length);
     if (!o->is_image) {
         reading->size = SIZE_NO_IMAGE;
         return NULL;
@@ -268,7 +270,7 @@ static const char *coroutine_fn check_agrees(Judge *judge, const char *disk)
 {
     BdrvCheckResult result;
     bool untidy = judge->oracle.untidy[0];
-    int ret = judge->oracle.dirty || untidy ? rig_check_quietly(disk, &result) : rig_check(disk, &result);
+    int ret = crash_image_check(judge->image, disk, judge->oracle.dirty || untidy, &result);
     if (ret < 0) {
         return wrong(judge, "the image cannot be checked: %s", g_strerror(-ret));
     }
@@ -427,6 +429,12 @@ static unsigned secret_that_opens(const Oracle *oracle)
     return which;
 }
 
+/* Of VDI blocks it reads no size but 1 MiB. */
+static bool qemu_img_knows(const Judge *judge)
+{
+    return !judge->image->vdi && have_qemu_img();
+}
+
 /* Exit code 0: clean, 3: leaks only. */
 static const char *qemu_img_agrees(Judge *judge, BdrvSimDisk *disk)
 {
@@ -509,7 +517,7 @@ static const char *coroutine_fn judge_new(Judge *judge, Content contents[2], con
     if (!fault) {
         fault = check_agrees(judge, "state");
     }
-    if (!fault && every(judge, judge->qemu_every) && have_qemu_img()) {
+    if (!fault && every(judge, judge->qemu_every) && qemu_img_knows(judge)) {
         fault = qemu_img_agrees(judge, disk);
     }
     if (!fault) {

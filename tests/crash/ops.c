@@ -81,8 +81,10 @@ static bool whole_l2_range(const CrashImage *image, unsigned variant, CrashStep 
 static bool for_truncate(const CrashImage *image, unsigned variant, CrashStep *step)
 {
     step->size = variant ? SIZE_LARGE : SIZE_GROWN;
-    /* Megabytes of data files would be looked at. */
-    return !(variant && image->data_file && (image->cluster_size > 512 || image->data_file_raw));
+    /* Megabytes of data files, fixed images and block maps would be looked at. */
+    bool much = (image->data_file && (image->cluster_size > 512 || image->data_file_raw)) || image->fixed ||
+                (image->vdi && image->cluster_size > 1024);
+    return !(variant && much);
 }
 
 static bool for_shrink(const CrashImage *image, unsigned variant, CrashStep *step)
@@ -118,7 +120,7 @@ static bool for_bitmap(const CrashImage *image, unsigned variant, CrashStep *ste
 static bool for_create(const CrashImage *image, unsigned variant, CrashStep *step)
 {
     step->size = SIZE_BASE;
-    return image->start != START_READY;
+    return image->start != START_READY && !(image->vdi && variant == 2);
 }
 
 static bool for_keys(const CrashImage *image, unsigned variant, CrashStep *step)
@@ -180,6 +182,21 @@ static bool old_or_empty(const CrashReading *reading)
 
 /* ---- doing it ---- */
 
+/* Not every driver has something to stop. */
+static void coroutine_fn drain_begin(BlockDriverState *bs)
+{
+    if (bs->drv->bdrv_drain_begin) {
+        bs->drv->bdrv_drain_begin(bs);
+    }
+}
+
+static void coroutine_fn drain_end(BlockDriverState *bs)
+{
+    if (bs->drv->bdrv_drain_end) {
+        bs->drv->bdrv_drain_end(bs);
+    }
+}
+
 static int coroutine_fn run_write(CrashRun *run, const CrashStep *step)
 {
     g_autofree uint8_t *buf = g_malloc((gsize)step->bytes);
@@ -234,7 +251,7 @@ static int coroutine_fn run_compressed(CrashRun *run, const CrashStep *step)
 /* Amending changes what the image began with. */
 static bool is_version_2(const CrashRun *run)
 {
-    return qcow2_state(run->rig.child->bs)->geometry.version < 3;
+    return !run->image->vdi && qcow2_state(run->rig.child->bs)->geometry.version < 3;
 }
 
 static int coroutine_fn run_discard(CrashRun *run, const CrashStep *step)
@@ -254,9 +271,9 @@ static int coroutine_fn run_truncate(CrashRun *run, const CrashStep *step)
 {
     BlockDriverState *bs = run->rig.child->bs;
     GError *error = NULL;
-    bs->drv->bdrv_drain_begin(bs);
+    drain_begin(bs);
     bool ok = bs->drv->bdrv_truncate(bs, crash_size_bytes(run->image, step->size), true, BDRV_PREALLOC_OFF, 0, &error);
-    bs->drv->bdrv_drain_end(bs);
+    drain_end(bs);
     int ret = ok ? bdrv_co_refresh_length(bs) : -bdrv_error_code(error);
     g_clear_error(&error);
     return ret;
@@ -310,11 +327,11 @@ static int coroutine_fn snapshot_action(CrashRun *run, SnapshotAction action)
         keep(run, next); /* also if it fails: it may be there all the same */
     }
     g_snprintf(id, sizeof(id), "%u", first);
-    bs->drv->bdrv_drain_begin(bs);
+    drain_begin(bs);
     bool ok = action == SNAPSHOT_CREATE  ? bs->drv->bdrv_snapshot_create(bs, &info, &error)
               : action == SNAPSHOT_APPLY ? bs->drv->bdrv_snapshot_goto(bs, id, &error)
                                          : bs->drv->bdrv_snapshot_delete(bs, id, NULL, &error);
-    bs->drv->bdrv_drain_end(bs);
+    drain_end(bs);
     int ret = ok ? bdrv_co_refresh_length(bs) : -bdrv_error_code(error);
     g_free(info.id);
     g_clear_error(&error);
@@ -364,7 +381,7 @@ static int coroutine_fn run_bitmap(CrashRun *run, const CrashStep *step)
     if (!there && step->variant > 1) {
         return bdrv_co_flush(run->rig.child); /* it is durable all the same */
     }
-    drv->bdrv_drain_begin(bs);
+    drain_begin(bs);
     switch (step->variant) {
     case 0: ok = there ? drv->bdrv_bitmap_remove(bs, "x", &error) : drv->bdrv_bitmap_add(bs, "x", 4096, true, &error); break;
     case 1: ok = there ? drv->bdrv_bitmap_enable(bs, "x", false, &error)
@@ -373,7 +390,7 @@ static int coroutine_fn run_bitmap(CrashRun *run, const CrashStep *step)
     case 3: ok = !has_bitmap(bs, "b") ? drv->bdrv_bitmap_enable(bs, "x", true, &error) : merge_bitmaps(bs, &error); break;
     case 4: ok = drv->bdrv_bitmap_remove(bs, "b", &error); break;
     }
-    drv->bdrv_drain_end(bs);
+    drain_end(bs);
     int ret = ok ? 0 : -bdrv_error_code(error);
     g_clear_error(&error);
     return ret;
@@ -385,9 +402,9 @@ static int coroutine_fn run_backing(CrashRun *run, const CrashStep *step)
     static const char *const names[] = { "b", "a/name/that/takes/more/than/the/rest/of/the/first/sector/of/the/header" };
     BlockDriverState *bs = run->rig.child->bs;
     GError *error = NULL;
-    bs->drv->bdrv_drain_begin(bs);
+    drain_begin(bs);
     bool ok = bs->drv->bdrv_change_backing_file(bs, names[step->variant], "raw", &error);
-    bs->drv->bdrv_drain_end(bs);
+    drain_end(bs);
     int ret = ok ? 0 : -bdrv_error_code(error);
     g_clear_error(&error);
     return ret;
@@ -398,9 +415,9 @@ static int coroutine_fn amend(CrashRun *run, BdrvOptions *options_taken, bool fo
     g_autoptr(BdrvOptions) options = options_taken;
     BlockDriverState *bs = run->rig.child->bs;
     GError *error = NULL;
-    bs->drv->bdrv_drain_begin(bs);
+    drain_begin(bs);
     bool ok = bs->drv->bdrv_amend(bs, options, force, NULL, NULL, &error);
-    bs->drv->bdrv_drain_end(bs);
+    drain_end(bs);
     int ret = ok ? bdrv_co_flush(run->rig.child) : -bdrv_error_code(error);
     g_clear_error(&error);
     return ret;
@@ -530,9 +547,9 @@ static int coroutine_fn run_keys(CrashRun *run, const CrashStep *step)
 static int coroutine_fn run_empty(CrashRun *run, const CrashStep *step)
 {
     BlockDriverState *bs = run->rig.child->bs;
-    bs->drv->bdrv_drain_begin(bs);
+    drain_begin(bs);
     int ret = bs->drv->bdrv_make_empty(bs);
-    bs->drv->bdrv_drain_end(bs);
+    drain_end(bs);
     return ret;
 }
 
@@ -569,9 +586,9 @@ static int coroutine_fn run_check(CrashRun *run, const CrashStep *step)
     BlockDriverState *bs = run->rig.child->bs;
     BdrvCheckResult result = { 0 };
     BdrvCheckFix fix = fixes[step->variant];
-    bs->drv->bdrv_drain_begin(bs);
+    drain_begin(bs);
     int ret = bs->drv->bdrv_check(bs, &result, fix);
-    bs->drv->bdrv_drain_end(bs);
+    drain_end(bs);
     if (ret >= 0 && result.corruptions) {
         run->finding = "the check of the open image finds corruption";
     } else if (ret >= 0 && fix && result.leaks && !result.check_errors) {
@@ -591,7 +608,7 @@ static int coroutine_fn run_create(CrashRun *run, const CrashStep *step)
         .compat = step->variant == 2 ? "0.10" : NULL,
     };
     GError *error = NULL;
-    int ret = rig_format(&how, &error) ? 0 : -bdrv_error_code(error);
+    int ret = crash_image_format(run->image, &how, &error) ? 0 : -bdrv_error_code(error);
     g_clear_error(&error);
     return ret < 0 ? ret : open_again(run);
 }
@@ -599,16 +616,16 @@ static int coroutine_fn run_create(CrashRun *run, const CrashStep *step)
 /* ---- the table ---- */
 
 const CrashOp crash_ops[] = {
-    { "write", 5, at_cluster, expect_fill, run_write },
-    { "unaligned", 5, in_clusters, expect_fill, run_write },
-    { "zeroes", 6, for_zeroes, expect_fill, run_zeroes },
-    { "discard", 4, for_discard, expect_fill, run_discard },
+    { "write", 5, at_cluster, expect_fill, run_write, .vdi = true },
+    { "unaligned", 5, in_clusters, expect_fill, run_write, .vdi = true },
+    { "zeroes", 6, for_zeroes, expect_fill, run_zeroes, .vdi = true },
+    { "discard", 4, for_discard, expect_fill, run_discard, .vdi = true },
     { "compressed", 4, for_compressed, NULL, run_compressed },
-    { "flush", 1, anywhere, NULL, run_flush, .durable = DURABLE_ALL },
-    { "fua", 2, for_fua, expect_fill, run_write, .durable = DURABLE_ITSELF },
-    { "l2range", 1, whole_l2_range, expect_fill, run_write },
-    { "truncate", 2, for_truncate, expect_size, run_truncate, .alone = true },
-    { "shrink", 1, for_shrink, expect_size, run_truncate, expect_cut, .alone = true },
+    { "flush", 1, anywhere, NULL, run_flush, .durable = DURABLE_ALL, .vdi = true },
+    { "fua", 2, for_fua, expect_fill, run_write, .durable = DURABLE_ITSELF, .vdi = true },
+    { "l2range", 1, whole_l2_range, expect_fill, run_write, .vdi = true },
+    { "truncate", 2, for_truncate, expect_size, run_truncate, .alone = true, .vdi = true },
+    { "shrink", 1, for_shrink, expect_size, run_truncate, expect_cut, .alone = true, .vdi = true },
     { "snapshot-create", 1, for_snapshot, NULL, run_snapshot_create, .durable = DURABLE_ALL, .alone = true, .untidy = true },
     { "snapshot-apply", 1, for_apply, expect_snapshot, run_snapshot_apply, .durable = DURABLE_ITSELF, .alone = true,
       .untidy = true },
@@ -623,10 +640,10 @@ const CrashOp crash_ops[] = {
     { "key-add", 2, for_keys, expect_keys, run_keys, .durable = DURABLE_ALL, .possible = can_add_key, .alone = true },
     { "key-replace", 1, for_keys, expect_keys, run_keys, .durable = DURABLE_ALL, .possible = can_replace_key, .alone = true },
     { "key-erase", 3, for_keys, expect_keys, run_keys, .durable = DURABLE_ALL, .possible = can_erase_key, .alone = true },
-    { "reopen", 1, anywhere, NULL, run_reopen, .durable = DURABLE_ALL, .alone = true, .closes = true },
-    { "drop", 1, anywhere, NULL, run_drop, .durable = DURABLE_NEVER, .alone = true, .closes = true },
-    { "check", 3, anywhere, NULL, run_check, .alone = true },
-    { "create", 3, for_create, expect_create, run_create, expect_size, DURABLE_ITSELF, old_or_empty, .alone = true },
+    { "reopen", 1, anywhere, NULL, run_reopen, .durable = DURABLE_ALL, .alone = true, .closes = true, .vdi = true },
+    { "drop", 1, anywhere, NULL, run_drop, .durable = DURABLE_NEVER, .alone = true, .closes = true, .vdi = true },
+    { "check", 3, anywhere, NULL, run_check, .alone = true, .vdi = true },
+    { "create", 3, for_create, expect_create, run_create, expect_size, DURABLE_ITSELF, old_or_empty, .alone = true, .vdi = true },
 };
 const unsigned crash_op_count = G_N_ELEMENTS(crash_ops);
 
@@ -638,7 +655,7 @@ static bool is_create(const CrashOp *op)
 static bool make_step(const CrashImage *image, const CrashOp *op, unsigned variant, CrashStep *step)
 {
     *step = (CrashStep){ .op = op, .variant = variant, .fill = CRASH_GARBAGE };
-    return variant < op->variants && op->make(image, variant, step);
+    return variant < op->variants && (!image->vdi || op->vdi) && op->make(image, variant, step);
 }
 
 GArray *crash_steps(const CrashImage *image, bool first)

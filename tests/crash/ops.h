@@ -79,6 +79,7 @@ struct CrashOp {
     bool (*possible)(CrashRun *run, const CrashStep *step);
     bool untidy; /* version 2, which has no dirty bit: meanwhile COPIED may not be set where it could be */
     bool alone;  /* never beside another one */
+    bool vdi;    /* VDI images have it, too */
     bool closes; /* the image, so that a failure loses what was not durable */
 };
 

@@ -439,7 +439,7 @@ static void compare_flags(Oracle *o)
     }
 }
 
-static void prepare(Oracle *o, const uint8_t *bytes, int64_t length)
+void oracle_prepare(Oracle *o, const uint8_t *bytes, int64_t length)
 {
     int64_t most = length / 512 + 1;
     o->bytes = bytes;
@@ -457,7 +457,7 @@ static void prepare(Oracle *o, const uint8_t *bytes, int64_t length)
 
 void oracle_judge(Oracle *o, const uint8_t *bytes, int64_t length)
 {
-    prepare(o, bytes, length);
+    oracle_prepare(o, bytes, length);
     if (!read_header(o)) {
         return;
     }

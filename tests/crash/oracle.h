@@ -21,6 +21,13 @@ typedef struct OracleCluster {
     int tree;      /* the table tree that referred to it last */
 } OracleCluster;
 
+/* Of a VDI image, from its header. See vdi.h. */
+typedef struct VdiPlaces {
+    uint32_t map, data, block_size; /* bytes */
+    uint32_t blocks, counted;       /* entries of the map; places that the header says are taken */
+    bool fixed;
+} VdiPlaces;
+
 typedef struct Oracle {
     const uint8_t *bytes; /* of the image; the caller's */
     int64_t length;
@@ -34,6 +41,8 @@ typedef struct Oracle {
     uint64_t size, l1_offset, refcount_table_offset, snapshots_offset;
     uint32_t l1_size, refcount_table_clusters, snapshot_count;
     uint64_t incompatible;
+
+    VdiPlaces vdi;
 
     /* of the bitmap named "b" */
     bool has_bitmap, bitmap_in_use;
@@ -58,6 +67,9 @@ typedef struct Oracle {
 } Oracle;
 
 void oracle_clear(Oracle *oracle);
+
+/** oracle_prepare() - forget what was found out, these bytes are judged now */
+void oracle_prepare(Oracle *oracle, const uint8_t *bytes, int64_t length);
 
 /**
  * oracle_judge() - walk everything

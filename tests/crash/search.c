@@ -56,7 +56,7 @@ static void describe_state(Visit *visit, const BdrvSimChoice *choices)
     const BdrvSimCut *cut = search->contents[0].cut, *data_cut = search->contents[1].cut;
     visit->choices = g_string_new(NULL);
     describe_choices(visit, cut, choices);
-    export_disk(cut, choices, "qcow2", visit->choices);
+    export_disk(cut, choices, search->image->vdi ? "vdi" : "qcow2", visit->choices);
     if (data_cut) {
         g_string_append(visit->choices, "  data file:\n");
         describe_choices(visit, data_cut, choices + bdrv_simcut_count(cut));

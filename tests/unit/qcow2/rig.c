@@ -97,7 +97,9 @@ BdrvChild *coroutine_fn rig_backing(const char *disk, int64_t bytes, uint8_t fil
 int coroutine_fn rig_close(Rig *rig)
 {
     BlockDriverState *bs = rig->child->bs;
-    bs->drv->bdrv_drain_begin(bs);
+    if (bs->drv->bdrv_drain_begin) {
+        bs->drv->bdrv_drain_begin(bs);
+    }
     int ret = bs->drv->bdrv_close(bs);
     /* What test_close() does besides calling the driver. */
     static const BlockDriver closed = { .format_name = "closed" };
@@ -148,12 +150,11 @@ static void report(void *opaque, const BdrvCheckKind *kind, const char *text)
     }
 }
 
-static int coroutine_fn check(const char *disk, void (*say)(void *opaque, const BdrvCheckKind *kind, const char *text),
-                              BdrvCheckResult *result)
+int coroutine_fn rig_check_format(const char *format, const char *disk, bool quiet, BdrvCheckResult *result)
 {
     GError *error = NULL;
     BdrvChild *file = open_disk(disk);
-    BdrvChild *child = test_open("qcow2", "", file, BDRV_O_CHECK, &error);
+    BdrvChild *child = test_open(format, "", file, BDRV_O_CHECK, &error);
     if (!child) {
         int ret = -bdrv_error_code(error);
         g_test_message("check: cannot open: %s", error->message);
@@ -161,7 +162,7 @@ static int coroutine_fn check(const char *disk, void (*say)(void *opaque, const 
         test_close(file);
         return ret;
     }
-    *result = (BdrvCheckResult){ .report = say };
+    *result = (BdrvCheckResult){ .report = quiet ? NULL : report };
     int ret = child->bs->drv->bdrv_check(child->bs, result, BDRV_FIX_NONE);
     test_close(child);
     return ret;
@@ -169,12 +170,12 @@ static int coroutine_fn check(const char *disk, void (*say)(void *opaque, const 
 
 int coroutine_fn rig_check(const char *disk, BdrvCheckResult *result)
 {
-    return check(disk, report, result);
+    return rig_check_format("qcow2", disk, false, result);
 }
 
 int coroutine_fn rig_check_quietly(const char *disk, BdrvCheckResult *result)
 {
-    return check(disk, NULL, result);
+    return rig_check_format("qcow2", disk, true, result);
 }
 
 void coroutine_fn rig_assert_clean(const char *disk)

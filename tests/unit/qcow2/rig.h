@@ -56,6 +56,8 @@ void coroutine_fn rig_verify(const Rig *rig);
 /** rig_check() - our own check of the image on @disk, opened read-only; fills corruptions and leaks
  * Returns: 0, or -errno if it cannot even be opened or checked. */
 int coroutine_fn rig_check(const char *disk, BdrvCheckResult *result);
+/** rig_check_format() - the same of an image of another format, which its driver looks at */
+int coroutine_fn rig_check_format(const char *format, const char *disk, bool quiet, BdrvCheckResult *result);
 /** rig_check_quietly() - the same without telling what is wrong: where something is expected to be */
 int coroutine_fn rig_check_quietly(const char *disk, BdrvCheckResult *result);
 /** rig_assert_clean() - no corruption, no leak */
