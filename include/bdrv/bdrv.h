@@ -357,7 +357,8 @@ typedef void BlkResizeNotice(void *opaque, int64_t length);
  * Any thread, but one at a time for a handle, and not the notice. It replaces the one before, which is neither running
  * nor called any more when this returns, nor is any when blk_close() does: hold no lock that the notice takes. Ask for
  * the length after it is set: later changes are told. Requests cost what they did. What others do to the file, or is
- * done in another graph, is told when blk_invalidate_cache() finds it.
+ * done in another graph, is told when blk_invalidate_cache() finds it; so is, to a handle on a filter, what writes past
+ * the end made of the file below through another handle.
  */
 BDRV_API void blk_set_resize_notice(BlockBackend *blk, BlkResizeNotice *notice, void *opaque);
 BDRV_API bool blk_is_read_only(BlockBackend *blk); /* opened so, or reopened */

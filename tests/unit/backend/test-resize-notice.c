@@ -244,6 +244,32 @@ static void test_invalidate(void)
     must_close(writer);
 }
 
+/* A write does not wait for other handles: a filter learns of it when it is told to look. */
+static void test_write_through_another(void)
+{
+    g_autoptr(BdrvGraph) graph = bdrv_graph_new();
+    char sector[512] = "x";
+    Told on_file, on_filter;
+
+    make(graph, "raw", "beside");
+    BlockBackend *writer = open_disk(graph, "driver=raw,file.driver=file,file.node-name=disk,file.filename=%s/beside",
+                                     BDRV_O_RDWR | BDRV_O_RESIZE);
+    BlockBackend *filter = open_disk(graph, "driver=raw,file=disk", BDRV_O_RDWR);
+    BlockBackend *above = open_disk(graph, "driver=blkdebug,image.driver=raw,image.file=disk", BDRV_O_RDWR);
+    watch(&on_file, writer);
+    watch(&on_filter, above);
+    blk_allow_write_beyond_eof(writer, true);
+    g_assert_cmpint(blk_pwrite(writer, MIB, 512, sector, 0), ==, 0);
+    assert_told(&on_file, 1, MIB + 512);
+    assert_told(&on_filter, 0, MIB);
+    g_assert_true(blk_invalidate_cache(above, NULL));
+    assert_told(&on_filter, 1, MIB + 512);
+    g_assert_cmpint(blk_length(filter), ==, MIB + 512);
+    must_close(above);
+    must_close(filter);
+    must_close(writer);
+}
+
 static void test_ends(void)
 {
     g_autoptr(BdrvGraph) graph = bdrv_graph_new();
@@ -388,6 +414,8 @@ int main(int argc, char **argv)
     g_test_add_func("/resize-notice/a write past the end tells", test_write_past_end);
     g_test_add_func("/resize-notice/a reopen with another size tells", test_reopen);
     g_test_add_func("/resize-notice/what another process did is told when the cache is invalidated", test_invalidate);
+    g_test_add_func("/resize-notice/a write past the end through another filter is told when it is looked for",
+                    test_write_through_another);
     g_test_add_func("/resize-notice/nobody is told who ended it, was replaced or closed", test_ends);
     g_test_add_func("/resize-notice/what was told can be read, whatever other threads do", test_threads);
     g_test_add_func("/resize-notice/the last notice has the length that holds", test_writers);
