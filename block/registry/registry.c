@@ -352,6 +352,13 @@ bool bdrv_driver_can_create(const char *driver)
     return drv && (drv->bdrv_create || drv->create_options);
 }
 
+const BdrvChildSpec *bdrv_driver_children(const char *driver)
+{
+    const BlockDriver *drv = bdrv_find_format(driver);
+
+    return drv ? drv->children : NULL;
+}
+
 bool bdrv_driver_supports_backing(const char *driver)
 {
     const BlockDriver *drv = bdrv_find_format(driver);

@@ -280,6 +280,11 @@ struct BlockDriver {
  */
 #define bdrv_register(drv_) bdrv_register_full((drv_), BDRV_DRIVER_API, sizeof(BlockDriver), NULL)
 BDRV_API bool bdrv_register_full(const BlockDriver *drv, unsigned api, size_t table_size, GError **errp);
+/**
+ * bdrv_driver_children() - a driver's table of children, ended by a NULL name; NULL if unknown, or a protocol
+ * "backing" is not among them: bdrv_driver_supports_backing(). Any thread; valid as long as the process.
+ */
+BDRV_API const BdrvChildSpec *bdrv_driver_children(const char *driver);
 
 /*
  * A module: a shared object with drivers, taken by bdrv_module_load() or from the module directory (<bdrv/bdrv.h>).

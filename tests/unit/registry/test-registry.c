@@ -178,6 +178,24 @@ static void test_nth(void)
     g_assert_cmpstr(before, !=, "");
 }
 
+static void test_children(void)
+{
+    const BdrvChildSpec *children = bdrv_driver_children("qcow2");
+
+    g_assert_cmpstr(children[0].name, ==, "file");
+    g_assert_cmpint(children[0].role, ==, BDRV_CHILD_PROTOCOL);
+    g_assert_false(children[0].optional);
+    g_assert_cmpstr(children[1].name, ==, "data-file");
+    g_assert_true(children[1].optional);
+    g_assert_null(children[2].name);
+}
+
+static void test_no_children(void)
+{
+    g_assert_null(bdrv_driver_children("file"));
+    g_assert_null(bdrv_driver_children("nosuch"));
+}
+
 static void test_events(void)
 {
     g_assert_cmpstr(bdrv_event_name(BDRV_EVENT_L2_LOAD), ==, "l2_load");
@@ -232,6 +250,8 @@ int main(int argc, char **argv)
     g_test_add_func("/registry/the highest score wins and a tie names both", test_probe);
     g_test_add_func("/registry/protocols are found by prefix or kind of file", test_protocol);
     g_test_add_func("/registry/drivers are listed in alphabetical order", test_nth);
+    g_test_add_func("/registry/the children of a driver are told", test_children);
+    g_test_add_func("/registry/a protocol and an unknown driver have no children", test_no_children);
     g_test_add_func("/registry/event names go both ways", test_events);
     g_test_add_func("/registry/look-ups run beside registrations", test_threads);
     return g_test_run();
