@@ -15,7 +15,7 @@
 
 #define MIN_EXTENDED_BITS 14 /* of a cluster: 16 KiB */
 #define ENOUGH 64            /* entries after which one kind of doubt ends */
-#define FEWEST 2             /* entries that may be damaged without any doubt */
+#define FEWEST 2             /* entries that have to speak for it */
 
 /* Of pairs of 64-bit words: an extended entry, or two standard ones. */
 typedef struct Evidence {
@@ -67,13 +67,22 @@ static bool speaks_for_other(const Qcow2Check *c, const Evidence *e)
         return false;
     }
     return c->s->geometry.extended_l2 ? !e->a_word_is_no_entry && e->seconds_copied * 2 >= e->seconds
-                                      : !e->a_pair_is_no_entry && e->seconds_no_entry * 2 >= e->seconds;
+                                      : !e->a_pair_is_no_entry && e->seconds_no_entry >= FEWEST &&
+                                            e->seconds_no_entry * 2 >= e->seconds;
 }
 
 static bool can_no_longer(const Qcow2Check *c, const Evidence *e)
 {
     return c->s->geometry.extended_l2 ? e->a_word_is_no_entry
                                       : e->a_pair_is_no_entry || (e->seconds >= ENOUGH && !speaks_for_other(c, e));
+}
+
+/* A disk cut shorter when the power went may have left entries behind its end: all that tables map is possible. */
+static uint64_t end_of_clusters(const Qcow2Check *c)
+{
+    const Qcow2Geometry *g = &c->s->geometry;
+    uint64_t most_of_table = (uint64_t)g->cluster_size / 8 * g->cluster_size;
+    return g->data_file ? MAX(c->s->header.size, c->s->header.l1_size * most_of_table) : c->file_length;
 }
 
 static int coroutine_fn weigh_l2_table(Qcow2Check *c, Evidence *e, uint64_t offset, uint8_t *table)
@@ -105,7 +114,7 @@ static bool coroutine_fn is_other_layout(Qcow2Check *c, uint8_t *piece, uint8_t 
 {
     const Qcow2Header *h = &c->s->header;
     uint64_t most = c->s->geometry.cluster_size / 8;
-    Evidence e = { .limit = c->s->geometry.data_file ? h->size : c->file_length };
+    Evidence e = { .limit = end_of_clusters(c) };
     int ret = 0;
     for (uint64_t done = 0; done < h->l1_size && ret >= 0 && !can_no_longer(c, &e); done += most) {
         uint64_t count = MIN(most, h->l1_size - done);

@@ -269,6 +269,29 @@ def test_no_leak_is_repaired_of_tables_that_are_not_what_the_header_says(good, t
     assert (tmp_path / "x").read_bytes() == image.data
 
 
+def test_entries_behind_the_end_of_the_disk_do_not_change_what_the_tables_are(tmp_path):
+    """As a loss of power leaves them that meets a resize: they are in a data file, whose clusters have fixed places."""
+    run([OURS["img"], "create", "-q", "-f", "qcow2", "-o", "data_file=data", "x", "256k"], tmp_path)
+    commands = ["write 0 64k", "write -z 64k 64k", "write 128k 128k"]
+    run([OURS["io"], *[word for command in commands for word in ("-c", command)], "x"], tmp_path)
+    image = damage.Image(tmp_path / "x")
+    image.put(24, 8, 3 * 65536 - 512)
+    image.save(tmp_path / "x")
+    same_check(tmp_path, "cut shorter")
+    assert explained(tmp_path) == []
+
+
+def test_one_damaged_entry_of_a_small_disk_does_not_change_what_the_tables_are(tmp_path):
+    run([OURS["img"], "create", "-q", "-f", "qcow2", "x", "256k"], tmp_path)
+    run([OURS["io"], "-c", "write 0 256k", "x"], tmp_path)
+    image = damage.Image(tmp_path / "x")
+    table = image.get(image.get(40, 8) & OFFSET, 8) & OFFSET
+    image.put(table + 8, 8, COPIED | 0x1000 << 16)
+    image.save(tmp_path / "x")
+    same_check(tmp_path, "outside of the file")
+    assert set(explained(tmp_path)) == {"outside-file", "leaked-cluster", "copied-flag-set"}
+
+
 def test_a_few_damaged_entries_do_not_change_what_the_tables_are(good, tmp_path):
     """Entries that would be bitmaps, in places where bitmaps would be."""
     image = damage.Image(good["large"][0] / "image")
