@@ -5,7 +5,7 @@
  *
  * All little-endian: a header of 4096 bytes (magic, length at 8), a table of 4096 numbers of 32 bits from
  * byte 4096 on, and clusters of 4096 bytes from byte 20480 on. A number n > 0 is the n-th cluster there; 0:
- * the cluster is zeroes.
+ * the cluster is zeroes. With a child "data-file" the clusters are in that file, at the same place.
  */
 #include <bdrv/driver.h>
 #include <errno.h>
@@ -21,11 +21,15 @@
 typedef struct PlantedState {
     uint32_t *table;
     uint32_t next; /* cluster that is given out next */
+    bool told;     /* only with a bug: that a flush failed */
     CoMutex lock;  /* of the table and next */
 } PlantedState;
 
-static const BdrvChildSpec planted_children[] = { { .name = "file", .role = BDRV_CHILD_PROTOCOL },
-                                                  { .name = NULL } };
+static const BdrvChildSpec planted_children[] = {
+    { .name = "file", .role = BDRV_CHILD_PROTOCOL },
+    { .name = "data-file", .role = BDRV_CHILD_DATA, .optional = true },
+    { .name = NULL },
+};
 
 static bool bug(const char *name)
 {
@@ -43,6 +47,12 @@ static int planted_probe(const uint8_t *buf, size_t size, const char *filename)
 static int64_t place(uint32_t cluster)
 {
     return DATA_AT + (int64_t)(cluster - 1) * CLUSTER;
+}
+
+/* The file of the clusters. */
+static BdrvChild *store(BlockDriverState *bs)
+{
+    return bs->data_file ? bs->data_file : bs->file;
 }
 
 /* ---- header and table ---- */
@@ -82,7 +92,7 @@ static bool coroutine_fn load_table(BlockDriverState *bs, GError **errp)
 {
     PlantedState *s = bs->opaque;
     g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
-    int64_t file_length = bdrv_co_getlength(bs->file);
+    int64_t file_length = bdrv_co_getlength(store(bs));
     int ret = bdrv_co_pread(bs->file, TABLE_AT, ENTRIES * 4, s->table, 0);
 
     if (ret < 0 || file_length < 0) {
@@ -135,6 +145,9 @@ static int coroutine_fn planted_close(BlockDriverState *bs)
 {
     PlantedState *s = bs->opaque;
 
+    if (bug("length-stored-at-close") && !bs->read_only) {
+        write_header(bs->file, bs->length);
+    }
     co_mutex_destroy(&s->lock);
     g_free(s->table);
     return 0;
@@ -187,7 +200,7 @@ static int coroutine_fn planted_co_readv(BlockDriverState *bs, int64_t offset, i
         if (cluster == 0) {
             bdrv_iov_memset(iov, iov_offset + (size_t)done, 0, (size_t)part);
         } else {
-            ret = bdrv_co_preadv(bs->file, place(cluster) + (offset + done) % CLUSTER, part, iov,
+            ret = bdrv_co_preadv(store(bs), place(cluster) + (offset + done) % CLUSTER, part, iov,
                                  iov_offset + (size_t)done, 0);
         }
         if (ret < 0 && bug("read-error-is-zeroes")) {
@@ -210,11 +223,11 @@ static int coroutine_fn allocate(BlockDriverState *bs, uint32_t index, const uin
         s->next++;
         s->table[index] = cluster;
         ret = write_entry(bs, index, 0);
-        return ret < 0 ? ret : bdrv_co_pwrite(bs->file, place(cluster), CLUSTER, content, 0);
+        return ret < 0 ? ret : bdrv_co_pwrite(store(bs), place(cluster), CLUSTER, content, 0);
     }
-    ret = bdrv_co_pwrite(bs->file, place(cluster), CLUSTER, content, 0);
+    ret = bdrv_co_pwrite(store(bs), place(cluster), CLUSTER, content, 0);
     if (ret >= 0) {
-        ret = bdrv_co_flush(bs->file);
+        ret = bdrv_co_flush(store(bs));
     }
     if (ret < 0) {
         return ret;
@@ -242,7 +255,7 @@ static int coroutine_fn write_part(BlockDriverState *bs, int64_t offset, int64_t
     }
     cluster = s->table[index];
     if (cluster != 0) {
-        ret = bdrv_co_pwritev(bs->file, place(cluster) + offset % CLUSTER, bytes, iov, iov_offset, 0);
+        ret = bdrv_co_pwritev(store(bs), place(cluster) + offset % CLUSTER, bytes, iov, iov_offset, 0);
     } else {
         bdrv_iov_to_buf(iov, iov_offset, content + offset % CLUSTER, (size_t)bytes);
         ret = allocate(bs, index, content);
@@ -267,11 +280,35 @@ static int coroutine_fn planted_co_writev(BlockDriverState *bs, int64_t offset, 
         if (ret == -EIO && bug("hangs-on-error")) {
             co_yield ();
         }
+        while (ret == -EIO && bug("spins-on-error")) {
+            g_usleep(1);
+        }
         if (ret < 0 && !bug("write-error-ignored")) {
             return ret;
         }
     }
     return 0;
+}
+
+/* Move the last cluster to the place of one that was given back. */
+static int coroutine_fn fill_gap(BlockDriverState *bs, uint32_t gap)
+{
+    PlantedState *s = bs->opaque;
+    uint8_t content[CLUSTER];
+    uint32_t index = 0;
+    int ret;
+
+    while (index < ENTRIES && s->table[index] != s->next - 1) {
+        index++;
+    }
+    if (index == ENTRIES) {
+        return 0;
+    }
+    ret = bdrv_co_pread(store(bs), place(s->next - 1), CLUSTER, content, 0);
+    ret = ret < 0 ? ret : bdrv_co_pwrite(store(bs), place(gap), CLUSTER, content, 0);
+    s->table[index] = gap;
+    s->next--;
+    return ret < 0 ? ret : write_entry(bs, index, 0);
 }
 
 /* Whole clusters lose their place; the core writes the rest. */
@@ -292,6 +329,8 @@ static int coroutine_fn planted_co_write_zeroes(BlockDriverState *bs, int64_t of
         ret = cluster ? write_entry(bs, index, 0) : 0;
         if (ret < 0) {
             s->table[index] = cluster;
+        } else if (cluster && bug("compacts-in-place")) {
+            ret = fill_gap(bs, cluster);
         }
     }
     co_mutex_unlock(&s->lock);
@@ -321,21 +360,32 @@ static int coroutine_fn planted_co_block_status(BlockDriverState *bs, int64_t of
         .allocated = data,
         .bytes = MIN(bytes, CLUSTER - offset % CLUSTER),
         .host_offset = data ? place(cluster) + offset % CLUSTER : -1,
-        .file = data ? bs->file->bs : NULL,
+        .file = data ? store(bs)->bs : NULL,
     };
     return 0;
 }
 
 static int coroutine_fn planted_co_flush_to_disk(BlockDriverState *bs)
 {
+    PlantedState *s = bs->opaque;
     int ret = bug("flush-not-passed") ? 0 : bdrv_co_flush(bs->file);
 
+    if (ret >= 0 && bs->data_file && !bug("data-file-not-flushed")) {
+        ret = bdrv_co_flush(bs->data_file);
+    }
+    if (ret < 0 && bug("flush-error-told-once")) {
+        ret = s->told ? 0 : ret;
+        s->told = true;
+    }
     return bug("flush-error-ignored") ? 0 : ret;
 }
 
 /* ---- resize, reopen, check ---- */
 
-/* What is behind the end must read as zeroes if the disk grows again. */
+/*
+ * What is behind the end must read as zeroes if the disk grows again: also if it was longer when the power
+ * went, and what was written there was not lost, but the length was.
+ */
 static int coroutine_fn clear_behind(BlockDriverState *bs, int64_t length)
 {
     PlantedState *s = bs->opaque;
@@ -347,7 +397,7 @@ static int coroutine_fn clear_behind(BlockDriverState *bs, int64_t length)
         return 0;
     }
     if (tail && s->table[length / CLUSTER]) {
-        ret = bdrv_co_pwrite(bs->file, place(s->table[length / CLUSTER]) + tail, CLUSTER - tail, zeroes, 0);
+        ret = bdrv_co_pwrite(store(bs), place(s->table[length / CLUSTER]) + tail, CLUSTER - tail, zeroes, 0);
     }
     for (uint32_t i = (uint32_t)((length + CLUSTER - 1) / CLUSTER); i < ENTRIES && ret >= 0; i++) {
         if (s->table[i]) {
@@ -364,9 +414,15 @@ static bool coroutine_fn planted_truncate(BlockDriverState *bs, int64_t length, 
     int ret;
 
     length = (length + 511) / 512 * 512;
-    ret = length > MAX_LENGTH ? -EFBIG : write_header(bs->file, length);
-    if (ret >= 0 && length < bs->length) {
-        ret = clear_behind(bs, length);
+    ret = length > MAX_LENGTH ? -EFBIG : bug("length-first") ? write_header(bs->file, length) : 0;
+    if (ret >= 0 && (length < bs->length || !bug("length-first"))) {
+        ret = clear_behind(bs, MIN(length, bs->length));
+    }
+    if (ret >= 0) {
+        ret = planted_co_flush_to_disk(bs);
+    }
+    if (ret >= 0 && !bug("length-stored-at-close")) {
+        ret = write_header(bs->file, length);
     }
     if (ret < 0) {
         g_set_error(errp, BDRV_ERROR, -ret, "the size cannot be changed: %s", g_strerror(-ret));

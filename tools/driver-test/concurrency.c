@@ -64,8 +64,8 @@ static void wait_for(Shot *shots)
         while (!shots[i].done) {
             idle = aio_context_run(aio_context_current(), true) ? 0 : idle + 1;
             if (idle > 1000) {
-                kit_fail("a request hangs: %s %" PRId64 " bytes at %" PRId64,
-                         shots[i].reads ? "reading" : "writing", shots[i].bytes, shots[i].offset);
+                kit_hangs("%s %" PRId64 " bytes at %" PRId64, shots[i].reads ? "reading" : "writing",
+                          shots[i].bytes, shots[i].offset);
             }
         }
         if (shots[i].ret < 0 && !(shots[i].cancelled && shots[i].ret == -ECANCELED)) {
@@ -155,8 +155,10 @@ static void volleys(const Kit *kit, bool cancels)
 {
     KitDisk *disk = kit_disk_new(kit);
 
-    bdrv_simdisk_set_seed(disk->sim, kit->seed);
-    bdrv_simdisk_set_delay(disk->sim, 1000, 200000);
+    for (unsigned i = 0; i < kit->n_children; i++) {
+        bdrv_simdisk_set_seed(disk->files[i].sim, kit->seed + i);
+        bdrv_simdisk_set_delay(disk->files[i].sim, 1000, 200000);
+    }
     for (unsigned i = 0; i < kit->rounds / 10 + 2; i++) {
         volley(disk, cancels);
         if (i % 4 == 3) {

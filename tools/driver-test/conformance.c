@@ -102,20 +102,29 @@ static void check_extent(KitDisk *disk, int64_t offset, const BlockExtent *exten
     }
 }
 
+static BdrvSimDisk *file_named(const KitDisk *disk, const char *filename)
+{
+    for (unsigned i = 0; i < disk->kit->n_children; i++) {
+        if (strcmp(disk->files[i].filename, filename) == 0) {
+            return disk->files[i].sim;
+        }
+    }
+    return NULL;
+}
+
 /* Where the extent says that its bytes are stored, they must be, unless they are encoded. */
 static void check_place(KitDisk *disk, int64_t offset, const BlockExtent *extent)
 {
-    g_autofree char *file = extent->file ? g_strdup(bdrv_node_filename(extent->file)) : NULL;
+    BdrvSimDisk *file = extent->file ? file_named(disk, bdrv_node_filename(extent->file)) : NULL;
 
-    if (extent->host_offset >= 0 && !file) {
+    if (extent->host_offset >= 0 && !extent->file) {
         kit_fail("block status at %" PRId64 ": stored at %" PRId64 ", of no file", offset,
                  extent->host_offset);
     }
-    if (extent->kind == EXTENT_DATA && extent->host_offset >= 0 && !extent->hole &&
-        g_str_has_suffix(file, disk->name)) {
+    if (extent->kind == EXTENT_DATA && extent->host_offset >= 0 && !extent->hole && file) {
         g_autofree uint8_t *stored = g_malloc((gsize)extent->bytes);
 
-        bdrv_simdisk_peek(disk->sim, extent->host_offset, stored, (size_t)extent->bytes);
+        bdrv_simdisk_peek(file, extent->host_offset, stored, (size_t)extent->bytes);
         kit_note("block status: %" PRId64 " bytes at %" PRId64 " are stored at %" PRId64, extent->bytes,
                  offset, extent->host_offset);
         kit_compare(offset, stored, disk->model + offset, extent->bytes);
@@ -187,7 +196,7 @@ static void read_only(const Kit *kit)
 
     kit_random(disk, kit->rounds / 8);
     kit_close(disk);
-    count = bdrv_simdisk_count(disk->sim, changes);
+    count = kit_calls(disk, changes);
     kit_open(disk, 0);
     kit_expect_all(disk);
     expect_refused(blk_pwrite(disk->blk, 0, 1, &byte, 0), "writing", EPERM);
@@ -195,9 +204,9 @@ static void read_only(const Kit *kit)
     kit_expect_sound(disk, true);
     kit_expect_all(disk);
     kit_close(disk);
-    if (bdrv_simdisk_count(disk->sim, changes) != count) {
+    if (kit_calls(disk, changes) != count) {
         kit_fail("opened read-only, the driver has changed its file %" PRIu64 " times",
-                 bdrv_simdisk_count(disk->sim, changes) - count);
+                 kit_calls(disk, changes) - count);
     }
     kit_disk_free(disk);
 }
@@ -205,9 +214,8 @@ static void read_only(const Kit *kit)
 /* What a power loss leaves after a flush, if nothing that came later is. */
 static void expect_durable(KitDisk *disk)
 {
-    g_autoptr(BdrvSimCut) cut = bdrv_simdisk_cut(disk->sim);
-    char *name = kit_sim_name();
-    KitDisk *left = kit_disk_on(disk, bdrv_simcut_disk(cut, NULL, name), name);
+    g_autoptr(KitCut) cut = kit_cut(disk);
+    KitDisk *left = kit_disk_after(disk, cut, KIT_LOST, 0);
 
     kit_note("lose the power, and all that was not flushed");
     kit_open(left, KIT_RDWR);
@@ -217,8 +225,10 @@ static void expect_durable(KitDisk *disk)
 
 static void flush_is_durable(const Kit *kit)
 {
-    KitDisk *disk = kit_disk_new(kit);
+    KitDisk *disk;
 
+    kit_need_file(kit);
+    disk = kit_disk_new(kit);
     for (unsigned turn = 0; turn < 6; turn++) {
         kit_random(disk, kit->rounds / 16 + 1);
         kit_flush(disk);
@@ -229,8 +239,10 @@ static void flush_is_durable(const Kit *kit)
 
 static void fua_is_durable(const Kit *kit)
 {
-    KitDisk *disk = kit_disk_new(kit);
+    KitDisk *disk;
 
+    kit_need_file(kit);
+    disk = kit_disk_new(kit);
     kit_flush(disk);
     for (unsigned turn = 0; turn < 6; turn++) {
         int64_t offset, bytes;

@@ -2,124 +2,253 @@
 /* Power losses at every call, with what was not flushed lost, kept or torn. */
 #include "tools/driver-test/kit.h"
 
-#define STEPS 40
+#define STEPS 48
+#define MOST_GROWTH (512 * 1024)
+
+/* The disk after a step. */
+typedef struct Moment {
+    uint8_t *model;
+    int64_t length;
+    int64_t fua_offset, fua_bytes; /* durable when the step has ended */
+} Moment;
 
 typedef struct Cut {
-    BdrvSimCut *cut;
+    KitCut *cut;
     unsigned done, flushed; /* steps that had ended, and those that a flush had made durable */
 } Cut;
 
 typedef struct Search {
     KitDisk *disk;
     GArray *cuts;
-    uint8_t *after[STEPS + 1];                           /* the model after so many steps */
-    int64_t fua_offset[STEPS + 1], fua_bytes[STEPS + 1]; /* durable when the step has ended */
-    unsigned done, flushed;
+    Moment after[STEPS + 1];
+    int64_t longest;        /* the disk ever was */
+    unsigned done, flushed; /* steps */
 } Search;
 
 static void take_cut(void *opaque, BdrvSimDisk *sim, const BdrvSimRequest *request)
 {
     Search *search = opaque;
-    Cut cut = { bdrv_simdisk_cut(sim), search->done, search->flushed };
+    Cut cut = { kit_cut(search->disk), search->done, search->flushed };
 
     g_array_append_val(search->cuts, cut);
+}
+
+static void set_hook(Search *search, BdrvSimHook *hook)
+{
+    for (unsigned i = 0; i < search->disk->kit->n_children; i++) {
+        bdrv_simdisk_set_hook(search->disk->files[i].sim, hook, search);
+    }
+}
+
+static void note_moment(Search *search)
+{
+    Moment *moment = &search->after[search->done];
+
+    moment->model = g_memdup2(search->disk->model, (gsize)search->disk->length);
+    moment->length = search->disk->length;
+    search->longest = MAX(search->longest, moment->length);
+}
+
+/* ---- what is done ---- */
+
+static void resize(KitDisk *disk, int64_t first_length)
+{
+    int64_t most = first_length + MOST_GROWTH, length = 65536 + kit_draw(disk, most - 65536 + 1) / 512 * 512;
+
+    if (kit_draw(disk, 2)) { /* often by little: within what the last block has */
+        length = disk->length + (kit_draw(disk, 65) - 32) * 512;
+    }
+    kit_resize(disk, CLAMP(length, 65536, most));
 }
 
 static void step(Search *search)
 {
     KitDisk *disk = search->disk;
-    int64_t offset, bytes, kind = kit_draw(disk, 8);
+    int64_t offset, bytes, kind = kit_draw(disk, 12);
 
     kit_range(disk, &offset, &bytes);
-    /* What a step in flight would give is known before it is begun. */
-    if (kind == 0) {
+    kit_note("step %u:", search->done + 1);
+    switch (kind) {
+    case 0:
+    case 1:
         kit_flush(disk);
         search->flushed = search->done;
-    } else if (kind == 1) {
+        break;
+    case 2:
         kit_zero(disk, offset, bytes, BDRV_REQ_MAY_UNMAP);
-    } else {
-        kit_write(disk, offset, bytes, kind == 2 ? BDRV_REQ_FUA : 0);
+        break;
+    case 3:
+        kit_discard(disk, offset, bytes);
+        break;
+    case 4:
+        resize(disk, search->after[0].length);
+        break;
+    default:
+        kit_write(disk, offset, bytes, kind == 5 ? BDRV_REQ_FUA : 0);
     }
     search->done++;
-    if (kind == 2) {
-        search->fua_offset[search->done] = offset;
-        search->fua_bytes[search->done] = bytes;
+    if (kind == 5) {
+        search->after[search->done].fua_offset = offset;
+        search->after[search->done].fua_bytes = bytes;
     }
-    search->after[search->done] = g_memdup2(disk->model, (gsize)disk->length);
+    note_moment(search);
 }
 
-/* The first step whose result the byte may have: later ones may be lost, it may not. */
-static unsigned first_possible(const Search *search, const Cut *cut, int64_t at)
+static void begin(Search *search, const Kit *kit)
 {
+    if (!kit->crash_safe) {
+        kit_skip("nobody claims that the driver is crash safe: --crash-safe");
+    }
+    kit_need_file(kit);
+    search->disk = kit_disk_new(kit);
+    search->cuts = g_array_new(FALSE, FALSE, sizeof(Cut));
+    kit_write(search->disk, 0, search->disk->length / 4, 0);
+    kit_flush(search->disk);
+    note_moment(search);
+}
+
+static void end(Search *search)
+{
+    for (unsigned i = 0; i < search->cuts->len; i++) {
+        kit_cut_free(g_array_index(search->cuts, Cut, i).cut);
+    }
+    g_array_free(search->cuts, TRUE);
+    for (unsigned i = 0; i <= search->done; i++) {
+        g_free(search->after[i].model);
+    }
+    kit_disk_free(search->disk);
+}
+
+/* ---- what may be found ---- */
+
+/* The steps whose result a byte may have: from @first, which cannot be lost any more, to @last, begun by
+ * then. */
+typedef struct Window {
+    unsigned first, last;
+} Window;
+
+static Window window_of(const Search *search, const Cut *cut, int64_t at)
+{
+    Window window = { cut->flushed, MIN(cut->done + 1, search->done) };
+
     for (unsigned i = cut->done; i > cut->flushed; i--) {
-        if (at >= search->fua_offset[i] && at < search->fua_offset[i] + search->fua_bytes[i]) {
-            return i;
+        const Moment *moment = &search->after[i];
+
+        if (at >= moment->fua_offset && at < moment->fua_offset + moment->fua_bytes) {
+            window.first = i;
+            break;
         }
     }
-    return cut->flushed;
+    return window;
 }
 
-static void judge_bytes(const Search *search, const Cut *cut, const uint8_t *found)
+static int value_at(const Moment *moment, int64_t at)
 {
-    unsigned last = MIN(cut->done + 1, search->done);
+    return at < moment->length ? moment->model[at] : -1;
+}
 
-    for (int64_t at = 0; at < search->disk->length; at++) {
-        bool possible = found[at] == search->after[cut->flushed][at] && search->after[last][at] == found[at];
+static char *value_text(int value)
+{
+    return value < 0 ? g_strdup("behind the end") : g_strdup_printf("0x%02x", (unsigned)value);
+}
 
-        for (unsigned i = first_possible(search, cut, at); !possible && i <= last; i++) {
-            possible = found[at] == search->after[i][at];
+/* @found: -1 if the disk ends before. What a resize cuts off may be zeroed before the length is changed. */
+static bool possible(const Search *search, Window window, int64_t at, int found)
+{
+    bool cut_off = false;
+
+    for (unsigned i = window.first; i <= window.last; i++) {
+        cut_off |= i > window.first && at >= search->after[i].length;
+        if (value_at(&search->after[i], at) == found) {
+            return true;
         }
-        if (!possible) {
+    }
+    return cut_off && found == 0;
+}
+
+/* The length of a filter is that of its file, which writes grow too: anything between may be left. */
+static void judge_length(const Search *search, const Cut *cut, int64_t length)
+{
+    Window window = window_of(search, cut, -1);
+    bool longer = false, shorter = false;
+
+    for (unsigned i = window.first; i <= window.last; i++) {
+        longer |= length >= search->after[i].length;
+        shorter |= length <= search->after[i].length;
+        if (length == search->after[i].length) {
+            return;
+        }
+    }
+    if (kit_is_filter(search->disk->kit) && longer && shorter) {
+        return;
+    }
+    kit_fail("after the power loss the disk has %" PRId64 " bytes, expected %" PRId64
+             ", which it had at the flush after step %u, or what one of the steps up to %u made of it",
+             length, search->after[window.first].length, window.first, window.last);
+}
+
+static void judge_bytes(const Search *search, const Cut *cut, const KitDisk *left, const uint8_t *found)
+{
+    for (int64_t at = 0; at < search->longest; at++) {
+        int value = at < left->length ? found[at] : -1;
+        Window window;
+
+        if (value == value_at(&search->after[cut->done], at)) {
+            continue;
+        }
+        window = window_of(search, cut, at);
+        if (!possible(search, window, at, value)) {
+            g_autofree char *came = value_text(value),
+                            *wanted = value_text(value_at(&search->after[window.first], at));
+
             kit_fail("after the power loss byte %" PRId64
-                     " is 0x%02x, expected 0x%02x, which was flushed after step %u,"
-                     " or what one of the steps up to %u wrote",
-                     at, found[at], search->after[cut->flushed][at], cut->flushed, last);
+                     " is %s, expected %s, which cannot be lost since step %u, or"
+                     " what one of the steps up to %u wrote",
+                     at, came, wanted, window.first, window.last);
         }
     }
 }
 
-static void judge_image(const Search *search, const Cut *cut, const BdrvSimChoice *choices)
+/* What the power loss has left goes on as any image; what was cut off before does not come back. */
+static void go_on(KitDisk *left)
 {
-    char *name = kit_sim_name();
-    KitDisk *left = kit_disk_on(search->disk, bdrv_simcut_disk(cut->cut, choices, name), name);
-    g_autofree uint8_t *found = NULL;
+    kit_write(left, left->length / 2, MIN(left->length - left->length / 2, 5000), 0);
+    kit_resize(left, left->length + 200 * 1024);
+    kit_expect_all(left);
+    kit_again(left);
+    kit_expect_all(left);
+    kit_expect_sound(left, true);
+}
+
+static void judge_image(const Search *search, const Cut *cut, KitFate fate, uint64_t seed)
+{
+    KitDisk *left = kit_disk_after(search->disk, cut->cut, fate, seed);
 
     kit_open(left, KIT_RDWR);
-    if (blk_length(left->blk) != search->disk->length) {
-        kit_fail("after the power loss the disk has %" PRId64 " bytes, expected %" PRId64,
-                 blk_length(left->blk), search->disk->length);
-    }
+    left->length = blk_length(left->blk);
+    judge_length(search, cut, left->length);
     kit_expect_sound(left, true);
-    found = kit_read_all(left);
-    judge_bytes(search, cut, found);
+    g_free(left->model);
+    left->model = kit_read_all(left);
+    judge_bytes(search, cut, left, left->model);
+    go_on(left);
     kit_disk_free(left);
 }
 
 static void judge_cut(const Search *search, unsigned number)
 {
     const Cut *cut = &g_array_index(search->cuts, Cut, number);
-    unsigned count = bdrv_simcut_count(cut->cut);
-    g_autofree BdrvSimChoice *choices = g_new0(BdrvSimChoice, count + 1);
 
     kit_note("---- power loss after call %u, in step %u; flushed up to step %u", number + 1, cut->done + 1,
              cut->flushed);
     kit_note("all that was not flushed is lost");
-    judge_image(search, cut, NULL);
-    for (unsigned i = 0; i < count; i++) {
-        choices[i].fate = BDRV_SIM_KEPT;
-    }
+    judge_image(search, cut, KIT_LOST, 0);
     kit_note("all is kept");
-    judge_image(search, cut, choices);
+    judge_image(search, cut, KIT_KEPT, 0);
     for (unsigned i = 0; i < 3; i++) {
         kit_note("some is lost, some kept or torn (%u)", i);
-        bdrv_simcut_random(cut->cut, search->disk->kit->seed + number * 3 + i, choices);
-        judge_image(search, cut, choices);
+        judge_image(search, cut, KIT_MIXED, search->disk->kit->seed + number * 3 + i);
     }
-}
-
-static void clear_cut(void *cut)
-{
-    bdrv_simcut_unref(((Cut *)cut)->cut);
 }
 
 static void power_losses(const Kit *kit)
@@ -127,30 +256,18 @@ static void power_losses(const Kit *kit)
     Search search = { .disk = NULL };
     unsigned stride;
 
-    if (!kit->crash_safe) {
-        kit_skip("nobody claims that the driver is crash safe: --crash-safe");
-    }
-    search.disk = kit_disk_new(kit);
-    search.cuts = g_array_new(FALSE, FALSE, sizeof(Cut));
-    g_array_set_clear_func(search.cuts, clear_cut);
-    kit_write(search.disk, 0, search.disk->length / 4, 0);
-    kit_flush(search.disk);
-    search.after[0] = g_memdup2(search.disk->model, (gsize)search.disk->length);
-    bdrv_simdisk_set_hook(search.disk->sim, take_cut, &search);
-    for (unsigned i = 0; i < STEPS; i++) {
+    begin(&search, kit);
+    set_hook(&search, take_cut);
+    while (search.done < STEPS) {
         step(&search);
     }
     kit_close(search.disk);
-    bdrv_simdisk_set_hook(search.disk->sim, NULL, NULL);
+    set_hook(&search, NULL);
     stride = search.cuts->len / MAX(1, kit->cuts) + 1;
     for (unsigned i = 0; i < search.cuts->len; i += stride) {
         judge_cut(&search, i);
     }
-    g_array_free(search.cuts, TRUE);
-    for (unsigned i = 0; i <= STEPS; i++) {
-        g_free(search.after[i]);
-    }
-    kit_disk_free(search.disk);
+    end(&search);
 }
 
 const KitTest crash_tests[] = {

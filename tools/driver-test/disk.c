@@ -6,65 +6,73 @@
 
 /* ---- making ---- */
 
-char *kit_sim_name(void)
+/* The options of creation name the file of a child in braces: data_file={data-file}. */
+static char *create_text(const KitDisk *disk)
 {
-    static unsigned number;
+    GString *text = g_string_new(disk->kit->create);
 
-    return g_strdup_printf("kit-%u", number++);
+    for (unsigned i = 0; i < disk->kit->n_children; i++) {
+        g_autofree char *braces = g_strdup_printf("{%s}", disk->kit->children[i].name);
+
+        g_string_replace(text, braces, disk->files[i].filename, 0);
+    }
+    return g_string_free(text, FALSE);
 }
 
-static KitDisk *new_disk(const Kit *kit, BdrvSimDisk *sim, char *name)
-{
-    KitDisk *disk = g_new0(KitDisk, 1);
-
-    disk->kit = kit;
-    disk->graph = tool_graph();
-    disk->name = name;
-    disk->sim = sim;
-    disk->rand = g_rand_new_with_seed((guint32)kit->seed);
-    return disk;
-}
-
-static bool create(KitDisk *disk, GError **errp)
+bool kit_create(KitDisk *disk, GError **errp)
 {
     const Kit *kit = disk->kit;
-    g_autoptr(BdrvOptions) options =
-        kit->create ? bdrv_options_parse(kit->create, NULL, errp) : bdrv_options_new();
-    g_autofree char *filename = g_strconcat("simdisk:", disk->name, NULL);
+    g_autofree char *text = create_text(disk);
+    BdrvOptions *options = bdrv_options_parse(text, NULL, errp);
 
     if (!options) {
         return false;
     }
     bdrv_options_set_int(options, "size", kit->size);
-    return bdrv_create_image(disk->graph, kit->driver, filename, g_steal_pointer(&options), errp);
+    return bdrv_create_image(disk->graph, kit->driver,
+                             kit->n_children ? disk->files[0].filename : kit->filename, options, errp);
+}
+
+bool kit_is_filter(const Kit *kit)
+{
+    return kit->n_children > 0 && kit->children[0].role == BDRV_CHILD_FILTERED;
+}
+
+/* A filter's image is what is in its file; if it shows several, they are the same. */
+static void fill_filtered(KitDisk *disk)
+{
+    const Kit *kit = disk->kit;
+    gsize bytes = kit->image ? kit->image_bytes : (gsize)kit->size;
+    g_autofree uint8_t *content = kit->image ? g_memdup2(kit->image, bytes) : g_malloc0(bytes);
+
+    for (unsigned i = 0; i < kit->n_children; i++) {
+        if (kit->children[i].role == BDRV_CHILD_FILTERED) {
+            bdrv_simdisk_poke(disk->files[i].sim, 0, content, bytes);
+        }
+    }
 }
 
 KitDisk *kit_disk_make(const Kit *kit, GError **errp)
 {
-    char *name = kit_sim_name();
-    KitDisk *disk = new_disk(kit, bdrv_simdisk_new(name, 0), name);
+    bool creates = bdrv_driver_can_create(kit->driver);
+    KitDisk *disk = kit_disk_blank(kit);
 
-    if (kit->image) {
-        bdrv_simdisk_poke(disk->sim, 0, kit->image, kit->image_bytes);
+    if (kit_is_filter(kit) && (kit->image || !creates)) {
+        fill_filtered(disk);
         return disk;
     }
-    if (!bdrv_driver_can_create(kit->driver)) {
+    if (kit->image) {
+        bdrv_simdisk_poke(disk->files[0].sim, 0, kit->image, kit->image_bytes);
+        return disk;
+    }
+    if (!creates) {
         kit_skip("the driver makes no images: give one with --image");
     }
-    if (create(disk, errp)) {
+    if (kit_create(disk, errp)) {
         return disk;
     }
     kit_disk_free(disk);
     return NULL;
-}
-
-KitDisk *kit_disk_on(const KitDisk *like, BdrvSimDisk *sim, char *name)
-{
-    KitDisk *disk = new_disk(like->kit, sim, name);
-
-    disk->length = like->length;
-    disk->model = like->model ? g_memdup2(like->model, (gsize)like->length) : NULL;
-    return disk;
 }
 
 KitDisk *kit_disk_new(const Kit *kit)
@@ -76,6 +84,34 @@ KitDisk *kit_disk_new(const Kit *kit)
         kit_fail("an image cannot be made: %s", error->message);
     }
     kit_open(disk, KIT_RDWR);
+    kit_first_model(disk);
+    return disk;
+}
+
+static bool has_backing(const Kit *kit)
+{
+    for (unsigned i = 0; i < kit->n_children; i++) {
+        if (kit->children[i].role == BDRV_CHILD_COW) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static uint8_t *model_of_backing(const KitDisk *disk)
+{
+    uint8_t *model = g_malloc0((gsize)disk->length);
+
+    for (int64_t at = 0; at < MIN(disk->length, kit_backing_bytes(disk->kit)); at++) {
+        model[at] = kit_backing_byte(at);
+    }
+    return model;
+}
+
+void kit_first_model(KitDisk *disk)
+{
+    const Kit *kit = disk->kit;
+
     disk->length = blk_length(disk->blk);
     if (disk->length <= 0 || disk->length > 64 << 20) {
         kit_fail("the new disk has %" PRId64 " bytes; the kit works with 1 byte to 64 MiB", disk->length);
@@ -83,37 +119,25 @@ KitDisk *kit_disk_new(const Kit *kit)
     if (!kit->image && disk->length < kit->size) {
         kit_fail("a disk of %" PRId64 " bytes was wanted, it has %" PRId64, kit->size, disk->length);
     }
-    disk->model =
-        kit->image || !blk_has_zero_init(disk->blk) ? kit_read_all(disk) : g_malloc0((gsize)disk->length);
-    return disk;
-}
-
-void kit_disk_free(KitDisk *disk)
-{
-    g_autofree char *left = NULL;
-    BdrvSimDisk *found;
-
-    if (disk->blk) {
-        kit_close(disk);
+    if (kit->image) {
+        disk->model = kit_read_all(disk);
+    } else if (has_backing(kit)) {
+        disk->model = model_of_backing(disk);
+    } else {
+        disk->model = blk_has_zero_init(disk->blk) ? g_malloc0((gsize)disk->length) : kit_read_all(disk);
     }
-    left = bdrv_graph_to_text(disk->graph);
-    if (*left) {
-        kit_fail("all is closed, and these nodes are left: the driver has kept a reference\n%s", left);
-    }
-    bdrv_graph_unref(disk->graph);
-    bdrv_simdisk_forget(disk->name);
-    bdrv_simdisk_unref(disk->sim);
-    found = bdrv_simdisk_find(disk->name);
-    if (found) {
-        kit_fail("all is closed, and somebody still has a reference to the file");
-    }
-    g_rand_free(disk->rand);
-    g_free(disk->model);
-    g_free(disk->name);
-    g_free(disk);
 }
 
 /* ---- opening ---- */
+
+static void set_child(BdrvOptions *options, const char *child, const KitFile *file)
+{
+    g_autofree char *driver = g_strconcat(child, ".driver", NULL);
+    g_autofree char *filename = g_strconcat(child, ".filename", NULL);
+
+    bdrv_options_set_string(options, driver, "simdisk");
+    bdrv_options_set_string(options, filename, file->filename);
+}
 
 BdrvOptions *kit_options(const KitDisk *disk)
 {
@@ -124,8 +148,12 @@ BdrvOptions *kit_options(const KitDisk *disk)
         kit_fail("--open: %s", error->message);
     }
     bdrv_options_set_string(options, "driver", disk->kit->driver);
-    bdrv_options_set_string(options, "file.driver", "simdisk");
-    bdrv_options_set_string(options, "file.disk", disk->name);
+    if (disk->kit->n_children == 0) {
+        bdrv_options_set_string(options, "filename", disk->kit->filename);
+    }
+    for (unsigned i = 0; i < disk->kit->n_children; i++) {
+        set_child(options, disk->kit->children[i].name, &disk->files[i]);
+    }
     return options;
 }
 
@@ -217,9 +245,12 @@ void kit_fill(KitDisk *disk, uint8_t *buf, int64_t bytes)
 
 static void expect_ok(int ret, const char *what, int64_t offset, int64_t bytes)
 {
+    if (ret == -EDEADLK) {
+        kit_hangs("%s %" PRId64 " bytes at %" PRId64, what, bytes, offset);
+    }
     if (ret < 0) {
         kit_fail("%s %" PRId64 " bytes at %" PRId64 ": expected success, came %s (%d)", what, bytes, offset,
-                 ret == -EDEADLK ? "no answer: the request hangs" : g_strerror(-ret), ret);
+                 g_strerror(-ret), ret);
     }
 }
 

@@ -27,7 +27,7 @@ typedef struct Trial {
 static void note_result(Trial *trial, int ret)
 {
     if (ret == -EDEADLK) {
-        kit_fail("the request hangs");
+        kit_hangs("the request");
     }
     if (ret < 0) {
         kit_note("... %s", g_strerror(-ret));
@@ -169,7 +169,9 @@ static void judge(Trial *trial)
     g_autofree uint8_t *found = NULL;
     int64_t length;
 
-    bdrv_simdisk_fail_none(disk->sim);
+    for (unsigned i = 0; i < disk->kit->n_children; i++) {
+        bdrv_simdisk_fail_none(disk->files[i].sim);
+    }
     kit_note("no call fails any more");
     kit_open(disk, KIT_RDWR);
     length = blk_length(disk->blk);
@@ -181,109 +183,237 @@ static void judge(Trial *trial)
     kit_expect_sound(disk, true);
 }
 
-/* One trial; returns how many calls there were. @nth 0: none fails. */
-static uint64_t attempt(const Kit *kit, const KitDisk *base, const BdrvSimSaved *saved, const Fault *fault,
-                        unsigned kinds, unsigned nth)
+/* The power goes: of what was not flushed, each byte may be as before or as written. */
+static void lose_power(Trial *trial, KitFate fate)
 {
-    char *name = kit_sim_name();
-    KitDisk *disk = kit_disk_on(base, bdrv_simdisk_new(name, 0), name);
-    Trial trial = { .disk = disk, .other_length = -1 };
+    KitDisk *disk = trial->disk;
+    g_autoptr(KitCut) cut = kit_cut(disk);
+    Trial after = *trial;
+
+    for (int64_t at = 0; at < disk->length; at++) {
+        trial->state[at] = trial->dirty[at] ? UNKNOWN : trial->state[at];
+    }
+    kit_note("lose the power; of what was not flushed %s", fate == KIT_LOST ? "all is lost" : "some is lost");
+    after.disk = kit_disk_after(disk, cut, fate, disk->kit->seed);
+    judge(&after);
+    kit_disk_free(after.disk);
+}
+
+/* What happens to a call, and to which. */
+typedef struct Plan {
+    unsigned kinds; /* that are counted */
+    const Fault *faults;
+    unsigned n_faults;
+    bool for_good; /* all later calls fail too; what a flush should have made durable never is; then the power
+                      goes */
+} Plan;
+
+static void begin_trial(Trial *trial, const KitDisk *base, const KitSaved *saved)
+{
+    *trial = (Trial){ .disk = kit_disk_like(base), .other_length = -1 };
+    trial->state = g_malloc0((gsize)base->length);
+    trial->other = g_malloc0((gsize)base->length);
+    trial->dirty = g_malloc0((gsize)base->length);
+    kit_restore(trial->disk, saved);
+}
+
+static void end_trial(Trial *trial)
+{
+    kit_disk_free(trial->disk);
+    g_free(trial->state);
+    g_free(trial->other);
+    g_free(trial->dirty);
+}
+
+/* Returns how many calls child @file sees if none fails. */
+static uint64_t count_calls(const KitDisk *base, const KitSaved *saved, unsigned file, unsigned kinds)
+{
+    Trial trial;
     uint64_t calls;
 
-    trial.state = g_malloc0((gsize)disk->length);
-    trial.other = g_malloc0((gsize)disk->length);
-    trial.dirty = g_malloc0((gsize)disk->length);
-    bdrv_simdisk_restore(disk->sim, saved);
-    if (nth) {
-        kit_note("---- call %u on the file will fail with %s", nth, fault->name);
-        bdrv_simdisk_fail_partly(disk->sim, kinds, nth, 1, fault->error, fault->part);
-    }
+    begin_trial(&trial, base, saved);
     work(&trial);
-    calls = bdrv_simdisk_count(disk->sim, kinds);
-    if (kinds == BDRV_SIM_FLUSH && nth && calls >= nth && !trial.told) {
-        kit_fail("flush %u of the file failed, and no call told", nth);
-    }
+    calls = bdrv_simdisk_count(trial.disk->files[file].sim, kinds);
     judge(&trial);
-    kit_disk_free(disk);
-    g_free(trial.state);
-    g_free(trial.other);
-    g_free(trial.dirty);
+    end_trial(&trial);
     return calls;
 }
 
-static void each_call(const Kit *kit, unsigned kinds, unsigned n_faults)
+/* The @nth call on child @file fails. */
+static void attempt(const KitDisk *base, const KitSaved *saved, unsigned file, const Plan *plan,
+                    const Fault *fault, unsigned nth)
 {
-    KitDisk *base = kit_disk_new(kit);
-    g_autoptr(BdrvSimSaved) saved = NULL;
-    uint64_t calls, step;
+    const char *child = base->kit->children[file].name;
+    BdrvSimDisk *sim;
+    Trial trial;
 
+    begin_trial(&trial, base, saved);
+    sim = trial.disk->files[file].sim;
+    kit_note("---- call %u on child %s will fail with %s%s", nth, child, fault->name,
+             plan->for_good ? ", and all later ones" : "");
+    bdrv_simdisk_set_flush_failure(sim, plan->for_good ? BDRV_SIM_FLUSH_FORGETS : BDRV_SIM_FLUSH_KEEPS);
+    bdrv_simdisk_fail_partly(sim, plan->kinds, nth, plan->for_good ? -1 : 1, fault->error, fault->part);
+    work(&trial);
+    if (plan->kinds == BDRV_SIM_FLUSH && bdrv_simdisk_count(sim, plan->kinds) >= nth && !trial.told) {
+        kit_fail("flush %u of child %s failed, and no call told", nth, child);
+    }
+    if (plan->for_good) {
+        lose_power(&trial, KIT_LOST);
+        lose_power(&trial, KIT_MIXED);
+    } else {
+        judge(&trial);
+    }
+    end_trial(&trial);
+}
+
+static void each_call_of(const KitDisk *base, const KitSaved *saved, unsigned file, const Plan *plan)
+{
+    uint64_t calls = count_calls(base, saved, file, plan->kinds);
+    uint64_t step = MAX(base->kit->stride, calls * plan->n_faults / 600 + 1);
+
+    for (unsigned f = 0; f < plan->n_faults; f++) {
+        for (uint64_t nth = 1; nth <= calls; nth += step) {
+            attempt(base, saved, file, plan, &plan->faults[f], (unsigned)nth);
+        }
+    }
+}
+
+static void each_call(const Kit *kit, const Plan *plan)
+{
+    KitDisk *base;
+    g_autoptr(KitSaved) saved = NULL;
+
+    kit_need_file(kit);
+    base = kit_disk_new(kit);
     kit_write(base, 0, base->length / 3, 0);
     kit_write(base, base->length / 2 - 5000, MIN(base->length / 2, 30000), 0);
     kit_close(base);
-    saved = bdrv_simdisk_save(base->sim);
-    calls = attempt(kit, base, saved, NULL, kinds, 0);
-    step = MAX(kit->stride, calls * n_faults / 600 + 1);
-    for (unsigned f = 0; f < n_faults; f++) {
-        for (uint64_t nth = 1; nth <= calls; nth += step) {
-            attempt(kit, base, saved, &faults[f], kinds, (unsigned)nth);
-        }
+    saved = kit_save(base);
+    for (unsigned file = 0; file < kit->n_children; file++) {
+        each_call_of(base, saved, file, plan);
     }
     kit_disk_free(base);
 }
 
 static void reads(const Kit *kit)
 {
-    each_call(kit, BDRV_SIM_READ, 1);
+    each_call(kit, &(Plan){ BDRV_SIM_READ, faults, 1, false });
 }
 
 static void writes(const Kit *kit)
 {
-    each_call(kit, BDRV_SIM_WRITE | BDRV_SIM_ZERO | BDRV_SIM_DISCARD | BDRV_SIM_TRUNCATE,
-              G_N_ELEMENTS(faults));
+    each_call(kit,
+              &(Plan){ BDRV_SIM_WRITE | BDRV_SIM_ZERO | BDRV_SIM_DISCARD | BDRV_SIM_TRUNCATE | BDRV_SIM_COPY,
+                       faults, G_N_ELEMENTS(faults), false });
 }
 
 static void flushes(const Kit *kit)
 {
-    each_call(kit, BDRV_SIM_FLUSH, 1);
+    each_call(kit, &(Plan){ BDRV_SIM_FLUSH, faults, 1, false });
+}
+
+/* As fsync(2) of Linux: what it could not write it takes for clean. */
+static void flushes_and_power(const Kit *kit)
+{
+    if (!kit->crash_safe) {
+        kit_skip("nobody claims that the driver is crash safe: --crash-safe");
+    }
+    each_call(kit, &(Plan){ BDRV_SIM_FLUSH, faults, 1, true });
 }
 
 /* ---- making an image ---- */
 
-/* The file does not exist before, so the fault is a capacity that ends at each page in turn. */
-static void creation(const Kit *kit)
+/* What was made, or is said to be, is whole. */
+static void judge_new(KitDisk *disk)
 {
-    KitDisk *disk = kit_disk_new(kit);
-    int64_t needed = bdrv_simdisk_allocated(disk->sim);
+    kit_note("it is said to be made: no call fails any more");
+    kit_open(disk, KIT_RDWR);
+    kit_first_model(disk);
+    kit_expect_all(disk);
+    kit_expect_sound(disk, false);
+    kit_write(disk, 0, MIN(disk->length, 5000), 0);
+    kit_again(disk);
+    kit_expect_all(disk);
+}
 
+/* Make an image while something goes wrong; once that is over, the same file takes a new image. */
+static void try_creation(KitDisk *disk)
+{
+    g_autoptr(GError) error = NULL;
+    bool made = kit_create(disk, &error);
+
+    for (unsigned i = 0; i < disk->kit->n_children; i++) {
+        bdrv_simdisk_set_capacity(disk->files[i].sim, -1);
+        bdrv_simdisk_fail_none(disk->files[i].sim);
+    }
+    if (!made) {
+        kit_note("... %s", error->message);
+        if (bdrv_error_code(error) == EDEADLK) {
+            kit_hangs("making the image");
+        }
+        g_clear_error(&error);
+        if (!kit_create(disk, &error)) {
+            kit_fail("after a failure no image can be made in the same file: %s", error->message);
+        }
+    }
+    judge_new(disk);
+    kit_disk_free(disk);
+}
+
+static void need_creation(const Kit *kit)
+{
+    kit_need_file(kit);
     if (kit->image) {
         kit_skip("the image is given, not made");
     }
+    if (!bdrv_driver_can_create(kit->driver)) {
+        kit_skip("the driver makes no images");
+    }
+    kit_disk_free(kit_disk_new(kit));
+}
+
+/* The fault is a capacity that ends at each page in turn. */
+static void creation_without_space(const Kit *kit)
+{
+    KitDisk *disk;
+    int64_t needed;
+
+    need_creation(kit);
+    disk = kit_disk_make(kit, NULL);
+    needed = bdrv_simdisk_allocated(disk->files[0].sim);
     kit_disk_free(disk);
     for (int64_t capacity = 0; capacity <= needed; capacity += 4096) {
-        GError *error = NULL;
-        char *name = kit_sim_name();
-        BdrvSimDisk *sim = bdrv_simdisk_new(name, 0);
-        g_autofree char *filename = g_strconcat("simdisk:", name, NULL);
-        KitDisk like = { .kit = kit };
-        BdrvOptions *options = bdrv_options_parse(kit->create ? kit->create : "", NULL, NULL);
-        bool made;
+        kit_note("---- make an image where there is room for %" PRId64 " bytes", capacity);
+        disk = kit_disk_blank(kit);
+        bdrv_simdisk_set_capacity(disk->files[0].sim, capacity);
+        try_creation(disk);
+    }
+}
 
-        kit_note("make an image where there is room for %" PRId64 " bytes", capacity);
-        disk = kit_disk_on(&like, sim, name);
-        bdrv_simdisk_set_capacity(sim, capacity);
-        bdrv_options_set_int(options, "size", kit->size);
-        made = bdrv_create_image(disk->graph, kit->driver, filename, options, &error);
-        bdrv_simdisk_set_capacity(sim, -1);
-        if (made) {
-            kit_open(disk, KIT_RDWR);
-            disk->length = blk_length(disk->blk);
-            disk->model = blk_has_zero_init(disk->blk) ? g_malloc0((gsize)disk->length) : kit_read_all(disk);
-            kit_expect_all(disk);
-        } else if (bdrv_error_code(error) == EDEADLK) {
-            kit_fail("making the image hangs");
+/* Fail each call that creation makes on child @file. */
+static void creation_with_fault(const Kit *kit, unsigned file, const Fault *fault)
+{
+    KitDisk *disk = kit_disk_make(kit, NULL);
+    uint64_t calls = bdrv_simdisk_count(disk->files[file].sim, BDRV_SIM_ANY);
+
+    kit_disk_free(disk);
+    for (uint64_t nth = 1; nth <= calls; nth += kit->stride) {
+        kit_note("---- make an image: call %" PRIu64 " on child %s will fail with %s", nth,
+                 kit->children[file].name, fault->name);
+        disk = kit_disk_blank(kit);
+        bdrv_simdisk_fail_partly(disk->files[file].sim, BDRV_SIM_ANY, (unsigned)nth, 1, fault->error,
+                                 fault->part);
+        try_creation(disk);
+    }
+}
+
+static void creation_with_faults(const Kit *kit)
+{
+    need_creation(kit);
+    for (unsigned file = 0; file < kit->n_children; file++) {
+        for (unsigned i = 0; i < G_N_ELEMENTS(faults); i++) {
+            creation_with_fault(kit, file, &faults[i]);
         }
-        g_clear_error(&error);
-        kit_disk_free(disk);
     }
 }
 
@@ -292,6 +422,11 @@ const KitTest faults_tests[] = {
     { "faults/writes", "a write, zero, discard or resize that fails costs nothing that was acknowledged",
       writes },
     { "faults/flushes", "a flush that fails is told", flushes },
-    { "faults/create", "an image that does not fit is not made, or is whole", creation },
+    { "faults/flushes-lost",
+      "flushes fail until the power goes: what was flushed before is there, nothing is corrupt",
+      flushes_and_power },
+    { "faults/create", "each call of creating fails: no image is made, or it is whole",
+      creation_with_faults },
+    { "faults/create-space", "an image that does not fit is not made, or is whole", creation_without_space },
     { NULL },
 };

@@ -4,17 +4,6 @@
 
 #include <sys/resource.h>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifndef SANITIZED
-#define SANITIZED 0
-#endif
-
 #define MEMORY_BOUND (2ull << 30)
 #define LOOK (2 << 20) /* bytes read at the beginning, and at the end */
 
@@ -23,25 +12,41 @@ static void bound_memory(void)
 {
     struct rlimit limit = { MEMORY_BOUND, MEMORY_BOUND };
 
-    if (!SANITIZED) {
+    if (!KIT_SANITIZED) {
         setrlimit(RLIMIT_AS, &limit);
     }
 }
 
-static uint8_t *valid_image(const Kit *kit, int64_t *bytes)
-{
-    KitDisk *disk = kit_disk_new(kit);
+/* An image as it should be, and what its other files have. */
+typedef struct Valid {
     uint8_t *image;
+    int64_t bytes;
+    KitSaved *saved;
+} Valid;
 
+static Valid valid_image(const Kit *kit)
+{
+    KitDisk *disk;
+    Valid valid;
+
+    kit_need_file(kit);
+    disk = kit_disk_new(kit);
     kit_write(disk, 0, disk->length / 4, 0);
     kit_write(disk, disk->length / 2, 3000, 0);
     kit_zero(disk, disk->length / 8, MIN(70000, disk->length / 4), BDRV_REQ_MAY_UNMAP);
     kit_close(disk);
-    *bytes = bdrv_simdisk_length(disk->sim);
-    image = g_malloc0((gsize)*bytes + 1);
-    bdrv_simdisk_peek(disk->sim, 0, image, (size_t)*bytes);
+    valid.bytes = bdrv_simdisk_length(disk->files[0].sim);
+    valid.image = g_malloc0((gsize)valid.bytes + 1);
+    bdrv_simdisk_peek(disk->files[0].sim, 0, valid.image, (size_t)valid.bytes);
+    valid.saved = kit_save(disk);
     kit_disk_free(disk);
-    return image;
+    return valid;
+}
+
+static void free_valid(Valid *valid)
+{
+    g_free(valid->image);
+    kit_saved_free(valid->saved);
 }
 
 static void look(KitDisk *disk)
@@ -89,20 +94,22 @@ static void check(KitDisk *disk)
     (void)blk_check(disk->blk, &result, BDRV_FIX_NONE, NULL);
 }
 
-/* Open it read-only, for a check, and for writing. */
-static void use(const Kit *kit, const uint8_t *image, int64_t bytes)
+/* Open it read-only, for a check, and for writing. The other files are as they should be. */
+static void use(const Kit *kit, const Valid *valid, const uint8_t *image, int64_t bytes)
 {
     static const BdrvOpenFlags flags[] = { 0, BDRV_O_CHECK, KIT_RDWR };
-    char *name = kit_sim_name();
-    KitDisk like = { .kit = kit }, *disk = kit_disk_on(&like, bdrv_simdisk_new(name, 0), name);
+    KitDisk *disk = kit_disk_blank(kit);
 
-    bdrv_simdisk_poke(disk->sim, 0, image, (size_t)bytes);
+    bdrv_simdisk_poke(disk->files[0].sim, 0, image, (size_t)bytes);
+    for (unsigned i = 1; i < kit->n_children; i++) {
+        bdrv_simdisk_restore(disk->files[i].sim, valid->saved->files[i]);
+    }
     for (unsigned i = 0; i < G_N_ELEMENTS(flags); i++) {
         g_autoptr(GError) error = NULL;
 
         if (!kit_try_open(disk, flags[i], &error)) {
             if (bdrv_error_code(error) == EDEADLK) {
-                kit_fail("opening a damaged image hangs");
+                kit_hangs("opening a damaged image");
             }
             continue;
         }
@@ -132,7 +139,7 @@ static const uint64_t numbers[] = { 0,
 
 static void damage(KitDisk *draw, uint8_t *image, int64_t bytes)
 {
-    int64_t near = MIN(bytes, kit_draw(draw, 3) ? 256 : 131072), at = kit_draw(draw, near - 8) & ~3;
+    int64_t near = kit_draw(draw, 3) ? 256 : 131072, at = kit_draw(draw, MIN(bytes, near) - 8) & ~3;
     uint64_t number = numbers[kit_draw(draw, G_N_ELEMENTS(numbers))];
 
     kit_note("change the image at %" PRId64, at);
@@ -154,43 +161,43 @@ static void damage(KitDisk *draw, uint8_t *image, int64_t bytes)
 
 static void changed_bytes(const Kit *kit)
 {
-    int64_t bytes;
-    g_autofree uint8_t *image = valid_image(kit, &bytes);
+    Valid valid = valid_image(kit);
     KitDisk draw = { .rand = g_rand_new_with_seed((guint32)kit->seed) };
 
-    if (bytes < 512) {
-        kit_skip("the image has %" PRId64 " bytes only", bytes);
+    if (valid.bytes < 512) {
+        kit_skip("the image has %" PRId64 " bytes only", valid.bytes);
     }
     bound_memory();
     for (unsigned i = 0; i < 2 * kit->rounds; i++) {
-        g_autofree uint8_t *copy = g_memdup2(image, (gsize)bytes);
+        g_autofree uint8_t *copy = g_memdup2(valid.image, (gsize)valid.bytes);
 
         kit_note("---- image %u", i);
         for (int64_t n = kit_draw(&draw, 4); n >= 0; n--) {
-            damage(&draw, copy, bytes);
+            damage(&draw, copy, valid.bytes);
         }
-        use(kit, copy, bytes);
+        use(kit, &valid, copy, valid.bytes);
     }
     g_rand_free(draw.rand);
+    free_valid(&valid);
 }
 
 static void cut_short(const Kit *kit)
 {
     static const int64_t lengths[] = { 0,   1,   7,    8,    16,   63,   64,    511,
                                        512, 513, 1024, 4095, 4096, 4097, 65535, 65536 };
-    int64_t bytes;
-    g_autofree uint8_t *image = valid_image(kit, &bytes);
+    Valid valid = valid_image(kit);
 
     bound_memory();
     for (unsigned i = 0; i < G_N_ELEMENTS(lengths) + 16; i++) {
         int64_t length =
-            i < G_N_ELEMENTS(lengths) ? lengths[i] : bytes * (i - (int)G_N_ELEMENTS(lengths)) / 16;
+            i < G_N_ELEMENTS(lengths) ? lengths[i] : valid.bytes * (i - (int)G_N_ELEMENTS(lengths)) / 16;
 
-        if (length < bytes) {
-            kit_note("---- the image ends after %" PRId64 " of %" PRId64 " bytes", length, bytes);
-            use(kit, image, length);
+        if (length < valid.bytes) {
+            kit_note("---- the image ends after %" PRId64 " of %" PRId64 " bytes", length, valid.bytes);
+            use(kit, &valid, valid.image, length);
         }
     }
+    free_valid(&valid);
 }
 
 const KitTest hostile_tests[] = {

@@ -4,19 +4,38 @@
 
 /*
  * What the tests of bdrv-driver-test share. Each runs in a process of its own, in a deterministic run whose
- * seed is the test's, on an image in memory (<bdrv/simdisk.h>). It returns if all is well, and ends by
+ * seed is the test's, on files in memory (<bdrv/simdisk.h>) below the children of the driver. It returns if all is well, and ends by
  * kit_fail() or kit_skip().
  */
 
 #include <bdrv/bdrv.h>
+#include <bdrv/driver.h>
 #include <bdrv/simdisk.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define KIT_SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define KIT_SANITIZED 1
+#endif
+#endif
+#ifndef KIT_SANITIZED
+#define KIT_SANITIZED 0
+#endif
+
+#define KIT_MOST_CHILDREN 8
+
 /* What the command line says. */
 typedef struct Kit {
     char *driver;
+    /* Children of the driver that the kit puts a file below; the first one has the image. None of a protocol.
+     */
+    BdrvChildSpec children[KIT_MOST_CHILDREN];
+    unsigned n_children;
+    char *filename; /* of a protocol's image */
     char **modules;
     char *create;   /* options of creation; NULL: none */
     char *open;     /* options of each opening; NULL: none */
@@ -45,18 +64,35 @@ extern const KitTest table_tests[], conformance_tests[], limits_tests[], concurr
 void kit_note(const char *format, ...) G_GNUC_PRINTF(1, 2);
 /** kit_fail() - end the test: what was expected, and what came */
 G_NORETURN void kit_fail(const char *format, ...) G_GNUC_PRINTF(1, 2);
+/** kit_hangs() - end the test: this has no end; tells what the coroutines wait for */
+G_NORETURN void kit_hangs(const char *format, ...) G_GNUC_PRINTF(1, 2);
 /** kit_skip() - end the test: the driver does not offer what it is about */
 G_NORETURN void kit_skip(const char *format, ...) G_GNUC_PRINTF(1, 2);
+
+/** kit_need_file() - skip the test if the driver has no file below it: a protocol */
+void kit_need_file(const Kit *kit);
+
+/** kit_watch() - tell what this thread does if the test crashes, or is not at an end after @timeout seconds
+ */
+void kit_watch(unsigned timeout);
+void kit_watch_end(void);
+void kit_show_coroutines(void);
 
 /* ---- an image, and what it has to read as ---- */
 
 #define KIT_RDWR (BDRV_O_RDWR | BDRV_O_RESIZE | BDRV_O_UNMAP)
 
+/* What a child of the driver is: a disk in memory. */
+typedef struct KitFile {
+    BdrvSimDisk *sim;
+    char *filename; /* "simdisk:NAME" */
+} KitFile;
+
 typedef struct KitDisk {
     const Kit *kit;
     BdrvGraph *graph;
-    BdrvSimDisk *sim;  /* the file */
-    char *name;        /* of it: "simdisk:NAME" */
+    KitFile files[KIT_MOST_CHILDREN];             /* of kit->children */
+    const char *filenames[KIT_MOST_CHILDREN + 1]; /* theirs: all that an image may name */
     const char *above; /* options of a blkdebug above the driver; NULL: there is none */
     BlockBackend *blk; /* NULL: closed */
     BdrvOpenFlags flags;
@@ -71,12 +107,18 @@ KitDisk *kit_disk_make(const Kit *kit, GError **errp);
 /** kit_disk_new() - an image, opened for writing; it reads as zeroes, or as the model says that was read of
  * --image */
 KitDisk *kit_disk_new(const Kit *kit);
+/** kit_is_filter() - the image is what is in the driver's file */
+bool kit_is_filter(const Kit *kit);
+/** kit_first_model() - of a new image that was opened: zeroes, or what it reads as if nothing else is
+ * promised */
+void kit_first_model(KitDisk *disk);
+/** kit_disk_blank() - files with nothing in them; kit_disk_like(): and the model of @like */
+KitDisk *kit_disk_blank(const Kit *kit);
+KitDisk *kit_disk_like(const KitDisk *like);
+/** kit_create() - make an image in the files of @disk */
+bool kit_create(KitDisk *disk, GError **errp);
 /** kit_disk_free() - close it; nothing of it may be left open */
 void kit_disk_free(KitDisk *disk);
-/** kit_disk_on() - another file with the model of @like, not opened; takes @sim and @name */
-KitDisk *kit_disk_on(const KitDisk *like, BdrvSimDisk *sim, char *name);
-/** kit_sim_name() - a name that no disk has; caller frees */
-char *kit_sim_name(void);
 /** kit_options() - how to open the driver over the file */
 BdrvOptions *kit_options(const KitDisk *disk);
 bool kit_try_open(KitDisk *disk, BdrvOpenFlags flags, GError **errp);
@@ -109,5 +151,34 @@ void kit_compare(int64_t offset, const uint8_t *found, const uint8_t *expected, 
  * check */
 void kit_expect_sound(KitDisk *disk, bool leaks);
 uint8_t *kit_read_all(KitDisk *disk);
+
+/* ---- its files ---- */
+
+/** kit_backing_byte() - what the backing file has at a place; it ends at kit_backing_bytes() */
+uint8_t kit_backing_byte(int64_t at);
+int64_t kit_backing_bytes(const Kit *kit);
+/** kit_calls() - how many calls of these kinds the files have seen */
+uint64_t kit_calls(const KitDisk *disk, unsigned kinds);
+
+/* What all files have in them at a moment. */
+typedef struct KitSaved {
+    BdrvSimSaved *files[KIT_MOST_CHILDREN];
+} KitSaved;
+KitSaved *kit_save(const KitDisk *disk);
+void kit_restore(KitDisk *disk, const KitSaved *saved);
+void kit_saved_free(KitSaved *saved);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(KitSaved, kit_saved_free)
+
+/* A loss of power: of all files at once. */
+typedef struct KitCut {
+    BdrvSimCut *files[KIT_MOST_CHILDREN];
+} KitCut;
+/* What becomes of what was not flushed. */
+typedef enum KitFate { KIT_LOST, KIT_KEPT, KIT_MIXED /* by the seed; maybe torn */ } KitFate;
+KitCut *kit_cut(const KitDisk *disk);
+void kit_cut_free(KitCut *cut);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(KitCut, kit_cut_free)
+/** kit_disk_after() - what the power loss leaves, with the model of @like; not opened */
+KitDisk *kit_disk_after(const KitDisk *like, const KitCut *cut, KitFate fate, uint64_t seed);
 
 #endif

@@ -17,12 +17,16 @@ static void run(KitDisk *disk)
 /* Random operations over a file of these limits; the image is made over an easy one. */
 static void run_over(const Kit *kit, const BdrvLimits *limits, unsigned unsupported, bool fua)
 {
-    KitDisk *disk = kit_disk_new(kit);
+    KitDisk *disk;
 
+    kit_need_file(kit);
+    disk = kit_disk_new(kit);
     kit_close(disk);
-    bdrv_simdisk_set_limits(disk->sim, limits);
-    bdrv_simdisk_set_unsupported(disk->sim, unsupported);
-    bdrv_simdisk_set_fua(disk->sim, fua);
+    for (unsigned i = 0; i < kit->n_children; i++) {
+        bdrv_simdisk_set_limits(disk->files[i].sim, limits);
+        bdrv_simdisk_set_unsupported(disk->files[i].sim, unsupported);
+        bdrv_simdisk_set_fua(disk->files[i].sim, fua);
+    }
     kit_open(disk, KIT_RDWR);
     run(disk);
 }

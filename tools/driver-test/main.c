@@ -10,7 +10,7 @@
 
 #include "tools/common/tool.h"
 
-#define SHOWN_NOTES 24 /* lines that a failure is told with */
+#define SHOWN_NOTES 40 /* lines that a failure is told with */
 enum { PASSED = 0, FAILED = 1, SKIPPED = 77 };
 
 static const KitTest *const groups[] = { table_tests,  conformance_tests, limits_tests, concurrency_tests,
@@ -46,6 +46,22 @@ void kit_fail(const char *format, ...)
     end_with(FAILED, "FAILED: ", format, arguments);
 }
 
+void kit_hangs(const char *format, ...)
+{
+    va_list arguments;
+
+    kit_show_coroutines();
+    va_start(arguments, format);
+    end_with(FAILED, "FAILED: no answer, it hangs: ", format, arguments);
+}
+
+void kit_need_file(const Kit *kit)
+{
+    if (kit->n_children == 0) {
+        kit_skip("a protocol has no file below it");
+    }
+}
+
 void kit_skip(const char *format, ...)
 {
     va_list arguments;
@@ -56,13 +72,14 @@ void kit_skip(const char *format, ...)
 
 static G_NORETURN void run_here(const Kit *kit, const KitTest *test, FILE *notes)
 {
-    AioSim *sim = test->real_threads ? NULL : aio_sim_new(kit->seed);
+    bool real = test->real_threads || kit->n_children == 0; /* a protocol waits for the world */
+    AioSim *sim = real ? NULL : aio_sim_new(kit->seed);
     AioContext *ctx = sim ? aio_sim_context_new(sim) : NULL;
 
     dup2(fileno(notes), STDOUT_FILENO);
     dup2(fileno(notes), STDERR_FILENO);
     setvbuf(stdout, NULL, _IONBF, 0); /* a crash must not lose them */
-    alarm(kit->timeout);
+    kit_watch(kit->timeout);
     if (ctx) {
         aio_context_enter(ctx);
     }
@@ -74,6 +91,7 @@ static G_NORETURN void run_here(const Kit *kit, const KitTest *test, FILE *notes
         }
         aio_sim_free(sim);
     }
+    kit_watch_end();
     exit(PASSED);
 }
 
@@ -110,6 +128,7 @@ static void append_option(GString *command, const char *option, const char *valu
 }
 
 static char *image_name;
+static char **child_names;
 
 static char *replay_command(const Kit *kit, const KitTest *test)
 {
@@ -119,6 +138,10 @@ static char *replay_command(const Kit *kit, const KitTest *test)
         append_option(command, "--module", *module);
     }
     append_option(command, "--driver", kit->driver);
+    for (char **name = child_names; name && *name; name++) {
+        append_option(command, "--child", *name);
+    }
+    append_option(command, "--filename", kit->filename);
     append_option(command, "--create", kit->create);
     append_option(command, "--open", kit->open);
     append_option(command, "--image", image_name);
@@ -222,6 +245,86 @@ static G_NORETURN void fail(const char *message)
     exit(2);
 }
 
+/* ---- the children that files are put below ---- */
+
+static bool has_child(const Kit *kit, const char *name)
+{
+    for (unsigned i = 0; i < kit->n_children; i++) {
+        if (strcmp(kit->children[i].name, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void add_child(Kit *kit, const BdrvChildSpec *spec)
+{
+    if (has_child(kit, spec->name)) {
+        return;
+    }
+    if (kit->n_children == KIT_MOST_CHILDREN) {
+        tool_error("the driver has more than %d children", KIT_MOST_CHILDREN);
+        exit(2);
+    }
+    kit->children[kit->n_children++] = *spec;
+}
+
+static bool has_image(const BdrvChildSpec *spec)
+{
+    return spec->role == BDRV_CHILD_PROTOCOL || spec->role == BDRV_CHILD_FILTERED;
+}
+
+static void add_child_by_name(Kit *kit, const BdrvChildSpec *specs, const char *name)
+{
+    if (strcmp(name, "backing") == 0 && bdrv_driver_supports_backing(kit->driver)) {
+        add_child(kit, &(BdrvChildSpec){ .name = "backing", .role = BDRV_CHILD_COW });
+        return;
+    }
+    while (specs && specs->name && strcmp(specs->name, name) != 0) {
+        specs++;
+    }
+    if (!specs || !specs->name) {
+        tool_error("driver '%s' has no child '%s'", kit->driver, name);
+        exit(2);
+    }
+    add_child(kit, specs);
+}
+
+/* The one with the image first, those that the driver cannot do without, then those asked for. */
+static void find_children(Kit *kit, char **names)
+{
+    const BdrvChildSpec *specs = bdrv_driver_children(kit->driver);
+
+    for (const BdrvChildSpec *spec = specs; spec && spec->name && kit->n_children == 0; spec++) {
+        if (has_image(spec)) {
+            add_child(kit, spec);
+        }
+    }
+    for (const BdrvChildSpec *spec = specs; spec && spec->name; spec++) {
+        if (!spec->optional) {
+            add_child(kit, spec);
+        }
+    }
+    for (char **name = names; name && *name; name++) {
+        add_child_by_name(kit, specs, *name);
+    }
+    if (kit->n_children == 0 && !kit->filename) {
+        tool_error(
+            "driver '%s' is a protocol: it has no file below it that the kit could make. Say with --filename "
+            "where it may make images, and overwrite what is there",
+            kit->driver);
+        exit(2);
+    }
+    if (kit->n_children > 0 && kit->filename) {
+        tool_error("--filename is for protocols: the images of driver '%s' are made in memory", kit->driver);
+        exit(2);
+    }
+    if (kit->n_children == 0 && image_name) {
+        tool_error("--image is for drivers with a file below them, '%s' is a protocol", kit->driver);
+        exit(2);
+    }
+}
+
 static void load(Kit *kit)
 {
     GError *error = NULL;
@@ -239,6 +342,7 @@ static void load(Kit *kit)
         tool_error("there is no driver '%s'", kit->driver);
         exit(2);
     }
+    find_children(kit, child_names);
     if (image_name && !g_file_get_contents(image_name, (char **)&kit->image, &kit->image_bytes, &error)) {
         tool_report(NULL, error);
         exit(2);
@@ -257,7 +361,14 @@ static void parse_options(Kit *kit, int argc, char **argv, char ***names, char *
         { "module", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &kit->modules, "load this module (may be repeated)",
           "FILE" },
         { "driver", 0, 0, G_OPTION_ARG_STRING, &kit->driver, "the driver to test", "NAME" },
-        { "create", 0, 0, G_OPTION_ARG_STRING, &kit->create, "options of creation", "KEY=VALUE,..." },
+        { "child", 0, 0, G_OPTION_ARG_STRING_ARRAY, &child_names,
+          "give the driver this child too, which it can do without: backing, data-file, ... (may be "
+          "repeated)",
+          "NAME" },
+        { "filename", 0, 0, G_OPTION_ARG_STRING, &kit->filename,
+          "where a protocol makes its images; what is there is overwritten", "NAME" },
+        { "create", 0, 0, G_OPTION_ARG_STRING, &kit->create,
+          "options of creation; {NAME} is the file of a child", "KEY=VALUE,..." },
         { "open", 0, 0, G_OPTION_ARG_STRING, &kit->open, "options of opening", "KEY=VALUE,..." },
         { "image", 0, 0, G_OPTION_ARG_FILENAME, &image_name, "begin each test with a copy of this image",
           "FILE" },
@@ -344,6 +455,8 @@ int main(int argc, char **argv)
            tests->len - passed - failed);
     g_strfreev(kit.modules);
     g_free(kit.driver);
+    g_strfreev(child_names);
+    g_free(kit.filename);
     g_free(kit.create);
     g_free(kit.open);
     g_free(kit.image);

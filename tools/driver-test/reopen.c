@@ -43,15 +43,16 @@ static void turns(const Kit *kit)
 /* A read-only image has to be complete in its file: who else opens it sees all. */
 static void read_only_is_complete(const Kit *kit)
 {
-    KitDisk *disk = kit_disk_new(kit), *copy;
-    g_autoptr(BdrvSimSaved) saved = NULL;
-    char *name = kit_sim_name();
+    KitDisk *disk, *copy;
+    g_autoptr(KitSaved) saved = NULL;
 
+    kit_need_file(kit);
+    disk = kit_disk_new(kit);
     kit_random(disk, kit->rounds / 8 + 1);
     reopen(disk, 0);
-    saved = bdrv_simdisk_save(disk->sim);
-    copy = kit_disk_on(disk, bdrv_simdisk_new(name, 0), name);
-    bdrv_simdisk_restore(copy->sim, saved);
+    saved = kit_save(disk);
+    copy = kit_disk_like(disk);
+    kit_restore(copy, saved);
     kit_note("open a copy of the file");
     kit_open(copy, 0);
     kit_expect_all(copy);

@@ -10,12 +10,11 @@ static bool probes(const Kit *kit)
     return g_strv_contains((const char *const *)list, kit->driver);
 }
 
-/* What a file is recognised as; NULL: it cannot be opened. */
-static char *recognised(KitDisk *disk)
+/* What a file is recognised as; NULL: it cannot be opened. Takes @options. */
+static char *recognised(KitDisk *disk, const char *filename, BdrvOptions *options)
 {
-    g_autofree char *filename = g_strconcat("simdisk:", disk->name, NULL);
     g_autoptr(GError) error = NULL;
-    BlockBackend *blk = blk_open(disk->graph, filename, NULL, BDRV_O_NO_IO, &error);
+    BlockBackend *blk = blk_open(disk->graph, filename, options, BDRV_O_NO_IO, &error);
     char *name = blk ? g_strdup(blk_driver(blk)) : NULL;
 
     blk_close(blk, NULL);
@@ -25,6 +24,7 @@ static char *recognised(KitDisk *disk)
 static void own_image_is_recognised(const Kit *kit)
 {
     KitDisk *disk = kit_disk_new(kit);
+    BdrvOptions *options = kit_options(disk);
     g_autofree char *name = NULL;
 
     if (!probes(kit)) {
@@ -32,7 +32,8 @@ static void own_image_is_recognised(const Kit *kit)
     }
     kit_write(disk, 0, MIN(disk->length, 4096), 0);
     kit_close(disk);
-    name = recognised(disk);
+    bdrv_options_remove(options, "driver");
+    name = recognised(disk, NULL, options);
     if (!name || strcmp(name, kit->driver) != 0) {
         kit_fail("an image of the driver is taken for '%s'", name ? name : "nothing that can be opened");
     }
@@ -44,7 +45,7 @@ static void expect_foreign(KitDisk *disk, const char *what)
     g_autofree char *name = NULL;
 
     kit_note("probe a file of %s", what);
-    name = recognised(disk);
+    name = recognised(disk, disk->files[0].filename, NULL);
     if (!name || strcmp(name, disk->kit->driver) == 0) { /* what nobody knows is raw, and can be opened */
         kit_fail("a file of %s is taken for an image of the driver", what);
     }
@@ -61,13 +62,12 @@ static void other_files_are_not_recognised(const Kit *kit)
         int64_t bytes = sizes[i / 2];
         g_autofree uint8_t *noise = g_malloc0((gsize)bytes + 1);
         g_autofree char *what = g_strdup_printf("%" PRId64 " bytes of %s", bytes, i % 2 ? "noise" : "zeroes");
-        char *name = kit_sim_name();
-        KitDisk like = { .kit = kit }, *disk = kit_disk_on(&like, bdrv_simdisk_new(name, 0), name);
+        KitDisk *disk = kit_disk_blank(kit);
 
         for (int64_t at = 0; at < bytes && i % 2; at++) {
             noise[at] = (uint8_t)kit_draw(disk, 256);
         }
-        bdrv_simdisk_poke(disk->sim, 0, noise, (size_t)bytes);
+        bdrv_simdisk_poke(disk->files[0].sim, 0, noise, (size_t)bytes);
         expect_foreign(disk, what);
         kit_disk_free(disk);
     }
@@ -145,6 +145,7 @@ static void measure_is_enough(const Kit *kit)
     BdrvOptions *options = bdrv_options_parse(kit->create ? kit->create : "", NULL, &error);
     int64_t used;
 
+    kit_need_file(kit);
     if (kit->image) {
         kit_skip("the image is given, not made");
     }
@@ -157,7 +158,7 @@ static void measure_is_enough(const Kit *kit)
     }
     kit_write(disk, 0, disk->length, 0);
     kit_close(disk);
-    used = bdrv_simdisk_length(disk->sim);
+    used = bdrv_simdisk_length(disk->files[0].sim);
     if (measure.fully_allocated < measure.required || measure.fully_allocated < used) {
         kit_fail("measured %" PRId64 " bytes, all allocated %" PRId64 "; the full image has %" PRId64,
                  measure.required, measure.fully_allocated, used);
