@@ -20,6 +20,8 @@
 const BdrvOptionSpec bdrv_luks_create_options[] = {
     { "key-secret", BDRV_OPTION_STRING, "ID of the secret that provides the keyslot passphrase", NULL, NULL },
     BDRV_LUKS_CIPHER_OPTIONS(""),
+    { "preallocation", BDRV_OPTION_STRING, "Preallocation mode (allowed values: off, falloc, full)", NULL,
+      (const char *const[]){ "off", "falloc", "full", NULL } },
     { NULL },
 };
 

@@ -299,17 +299,19 @@ static bool coroutine_fn luks_create(const char *filename, BdrvChild *file, cons
 {
     BdrvLuksIo io = area_of(file);
     BdrvLuksCreate create;
+    BdrvPrealloc prealloc = BDRV_PREALLOC_OFF;
     int64_t length = new_file_length(options, &create, errp);
 
     if (!length) {
         return false;
     }
+    bdrv_prealloc_find(bdrv_options_get_string(options, "preallocation", "off"), &prealloc);
     const char *id = bdrv_options_get_string(options, "key-secret", NULL);
     GBytes *secret = bdrv_passphrase_get(file->bs->graph, id, errp);
     if (!secret) {
         return false;
     }
-    bool created = bdrv_co_truncate(file, length, true, BDRV_PREALLOC_OFF, 0, errp) &&
+    bool created = bdrv_co_truncate(file, length, true, prealloc, 0, errp) &&
                    bdrv_luks_create(&io, &create, bdrv_passphrase_of(secret), errp);
     g_bytes_unref(secret);
     return created;

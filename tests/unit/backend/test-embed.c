@@ -409,33 +409,51 @@ static void test_cancel_rebase(void)
     must_close(top);
 }
 
+/* @limit: NULL: nobody is told */
 static bool create(BdrvGraph *graph, const char *format, const char *name, const char *options, Limit *limit,
                    GError **errp)
 {
     g_autofree char *path = path_of(name);
 
-    return bdrv_create_image_progress(graph, format, path, bdrv_options_parse(options, NULL, NULL), until_last, limit,
-                                      errp);
+    return bdrv_create_image_progress(graph, format, path, bdrv_options_parse(options, NULL, NULL),
+                                      limit ? until_last : NULL, limit, errp);
 }
 
 static void test_cancel_create(gconstpointer format)
 {
     g_autoptr(BdrvGraph) graph = bdrv_graph_new();
     g_autofree char *name = g_strdup_printf("full-%s", (const char *)format), *path = path_of(name);
+    const char *options = g_str_equal(format, "luks") ? "size=160M,preallocation=full,key-secret=key,iter-time=10"
+                                                      : "size=160M,preallocation=full";
     Limit limit = { .last = 2 };
     GError *error = NULL;
     struct stat st;
 
-    g_assert_false(create(graph, format, name, "size=160M,preallocation=full", &limit, &error));
+    g_assert_true(bdrv_graph_add_secret(graph, "key", "sesame", 6, &error));
+    g_assert_false(create(graph, format, name, options, &limit, &error));
     assert_refused(error, ECANCELED, "cancelled at 13"); /* some 128 MiB */
     g_assert_cmpuint(limit.calls, ==, 2);
     g_assert_false(g_file_test(path, G_FILE_TEST_EXISTS));
     limit = (Limit){ 0 };
-    g_assert_true(create(graph, format, name, "size=160M,preallocation=full", &limit, &error));
+    g_assert_true(create(graph, format, name, options, &limit, &error));
     g_assert_cmpint(limit.done, ==, limit.total);
     g_assert_cmpint(limit.total, >=, 160 << 20);
     g_assert_cmpint(stat(path, &st), ==, 0);
     g_assert_cmpint(st.st_blocks * INT64_C(512), >=, 160 << 20);
+    g_unlink(path);
+}
+
+static void test_no_preallocation(void)
+{
+    g_autoptr(BdrvGraph) graph = bdrv_graph_new();
+    g_autofree char *path = path_of("not-full.vdi");
+    GError *error = NULL;
+
+    g_assert_false(create(graph, "vdi", "not-full.vdi", "size=16M,preallocation=full", NULL, &error));
+    assert_refused(error, ENOTSUP, "format 'vdi' does not support preallocation=full");
+    g_assert_false(g_file_test(path, G_FILE_TEST_EXISTS));
+    g_assert_true(create(graph, "vdi", "not-full.vdi", "size=16M,preallocation=off,nocow=off", NULL, &error));
+    g_assert_no_error(error);
     g_unlink(path);
 }
 
@@ -752,6 +770,8 @@ int main(int argc, char **argv)
     g_test_add_func("/embed/a rebase that is cancelled leaves the image as it was", test_cancel_rebase);
     g_test_add_data_func("/embed/creating that is cancelled leaves no file: raw", "raw", test_cancel_create);
     g_test_add_data_func("/embed/creating that is cancelled leaves no file: qcow2", "qcow2", test_cancel_create);
+    g_test_add_data_func("/embed/creating that is cancelled leaves no file: luks", "luks", test_cancel_create);
+    g_test_add_func("/embed/creating refuses preallocation that the format does not do", test_no_preallocation);
     g_test_add_data_func("/embed/resizing that is cancelled leaves the length: raw", "raw", test_cancel_truncate);
     g_test_add_data_func("/embed/resizing that is cancelled leaves the length: qcow2", "qcow2", test_cancel_truncate);
     g_test_add_func("/embed/resizing tells the length that it rounds to", test_rounded_length);
