@@ -190,11 +190,27 @@ static bool coroutine_fn write_format(const Creation *creation, GError **errp)
     return ok;
 }
 
+/* The protocol makes an empty file: there is nothing to preallocate in it before the format is there. */
+static bool check_preallocation(const Creation *creation, GError **errp)
+{
+    const char *mode = bdrv_options_get_string(creation->options, "preallocation", "off");
+
+    if (strcmp(mode, "off") == 0 || has_spec(creation->drv->create_options, "preallocation")) {
+        return true;
+    }
+    g_set_error(errp, BDRV_ERROR, ENOTSUP, "format '%s' does not support preallocation=%s; leave it out or say off",
+                creation->drv->format_name, mode);
+    return false;
+}
+
 static bool coroutine_fn create_both(const Creation *creation, GError **errp)
 {
     g_autoptr(BdrvOptions) options = protocol_options(creation);
     bool existed = file_exists(creation);
 
+    if (!check_preallocation(creation, errp)) {
+        return false;
+    }
     if (!creation->protocol->bdrv_create(creation->path, NULL, options, errp)) {
         return false;
     }
