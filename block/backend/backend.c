@@ -17,6 +17,15 @@ static const BdrvOptionSpec backend_options[] = {
     { NULL },
 };
 
+bool blk_known(int flags, int known, const char *what, GError **errp)
+{
+    if (flags & ~known) {
+        g_set_error(errp, BDRV_ERROR, EINVAL, "%s 0x%x are not known; they are of a later library, or no such flags",
+                    what, (unsigned)(flags & ~known));
+    }
+    return !(flags & ~known);
+}
+
 bool blk_take_options(BdrvOptions *options, BdrvOpenFlags *flags, bool *given, GError **errp)
 {
     const BdrvOptionSpec *const specs[] = { backend_options, NULL };
@@ -31,7 +40,8 @@ bool blk_take_options(BdrvOptions *options, BdrvOpenFlags *flags, bool *given, G
             bdrv_options_set_string(mine, key, text);
         }
     }
-    if (!bdrv_options_validate(mine, specs, "the block backend", errp)) {
+    if (!blk_known(*flags, BLK_OPEN_FLAGS, "open flags", errp) ||
+        !bdrv_options_validate(mine, specs, "the block backend", errp)) {
         return false;
     }
     if (bdrv_options_remove(options, "cache.writeback")) {

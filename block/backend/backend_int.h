@@ -60,6 +60,14 @@ int blocking_fn blk_ask(BlockBackend *blk, BlkBlockingFunc *func, void *opaque);
 /** blk_ask_anywhere() - run @func, which must not yield: inside a request, or at once in a coroutine or callback (query.c) */
 int blk_ask_anywhere(BlockBackend *blk, BlkBlockingFunc *func, void *opaque);
 
+/* What this library knows of; a program that was built with a later one may say more, which must not go unheard. */
+#define BLK_OPEN_FLAGS ((int)(BDRV_O_DROP_AUTO << 1) - 1)
+#define BLK_REQUEST_FLAGS ((int)(BDRV_REQ_SERIALISING << 1) - 1)
+#define BLK_FIX_FLAGS ((int)(BDRV_FIX_DRY_RUN << 1) - 1)
+
+/** blk_known() - false with EINVAL if @flags has others than @known; @what: "request flags" */
+bool blk_known(int flags, int known, const char *what, GError **errp);
+
 /** blk_run_surely() - the same for what must not fail: without memory for a stack it waits until there is some */
 int blocking_fn blk_run_surely(BlockBackend *blk, BlkBlockingFunc *func, void *opaque);
 /** blk_has_run() - whether the function that blk_run_blocking() or co_run_blocking() answered @ret for was called

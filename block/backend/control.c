@@ -145,6 +145,14 @@ static bool coroutine_fn resize_with_right(BlockBackend *blk, const void *args, 
     return blk_co_with_resize(blk, resize, args, errp);
 }
 
+static bool known_preallocation(BdrvPrealloc prealloc, GError **errp)
+{
+    if ((unsigned)prealloc > BDRV_PREALLOC_FULL) {
+        g_set_error(errp, BDRV_ERROR, EINVAL, "%u is no mode of preallocation", (unsigned)prealloc);
+    }
+    return (unsigned)prealloc <= BDRV_PREALLOC_FULL;
+}
+
 bool blk_truncate_progress(BlockBackend *blk, int64_t length, bool exact, BdrvPrealloc prealloc,
                            BdrvRequestFlags flags, BdrvProgressFunc *progress, void *opaque, GError **errp)
 {
@@ -152,6 +160,9 @@ bool blk_truncate_progress(BlockBackend *blk, int64_t length, bool exact, BdrvPr
 
     if (length < 0) {
         g_set_error(errp, BDRV_ERROR, EINVAL, "length %" PRId64 " is negative", length);
+        return false;
+    }
+    if (!known_preallocation(prealloc, errp) || !blk_known(flags, BLK_REQUEST_FLAGS, "request flags", errp)) {
         return false;
     }
     return blk_change(blk, "resize it", resize_with_right, &args, errp);
@@ -182,6 +193,9 @@ bool blk_check_truncate(BlockBackend *blk, int64_t length, bool exact, BdrvPreal
 {
     JudgeCall call = { { length, exact, prealloc, 0 }, errp, false };
 
+    if (!known_preallocation(prealloc, errp)) {
+        return false;
+    }
     blk_has_run(blk_ask(blk, judge, &call), errp);
     return call.ok;
 }
@@ -221,7 +235,8 @@ bool blk_check_sized(BlockBackend *blk, BdrvCheckResult *result, size_t result_s
     BdrvCheckResult ours;
     CheckCall call = { &ours, fix, errp, false };
 
-    if (!bdrv_sized_in(&ours, sizeof(ours), result, result_size, "BdrvCheckResult", errp)) {
+    if (!blk_known(fix, BLK_FIX_FLAGS, "check flags", errp) ||
+        !bdrv_sized_in(&ours, sizeof(ours), result, result_size, "BdrvCheckResult", errp)) {
         return false;
     }
     blk_has_run(blk_run_blocking(blk, run_check, &call), errp);

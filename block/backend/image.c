@@ -50,8 +50,9 @@ static bool coroutine_fn amend_resizable(BlockBackend *blk, const void *args, GE
 bool blk_amend(BlockBackend *blk, const BdrvOptions *options, bool force, BdrvProgressFunc *progress, void *opaque,
                GError **errp)
 {
-    AmendCall call = { options, force, progress, opaque };
-    BlkChangeFunc *func = bdrv_options_has(options, "size") ? amend_resizable : amend;
+    g_autoptr(BdrvOptions) ours = bdrv_options_copy(options);
+    AmendCall call = { ours, force, progress, opaque };
+    BlkChangeFunc *func = bdrv_options_has(ours, "size") ? amend_resizable : amend;
     return blk_change(blk, "amend it", func, &call, errp);
 }
 

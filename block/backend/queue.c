@@ -91,7 +91,7 @@ static void coroutine_fn queue_runner(void *opaque)
 
         queue->budget--;
         outer = bdrv_gate_enter(blk->gate);
-        ret = blk_co_perform(blk, now.op, now.offset, now.bytes, now.iov, now.flags);
+        ret = now.reserved ? -EINVAL : blk_co_perform(blk, now.op, now.offset, now.bytes, now.iov, now.flags);
         queue_complete(queue, now.user_data, ret);
         bdrv_gate_leave(blk->gate, outer);
     }

@@ -28,6 +28,9 @@ int coroutine_fn blk_co_perform(BlockBackend *blk, BlkOp op, int64_t offset, int
     BdrvChild *root = &blk->root->child;
     int ret = 0;
 
+    if (G_UNLIKELY(flags & ~BLK_REQUEST_FLAGS)) {
+        return -EINVAL;
+    }
     if (op <= BLK_OP_WRITE) {
         bytes = iov->bytes > INT64_MAX ? -1 : (int64_t)iov->bytes;
     }
@@ -132,7 +135,7 @@ int coroutine_fn blk_co_copy_range(BlockBackend *src, int64_t src_offset, BlockB
                                    int64_t bytes, BdrvRequestFlags flags)
 {
     void *outer = bdrv_gate_enter_both(src->gate, dst->gate);
-    int ret = check_range(src, src_offset, bytes, false);
+    int ret = flags & ~BLK_REQUEST_FLAGS ? -EINVAL : check_range(src, src_offset, bytes, false);
 
     if (ret == 0) {
         ret = check_range(dst, dst_offset, bytes, true);

@@ -60,8 +60,20 @@ static bool coroutine_fn create(BlockBackend *blk, const void *args, GError **er
     return bdrv_co_snapshot_create(blk_bs(blk), creation->info, errp);
 }
 
+static bool must_choose(bool chosen, GError **errp)
+{
+    if (!chosen) {
+        g_set_error(errp, BDRV_ERROR, EINVAL, "no snapshot is named; give its id or its name");
+    }
+    return chosen;
+}
+
 bool blk_snapshot_create(BlockBackend *blk, BdrvSnapshotInfo *info, GError **errp)
 {
+    if (!info->name) {
+        g_set_error(errp, BDRV_ERROR, EINVAL, "the new snapshot has no name; give one");
+        return false;
+    }
     return blk_change(blk, PURPOSE, create, &(Creation){ info }, errp);
 }
 
@@ -81,7 +93,8 @@ static bool coroutine_fn apply(BlockBackend *blk, const void *args, GError **err
 
 bool blk_snapshot_goto(BlockBackend *blk, const char *id_or_name, GError **errp)
 {
-    return blk_change(blk, PURPOSE, apply, &(Choice){ .id = id_or_name }, errp);
+    return must_choose(id_or_name, errp) &&
+           blk_change(blk, PURPOSE, apply, &(Choice){ .id = id_or_name }, errp);
 }
 
 static bool coroutine_fn delete(BlockBackend *blk, const void *args, GError **errp)
@@ -92,7 +105,7 @@ static bool coroutine_fn delete(BlockBackend *blk, const void *args, GError **er
 
 bool blk_snapshot_delete(BlockBackend *blk, const char *id, const char *name, GError **errp)
 {
-    return blk_change(blk, PURPOSE, delete, &(Choice){ id, name }, errp);
+    return must_choose(id || name, errp) && blk_change(blk, PURPOSE, delete, &(Choice){ id, name }, errp);
 }
 
 static bool coroutine_fn load_tmp(BlockBackend *blk, const void *args, GError **errp)
@@ -103,7 +116,7 @@ static bool coroutine_fn load_tmp(BlockBackend *blk, const void *args, GError **
 
 bool blk_snapshot_load_tmp(BlockBackend *blk, const char *id, const char *name, GError **errp)
 {
-    return blk_change(blk, NULL, load_tmp, &(Choice){ id, name }, errp);
+    return must_choose(id || name, errp) && blk_change(blk, NULL, load_tmp, &(Choice){ id, name }, errp);
 }
 
 /* ---- VM state ---- */

@@ -57,10 +57,22 @@ void bdrv_graph_set_opener_gate(BdrvGraph *graph, BdrvOpenerGate *gate, void *op
     pthread_mutex_unlock(&graph->lock);
 }
 
+/* @error: why, by the embedder; NULL: it did not say */
+static bool refused(const char *filename, GError *error, GError **errp)
+{
+    if (error) {
+        g_propagate_error(errp, error);
+    } else {
+        g_set_error(errp, BDRV_ERROR, EACCES, "the image names the file '%s', which the opener gate refuses", filename);
+    }
+    return false;
+}
+
 bool bdrv_graph_ask_gate(BdrvGraph *graph, const BlockDriverState *parent, const char *filename, const char *format,
                          bool *guess, GError **errp)
 {
     BdrvOpenerGate *gate;
+    GError *error = NULL;
     void *opaque;
 
     pthread_mutex_lock(&graph->lock);
@@ -75,7 +87,7 @@ bool bdrv_graph_ask_gate(BdrvGraph *graph, const BlockDriverState *parent, const
                     "allow it with bdrv_graph_set_opener_gate() or open without backing file", filename);
         return false;
     }
-    return gate(opaque, parent->node_name, filename, format, guess, errp);
+    return gate(opaque, parent->node_name, filename, format, guess, &error) || refused(filename, error, errp);
 }
 
 void bdrv_graph_set_debug_notify(BdrvGraph *graph, BdrvDebugNotify *notify, void *opaque)

@@ -167,6 +167,10 @@ int coroutine_fn bdrv_co_check(BlockDriverState *bs, BdrvCheckResult *result, Bd
                     bs->drv->format_name);
         return -ENOTSUP;
     }
+    if (fix && !(fix & BDRV_FIX_DRY_RUN) && bs->read_only) {
+        g_set_error(errp, BDRV_ERROR, EROFS, "the image is read-only; open it read-write to repair it");
+        return -EROFS;
+    }
     ret = bs->drv->bdrv_check(bs, result, fix);
     if (ret < 0) {
         g_set_error(errp, BDRV_ERROR, -ret, "%s", g_strerror(-ret));

@@ -11,7 +11,7 @@ int bdrv_error_code(const GError *error)
 
 void bdrv_error_prefix(GError **errp, const char *name)
 {
-    if (errp && *errp) {
+    if (errp && *errp && *name) {
         g_prefix_error(errp, "%s: ", name);
     }
 }

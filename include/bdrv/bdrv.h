@@ -23,7 +23,7 @@
  * Versions. Nodes, handles, graphs and queues are opaque. The structures of some calls will grow: such a call is inline
  * and passes the size to the function of its name with _sized, which is what other languages call. Later libraries
  * fill and read as much as the caller knows; earlier ones zero what they do not know of an answer, and refuse a
- * question with something in it that they do not know (E2BIG).
+ * question with something in it that they do not know (E2BIG; flags, EINVAL).
  */
 
 #include <bdrv/coroutine.h>
@@ -44,7 +44,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(BdrvGraph, bdrv_graph_unref)
  * The opener gate: asked before a file is opened that an image (not the user) names.
  * @parent: node name of the image; @filename: absolute or protocol-prefixed name, resolved;
  * @format: driver recorded in the image, NULL if none: then *@guess may be set true to allow
- * probing for reading. Refuse with false and an error. No gate set: everything is refused.
+ * probing for reading. Refuse with false and an error (without one it is EACCES). No gate set: everything is refused.
  * An external data file comes with @format "raw"; it is written to if the image is.
  */
 typedef bool BdrvOpenerGate(void *opaque, const char *parent, const char *filename, const char *format, bool *guess,
@@ -209,7 +209,8 @@ static inline bool blocking_fn bdrv_measure_image(const char *format, BdrvOption
 /*
  * ---- blocking I/O: 0 or -errno; -EDEADLK from a coroutine or a callback ----
  *
- * Any offset and length inside the disk; -EIO outside. Changes of a read-only image: -EPERM.
+ * Any offset and length inside the disk; -EIO outside. Changes of a read-only image: -EPERM. Flags that this library
+ * does not know, here and in the other flavours: -EINVAL.
  */
 
 /** blk_pread() / blk_pwrite() - from and to one buffer of @bytes
@@ -308,7 +309,7 @@ typedef struct BlkSubmission {
     int64_t offset, bytes; /* bytes: of ZEROES and DISCARD; READ and WRITE take the iov's */
     const BdrvIov *iov;    /* stays valid until reaped */
     uint64_t user_data;
-    uint64_t reserved; /* zero */
+    uint64_t reserved; /* zero, or it ends with -EINVAL */
 } BlkSubmission;
 /* How a request of a queue ended. */
 typedef struct BlkQueueCompletion {
@@ -365,7 +366,7 @@ BDRV_API bool blk_is_read_only(BlockBackend *blk); /* opened so, or reopened */
 BDRV_API const char *blk_filename(BlockBackend *blk); /* of the root node; json:{…} if no name says it all */
 BDRV_API const char *blk_driver(BlockBackend *blk); /* format_name of the root node */
 BDRV_API void blk_set_name(BlockBackend *blk, const char *device_name); /* for messages and dumps; copied */
-BDRV_API const char *blk_name(BlockBackend *blk); /* what blk_set_name() gave, or NULL */
+BDRV_API const char *blk_name(BlockBackend *blk); /* what blk_set_name() gave, or "" */
 BDRV_API BdrvGraph *blk_graph(BlockBackend *blk); /* that it was opened in */
 BDRV_API uint32_t blk_request_alignment(BlockBackend *blk); /* bytes; what is not aligned is padded */
 BDRV_API int64_t blk_max_transfer(BlockBackend *blk); /* 0: no limit */
@@ -450,7 +451,7 @@ BDRV_API bool blocking_fn blk_change_backing_file(BlockBackend *blk, const char 
 BDRV_API bool blocking_fn blk_make_empty(BlockBackend *blk, GError **errp);
 /**
  * blk_amend() - change what create options decided: version, width of refcounts, size, key slots …
- * @options: those of bdrv_driver_options(…, BDRV_TABLE_AMEND) that are to change
+ * @options: those of bdrv_driver_options(…, BDRV_TABLE_AMEND) that are to change; NULL: none
  * @force: also what may make the data unreadable, as erasing the last key
  * @progress: called with @opaque every now and then; NULL: never. False: ECANCELED, as a failure
  *
@@ -565,9 +566,9 @@ BDRV_API bool blocking_fn blk_snapshot_create(BlockBackend *blk, BdrvSnapshotInf
 /** blk_snapshot_goto() - make the disk, its size and the VM state what they were; the snapshot stays
  * @id_or_name: an id goes before a name. ENOENT: no such snapshot; the others as above. */
 BDRV_API bool blocking_fn blk_snapshot_goto(BlockBackend *blk, const char *id_or_name, GError **errp);
-/** blk_snapshot_delete() - the first one that has this @id and this @name, one of which may be NULL */
+/** blk_snapshot_delete() - the first one that has this @id and this @name, one of which may be NULL, not both: EINVAL */
 BDRV_API bool blocking_fn blk_snapshot_delete(BlockBackend *blk, const char *id, const char *name, GError **errp);
-/** blk_snapshot_load_tmp() - show a snapshot instead of the disk until the image, opened read-only, is closed */
+/** blk_snapshot_load_tmp() - show that one instead of the disk until the image, opened read-only, is closed */
 BDRV_API bool blocking_fn blk_snapshot_load_tmp(BlockBackend *blk, const char *id, const char *name, GError **errp);
 /** blk_save_vmstate() / blk_load_vmstate() - state of a virtual machine, for the next snapshot and of the last one applied
  * @offset: in that state. What was never saved reads as zeroes. 0 or -errno (-ENOTSUP, -EFBIG, …). */

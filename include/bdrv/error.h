@@ -31,7 +31,7 @@ BDRV_API int bdrv_error_code(const GError *error);
 /**
  * bdrv_error_prefix() - put "@name: " in front of an error's message
  * @errp: where the error is; nothing happens if @errp or *@errp is NULL
- * @name: node or file name
+ * @name: node or file name; "": none
  */
 BDRV_API void bdrv_error_prefix(GError **errp, const char *name);
 
