@@ -3,7 +3,8 @@
  * The queue flavour: submissions and completions are two rings of one thread. blk_queue_ring() starts
  * a runner coroutine, which takes one submission after the other as long as they complete at once;
  * when one has to wait, the next runner takes over. So a request costs a place in each ring and, if
- * it waits, a coroutine from the pool.
+ * it waits, a coroutine from the pool. If there is no memory for one the rest waits until a request
+ * of the queue has ended.
  */
 #include "block/backend/backend_int.h"
 #include "block/loop/context.h"
@@ -28,6 +29,7 @@ struct BlkQueue {
     int eventfd;     /* -1 until asked for */
     bool signalled;  /* the eventfd is readable */
     bool wakeup;     /* what blk_queue_wait() waits for */
+    bool starved;    /* a request of ours has to end before the next has a stack to run on */
     bool call_queued;
     AioCall call;
 };
@@ -70,12 +72,24 @@ BlkQueue *blk_queue_new(BlockBackend *blk, unsigned depth, GError **errp)
     return queue;
 }
 
+static void queue_call_later(BlkQueue *queue)
+{
+    if (!queue->call_queued) {
+        queue->call_queued = true;
+        aio_call(queue->ctx, &queue->call);
+    }
+}
+
 static void queue_complete(BlkQueue *queue, uint64_t user_data, int ret)
 {
     queue->completions[queue->completed++ & queue->mask] = (BlkQueueCompletion){ user_data, ret };
     queue->wakeup = true;
     if (G_UNLIKELY(queue->eventfd >= 0 && !queue->signalled)) {
         queue->signalled = eventfd_write(queue->eventfd, 1) == 0;
+    }
+    if (G_UNLIKELY(queue->starved)) {
+        queue->starved = false;
+        queue_call_later(queue);
     }
 }
 
@@ -105,13 +119,15 @@ static void queue_start(BlkQueue *queue)
 
         if (G_LIKELY(co)) {
             co_enter(co);
+        } else if (queue->taken != queue->completed) {
+            queue->starved = true;
+            return;
         } else {
             queue_complete(queue, queue->submissions[queue->taken++ & queue->mask].user_data, -ENOMEM);
         }
     }
-    if (queue->taken != queue->rung && !queue->call_queued) {
-        queue->call_queued = true;
-        aio_call(queue->ctx, &queue->call);
+    if (queue->taken != queue->rung) {
+        queue_call_later(queue);
     }
 }
 
@@ -143,8 +159,7 @@ unsigned blk_queue_ring(BlkQueue *queue)
         return started; /* the call takes them along */
     }
     if (co_in_coroutine()) {
-        queue->call_queued = true;
-        aio_call(queue->ctx, &queue->call);
+        queue_call_later(queue);
     } else {
         queue_start(queue);
     }
