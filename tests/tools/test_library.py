@@ -165,6 +165,14 @@ def test_the_binary_interface_is_that_of_the_baseline():
 
 # ---- other languages ----
 
+def test_what_is_inline_has_a_function_of_its_own():
+    """Other languages cannot call what is only in a header; <bdrv/testing.h> is for GTest, that is for C and C++."""
+    inline = {name for header in HEADERS if header.name != "testing.h"
+              for name in re.findall(r"^static inline [^;{]*?\b(\w+)\(", header.read_text(), re.M)}
+    assert len(inline) >= 7
+    assert sorted(f"{name}_sized" for name in inline if f"{name}_sized" not in declared()) == []
+
+
 PYTHON = """
 import ctypes, sys
 lib = ctypes.CDLL("libbdrv.so.0")
