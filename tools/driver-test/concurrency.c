@@ -92,29 +92,45 @@ static bool possible(const Shot *shots, int64_t at, uint8_t value, uint8_t befor
     return (!overwritten || during) && value == before;
 }
 
+static void judge_read(const KitDisk *disk, const Shot *shots, const Shot *shot)
+{
+    for (int64_t i = 0; i < shot->bytes; i++) {
+        int64_t at = shot->offset + i;
+
+        if (!possible(shots, at, shot->buf[i], disk->model[at], true)) {
+            kit_fail("a read among writes: byte %" PRId64 " is 0x%02x, which nobody wrote there", at,
+                     shot->buf[i]);
+        }
+    }
+}
+
+static void judge_write(const KitDisk *disk, const Shot *shots, const Shot *shot, const uint8_t *now)
+{
+    for (int64_t at = shot->offset; at < shot->offset + shot->bytes; at++) {
+        if (now[at] == disk->model[at] && !possible(shots, at, now[at], disk->model[at], false)) {
+            kit_fail("after all have ended, byte %" PRId64 " is 0x%02x as before: a write is lost", at,
+                     now[at]);
+        }
+    }
+}
+
 static void judge(KitDisk *disk, const Shot *shots)
 {
     g_autofree uint8_t *now = kit_read_all(disk);
 
     for (unsigned i = 0; i < DEPTH; i++) {
-        for (int64_t b = 0; shots[i].reads && shots[i].ret == 0 && b < shots[i].bytes; b++) {
-            int64_t at = shots[i].offset + b;
-
-            if (!possible(shots, at, shots[i].buf[b], disk->model[at], true)) {
-                kit_fail("a read among writes: byte %" PRId64 " is 0x%02x, which nobody wrote there", at,
-                         shots[i].buf[b]);
-            }
+        if (!shots[i].reads) {
+            judge_write(disk, shots, &shots[i], now);
+        } else if (shots[i].ret == 0) {
+            judge_read(disk, shots, &shots[i]);
         }
     }
-    for (int64_t at = 0; at < disk->length; at++) {
-        if (now[at] != disk->model[at] && !possible(shots, at, now[at], disk->model[at], false)) {
+    for (int64_t at = kit_differ(now, disk->model, 0, disk->length); at < disk->length;
+         at = kit_differ(now, disk->model, at + 1, disk->length)) {
+        if (!possible(shots, at, now[at], disk->model[at], false)) {
             kit_fail("after all have ended, byte %" PRId64
                      " is 0x%02x, which no request wrote there; before: 0x%02x",
                      at, now[at], disk->model[at]);
-        }
-        if (now[at] == disk->model[at] && !possible(shots, at, now[at], disk->model[at], false)) {
-            kit_fail("after all have ended, byte %" PRId64 " is 0x%02x as before: a write is lost", at,
-                     now[at]);
         }
     }
     memcpy(disk->model, now, (size_t)disk->length);

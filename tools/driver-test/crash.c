@@ -187,25 +187,32 @@ static void judge_length(const Search *search, const Cut *cut, int64_t length)
              length, search->after[window.first].length, window.first, window.last);
 }
 
-static void judge_bytes(const Search *search, const Cut *cut, const KitDisk *left, const uint8_t *found)
+static void judge_byte(const Search *search, const Cut *cut, int64_t at, int found)
 {
-    for (int64_t at = 0; at < search->longest; at++) {
-        int value = at < left->length ? found[at] : -1;
-        Window window;
+    Window window = window_of(search, cut, at);
 
-        if (value == value_at(&search->after[cut->done], at)) {
-            continue;
-        }
-        window = window_of(search, cut, at);
-        if (!possible(search, window, at, value)) {
-            g_autofree char *came = value_text(value),
-                            *wanted = value_text(value_at(&search->after[window.first], at));
+    if (!possible(search, window, at, found)) {
+        g_autofree char *came = value_text(found),
+                        *wanted = value_text(value_at(&search->after[window.first], at));
 
-            kit_fail("after the power loss byte %" PRId64
-                     " is %s, expected %s, which cannot be lost since step %u, or"
-                     " what one of the steps up to %u wrote",
-                     at, came, wanted, window.first, window.last);
-        }
+        kit_fail("after the power loss byte %" PRId64 " is %s, expected %s, which cannot be lost since step "
+                                                      "%u, or what one of the steps up to %u wrote",
+                 at, came, wanted, window.first, window.last);
+    }
+}
+
+/* What is as after the last step that ended is right. */
+static void judge_bytes(const Search *search, const Cut *cut, const KitDisk *left)
+{
+    const Moment *last = &search->after[cut->done];
+    int64_t both = MIN(left->length, last->length);
+
+    for (int64_t at = kit_differ(left->model, last->model, 0, both); at < both;
+         at = kit_differ(left->model, last->model, at + 1, both)) {
+        judge_byte(search, cut, at, left->model[at]);
+    }
+    for (int64_t at = both; at < search->longest; at++) {
+        judge_byte(search, cut, at, at < left->length ? left->model[at] : -1);
     }
 }
 
@@ -230,7 +237,7 @@ static void judge_image(const Search *search, const Cut *cut, KitFate fate, uint
     kit_expect_sound(left, true);
     g_free(left->model);
     left->model = kit_read_all(left);
-    judge_bytes(search, cut, left, left->model);
+    judge_bytes(search, cut, left);
     go_on(left);
     kit_disk_free(left);
 }

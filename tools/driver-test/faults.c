@@ -85,10 +85,13 @@ static void try_flush(Trial *trial)
 
 static void judge_bytes(Trial *trial, int64_t offset, int64_t bytes, const uint8_t *found)
 {
-    for (int64_t i = 0; i < bytes; i++) {
+    const uint8_t *expected = trial->disk->model + offset;
+
+    for (int64_t i = kit_differ(found, expected, 0, bytes); i < bytes;
+         i = kit_differ(found, expected, i + 1, bytes)) {
         int64_t at = offset + i;
-        bool right = trial->state[at] == UNKNOWN || found[i] == trial->disk->model[at] ||
-                     (trial->state[at] == EITHER && found[i] == trial->other[at]);
+        bool right =
+            trial->state[at] == UNKNOWN || (trial->state[at] == EITHER && found[i] == trial->other[at]);
 
         if (!right) {
             kit_fail("byte %" PRId64 ": expected 0x%02x, which was acknowledged%s, came 0x%02x", at,

@@ -4,8 +4,8 @@
 
 /*
  * What the tests of bdrv-driver-test share. Each runs in a process of its own, in a deterministic run whose
- * seed is the test's, on files in memory (<bdrv/simdisk.h>) below the children of the driver. It returns if all is well, and ends by
- * kit_fail() or kit_skip().
+ * seed is the test's, on files in memory (<bdrv/simdisk.h>) below the children of the driver. It returns if
+ * all is well, and ends by kit_fail() or kit_skip().
  */
 
 #include <bdrv/bdrv.h>
@@ -145,6 +145,8 @@ void kit_random(KitDisk *disk, unsigned rounds);
  */
 void kit_expect(KitDisk *disk, int64_t offset, int64_t bytes);
 void kit_expect_all(KitDisk *disk);
+/** kit_differ() - the first place from @at on at which they differ, @bytes if there is none */
+int64_t kit_differ(const uint8_t *found, const uint8_t *expected, int64_t at, int64_t bytes);
 /** kit_compare() - fail for the first byte that is not as expected */
 void kit_compare(int64_t offset, const uint8_t *found, const uint8_t *expected, int64_t bytes);
 /** kit_expect_sound() - that a check finds no corruption, and no leaks unless @leaks; nothing if there is no
