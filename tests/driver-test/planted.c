@@ -216,6 +216,7 @@ static int coroutine_fn planted_co_readv(BlockDriverState *bs, int64_t offset, i
 static int coroutine_fn allocate(BlockDriverState *bs, uint32_t index, const uint8_t *content)
 {
     PlantedState *s = bs->opaque;
+    bool early = bug("unlocks-too-early");
     uint32_t cluster = s->next;
     int ret;
 
@@ -226,7 +227,7 @@ static int coroutine_fn allocate(BlockDriverState *bs, uint32_t index, const uin
         return ret < 0 ? ret : bdrv_co_pwrite(store(bs), place(cluster), CLUSTER, content, 0);
     }
     ret = bdrv_co_pwrite(store(bs), place(cluster), CLUSTER, content, 0);
-    if (ret >= 0) {
+    if (ret >= 0 && !early) {
         ret = bdrv_co_flush(store(bs));
     }
     if (ret < 0) {
@@ -234,7 +235,12 @@ static int coroutine_fn allocate(BlockDriverState *bs, uint32_t index, const uin
     }
     s->next = cluster + 1;
     s->table[index] = cluster;
-    ret = write_entry(bs, index, 0);
+    if (early) { /* who writes there now is done, and flushed, before the file knows the place */
+        co_mutex_unlock(&s->lock);
+        ret = bdrv_co_flush(store(bs));
+        co_mutex_lock(&s->lock);
+    }
+    ret = ret < 0 ? ret : write_entry(bs, index, 0);
     if (ret < 0) {
         s->table[index] = 0; /* whether the file has it nobody knows: the cluster is not given out again */
     }

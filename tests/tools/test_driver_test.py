@@ -63,13 +63,13 @@ def test_a_child_that_the_driver_does_not_have_is_refused(tmp_path):
 
 def test_qcow2_passes_over_a_backing_file(tmp_path):
     options = ["--child", "backing", "--create", "backing_file={backing},backing_fmt=raw"]
-    assert expect_all_well(kit(tmp_path, "--driver", "qcow2", "--crash-safe", *options, *QUICK)) == 34
+    assert expect_all_well(kit(tmp_path, "--driver", "qcow2", "--crash-safe", *options, *QUICK)) == 35
 
 
 def test_qcow2_passes_with_a_data_file(tmp_path):
     run([OURS["img"], "create", "-q", "-f", "qcow2", "-o", "data_file=disk.raw", "disk.qcow2", "1M"], tmp_path)
     options = ["--child", "data-file", "--image", "disk.qcow2"]
-    assert expect_all_well(kit(tmp_path, "--driver", "qcow2", "--crash-safe", *options, *QUICK)) == 30
+    assert expect_all_well(kit(tmp_path, "--driver", "qcow2", "--crash-safe", *options, *QUICK)) == 31
 
 
 def test_the_command_to_do_it_again_names_the_children(tmp_path):

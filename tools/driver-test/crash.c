@@ -94,12 +94,17 @@ static void step(Search *search)
     note_moment(search);
 }
 
-static void begin(Search *search, const Kit *kit)
+static void need_crash_safety(const Kit *kit)
 {
     if (!kit->crash_safe) {
         kit_skip("nobody claims that the driver is crash safe: --crash-safe");
     }
     kit_need_file(kit);
+}
+
+static void begin(Search *search, const Kit *kit)
+{
+    need_crash_safety(kit);
     search->disk = kit_disk_new(kit);
     search->cuts = g_array_new(FALSE, FALSE, sizeof(Cut));
     kit_write(search->disk, 0, search->disk->length / 4, 0);
@@ -196,7 +201,7 @@ static void judge_byte(const Search *search, const Cut *cut, int64_t at, int fou
                         *wanted = value_text(value_at(&search->after[window.first], at));
 
         kit_fail("after the power loss byte %" PRId64 " is %s, expected %s, which cannot be lost since step "
-                                                      "%u, or what one of the steps up to %u wrote",
+                 "%u, or what one of the steps up to %u wrote",
                  at, came, wanted, window.first, window.last);
     }
 }
@@ -277,8 +282,15 @@ static void power_losses(const Kit *kit)
     end(&search);
 }
 
+static void power_losses_among_many(const Kit *kit)
+{
+    need_crash_safety(kit);
+    kit_power_losses_among_many(kit);
+}
+
 const KitTest crash_tests[] = {
     { "crash/power-loss", "at each call the power may go: what was flushed is there, nothing is corrupt",
       power_losses },
+    { "crash/among-many", "the same among requests that are under way at once", power_losses_among_many },
     { NULL },
 };

@@ -78,6 +78,9 @@ void kit_watch(unsigned timeout);
 void kit_watch_end(void);
 void kit_show_coroutines(void);
 
+/** kit_power_losses_among_many() - the test crash/among-many */
+void kit_power_losses_among_many(const Kit *kit);
+
 /* ---- an image, and what it has to read as ---- */
 
 #define KIT_RDWR (BDRV_O_RDWR | BDRV_O_RESIZE | BDRV_O_UNMAP)
