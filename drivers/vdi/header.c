@@ -211,20 +211,21 @@ static bool check_new(int64_t disk_size, int64_t block_size, GError **errp)
     return true;
 }
 
-bool vdi_new_header(int64_t disk_size, int64_t block_size, bool fixed, VdiHeader *header, GError **errp)
+bool vdi_new_header(int64_t disk_size, int64_t block_size, uint32_t type, bool placed, VdiHeader *header,
+                    GError **errp)
 {
     if (!check_new(disk_size, block_size, errp)) {
         return false;
     }
     uint32_t blocks = (uint32_t)((disk_size + block_size - 1) / block_size);
     *header = (VdiHeader){
-        .type = fixed ? VDI_TYPE_FIXED : VDI_TYPE_DYNAMIC,
+        .type = type,
         .map_offset = VDI_SECTOR,
         .data_offset = VDI_SECTOR + (uint32_t)vdi_map_bytes(blocks),
         .disk_size = (uint64_t)(disk_size + VDI_SECTOR - 1) / VDI_SECTOR * VDI_SECTOR,
         .block_size = (uint32_t)block_size,
         .blocks = blocks,
-        .blocks_in_file = fixed ? blocks : 0,
+        .blocks_in_file = placed ? blocks : 0,
     };
     memcpy(header->bytes + AT_TEXT, TEXT, sizeof(TEXT) - 1);
     put32(header->bytes, AT_SIGNATURE, VDI_SIGNATURE);

@@ -82,8 +82,8 @@ bool vdi_probe_header(const uint8_t *buf, size_t size);
 bool vdi_decode_header(const uint8_t *buf, int64_t file_length, VdiHeader *header, GError **errp);
 /** vdi_encode_header() - put the fields into header->bytes */
 void vdi_encode_header(VdiHeader *header);
-/** vdi_new_header() - of a new image; false: EINVAL, EFBIG */
-bool vdi_new_header(int64_t disk_size, int64_t block_size, bool fixed, VdiHeader *header, GError **errp);
+/** vdi_new_header() - of a new image of @type whose blocks have a place if @placed; false: EINVAL, EFBIG */
+bool vdi_new_header(int64_t disk_size, int64_t block_size, uint32_t type, bool placed, VdiHeader *header, GError **errp);
 int64_t vdi_map_bytes(uint32_t blocks); /* in the file: whole sectors */
 
 static inline int64_t vdi_host_offset(const VdiHeader *header, uint32_t index)

@@ -50,6 +50,23 @@ def test_create_makes_the_same_image(twin, kind, size):
             assert run([tools["img"], "check", "x"], directory).returncode == 0
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("mode", ["falloc", "full"])
+def test_preallocation_gives_each_block_a_place_and_the_file_its_space(tmp_path, kind, mode):
+    run([OURS["img"], "create", "-q", "-f", "vdi", "-o", f"preallocation={mode}", *options(kind), "x", "3500k"],
+        tmp_path).check_returncode()
+    assert entries(tmp_path / "x") == (0, 1, 2, 3)
+    assert (tmp_path / "x").stat().st_blocks * 512 >= 4 * BLOCK
+    run([OURS["img"], "create", "-q", "-f", "raw", "y", "3500k"], tmp_path).check_returncode()
+    for arguments in (["check", "x"], ["compare", "x", "y"]):
+        assert run(["qemu-img", *arguments], tmp_path).returncode == 0
+
+
+def test_a_static_image_takes_no_space_before_it_is_written(tmp_path):
+    run([OURS["img"], "create", "-q", "-f", "vdi", "-o", "static=on", "x", "8M"], tmp_path).check_returncode()
+    assert (tmp_path / "x").stat().st_blocks * 512 < BLOCK
+
+
 def test_what_create_refuses(twin):
     for arguments in (["x"], ["-o", "static=maybe", "x", "1M"], ["-b", "y", "x", "1M"], ["x", "9P"],
                       ["-o", "nosuch=1", "x", "1M"]):

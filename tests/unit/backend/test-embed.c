@@ -4,6 +4,7 @@
 
 #include "block/util/sized.h"
 
+#include <bdrv/driver.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -443,16 +444,40 @@ static void test_cancel_create(gconstpointer format)
     g_unlink(path);
 }
 
+/* A format that knows nothing of preallocation. */
+static bool coroutine_fn plain_open(BlockDriverState *bs, const BdrvOptions *options, BdrvOpenFlags flags, GError **errp)
+{
+    return true;
+}
+
+static bool coroutine_fn plain_create(const char *filename, BdrvChild *file, const BdrvOptions *options, GError **errp)
+{
+    return bdrv_co_truncate(file, bdrv_options_get_int(options, "size", 0), true, BDRV_PREALLOC_OFF, 0, errp);
+}
+
+static int coroutine_fn plain_co_readv(BlockDriverState *bs, int64_t offset, int64_t bytes, const BdrvIov *iov,
+                                       size_t iov_offset, BdrvRequestFlags flags)
+{
+    return bdrv_co_preadv(bs->file, offset, bytes, iov, iov_offset, flags);
+}
+
 static void test_no_preallocation(void)
 {
+    static const BdrvChildSpec children[] = { { .name = "file", .role = BDRV_CHILD_PROTOCOL }, { .name = NULL } };
+    static const BlockDriver plain = { .format_name = "plain",
+                                       .children = children,
+                                       .bdrv_open = plain_open,
+                                       .bdrv_create = plain_create,
+                                       .bdrv_co_readv = plain_co_readv };
     g_autoptr(BdrvGraph) graph = bdrv_graph_new();
-    g_autofree char *path = path_of("not-full.vdi");
+    g_autofree char *path = path_of("not-full");
     GError *error = NULL;
 
-    g_assert_false(create(graph, "vdi", "not-full.vdi", "size=16M,preallocation=full", NULL, &error));
-    assert_refused(error, ENOTSUP, "format 'vdi' does not support preallocation=full");
+    g_assert_true(bdrv_register(&plain));
+    g_assert_false(create(graph, "plain", "not-full", "size=16M,preallocation=full", NULL, &error));
+    assert_refused(error, ENOTSUP, "format 'plain' does not support preallocation=full");
     g_assert_false(g_file_test(path, G_FILE_TEST_EXISTS));
-    g_assert_true(create(graph, "vdi", "not-full.vdi", "size=16M,preallocation=off,nocow=off", NULL, &error));
+    g_assert_true(create(graph, "plain", "not-full", "size=16M,preallocation=off,nocow=off", NULL, &error));
     g_assert_no_error(error);
     g_unlink(path);
 }
