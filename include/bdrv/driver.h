@@ -282,7 +282,7 @@ struct BlockDriver {
 BDRV_API bool bdrv_register_full(const BlockDriver *drv, unsigned api, size_t table_size, GError **errp);
 /**
  * bdrv_driver_children() - a driver's table of children, ended by a NULL name; NULL if unknown, or a protocol
- * "backing" is not among them: bdrv_driver_supports_backing(). Any thread; valid as long as the process.
+ * A child "backing" is not among them: bdrv_driver_supports_backing(). Any thread; valid as long as the process.
  */
 BDRV_API const BdrvChildSpec *bdrv_driver_children(const char *driver);
 
