@@ -75,7 +75,8 @@ static void blk_free(BlockBackend *blk)
     blk_locals_free(blk);
     bdrv_gate_free(blk->gate);
     bdrv_graph_unref(blk->graph);
-    g_free(blk->name);
+    g_string_chunk_free(blk->texts);
+    pthread_mutex_destroy(&blk->texts_lock);
     g_free(blk);
 }
 
@@ -86,7 +87,9 @@ static BlockBackend *coroutine_fn blk_co_new(BdrvGraph *graph, BlockDriverState 
 
     blk->graph = bdrv_graph_ref(graph);
     blk->gate = bdrv_gate_new();
-    blk->name = g_strdup("");
+    blk->texts = g_string_chunk_new(256);
+    pthread_mutex_init(&blk->texts_lock, NULL);
+    atomic_init(&blk->name, "");
     blk->writethrough = flags & BDRV_O_WRITETHROUGH;
     blk->root = bdrv_root_attach(root, blk->gate, root->filename, root_rights(root, flags), root_shared(root, flags),
                                  errp);
@@ -263,6 +266,19 @@ bool blk_is_read_only(BlockBackend *blk)
     return !(blk->root->used & BDRV_RIGHT_WRITE);
 }
 
+const char *blk_keep_text(BlockBackend *blk, const char *text)
+{
+    const char *kept;
+
+    if (!text) {
+        return NULL;
+    }
+    pthread_mutex_lock(&blk->texts_lock);
+    kept = g_string_chunk_insert_const(blk->texts, text);
+    pthread_mutex_unlock(&blk->texts_lock);
+    return kept;
+}
+
 const char *blk_filename(BlockBackend *blk)
 {
     return blk_bs(blk)->filename;
@@ -275,13 +291,12 @@ const char *blk_driver(BlockBackend *blk)
 
 void blk_set_name(BlockBackend *blk, const char *device_name)
 {
-    g_free(blk->name);
-    blk->name = g_strdup(device_name ? device_name : "");
+    atomic_store(&blk->name, device_name ? blk_keep_text(blk, device_name) : "");
 }
 
 const char *blk_name(BlockBackend *blk)
 {
-    return blk->name;
+    return atomic_load(&blk->name);
 }
 
 BdrvGraph *blk_graph(BlockBackend *blk)
@@ -291,17 +306,17 @@ BdrvGraph *blk_graph(BlockBackend *blk)
 
 uint32_t blk_request_alignment(BlockBackend *blk)
 {
-    return blk_bs(blk)->limits.request_alignment;
+    return bdrv_node_limits(blk_bs(blk)).request_alignment;
 }
 
 int64_t blk_max_transfer(BlockBackend *blk)
 {
-    return blk_bs(blk)->limits.max_transfer;
+    return bdrv_node_limits(blk_bs(blk)).max_transfer;
 }
 
 void *blk_blockalign(BlockBackend *blk, size_t bytes)
 {
-    return bdrv_try_blockalign(blk_bs(blk), bytes);
+    return bdrv_aligned_buffer(bdrv_node_limits(blk_bs(blk)).mem_alignment, bytes);
 }
 
 void blk_set_writethrough(BlockBackend *blk, bool on)

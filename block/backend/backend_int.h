@@ -17,7 +17,9 @@ struct BlockBackend {
     BdrvGraph *graph;
     BdrvEdge *root;
     BdrvGate *gate;
-    char *name; /* device name, "" if none */
+    pthread_mutex_t texts_lock;
+    GStringChunk *texts; /* texts_lock: what the handle has told, each once, until it is closed */
+    _Atomic(const char *) name; /* device name, "" if none; in @texts */
     _Atomic bool writethrough;
     bool writethrough_given; /* by the option cache.writeback, which a reopen without it does not change */
     _Atomic bool beyond_eof;
@@ -57,8 +59,11 @@ int blocking_fn blk_run_blocking(BlockBackend *blk, BlkBlockingFunc *func, void 
 
 /** blk_ask() - run @func inside a request (query.c) */
 int blocking_fn blk_ask(BlockBackend *blk, BlkBlockingFunc *func, void *opaque);
-/** blk_ask_anywhere() - run @func, which must not yield: inside a request, or at once in a coroutine or callback (query.c) */
+/** blk_ask_anywhere() - run @func, which must not yield, inside a request; coroutines and callbacks too (query.c)
+ * Returns: what @func did; -EBUSY from a callback while the handle is drained: it cannot wait for the end. */
 int blk_ask_anywhere(BlockBackend *blk, BlkBlockingFunc *func, void *opaque);
+/** blk_keep_text() - a copy of @text that stays until the handle is closed; NULL for NULL. Any thread. */
+const char *blk_keep_text(BlockBackend *blk, const char *text);
 
 /* What this library knows of; a program that was built with a later one may say more, which must not go unheard. */
 #define BLK_OPEN_FLAGS ((int)(BDRV_O_DROP_AUTO << 1) - 1)

@@ -28,9 +28,25 @@ int blk_ask(BlockBackend *blk, BlkBlockingFunc *func, void *opaque)
     return blk_run_blocking(blk, run_inside, &call);
 }
 
+static int ask_at_once(BlockBackend *blk, BlkBlockingFunc *func, void *opaque)
+{
+    void *entered = bdrv_gate_try_enter(blk->gate);
+    int ret;
+
+    if (!entered) {
+        return -EBUSY;
+    }
+    ret = func(blk, opaque);
+    bdrv_gate_leave_entered(entered);
+    return ret;
+}
+
 int blk_ask_anywhere(BlockBackend *blk, BlkBlockingFunc *func, void *opaque)
 {
-    return co_in_coroutine() || aio_in_callback() ? func(blk, opaque) : blk_ask(blk, func, opaque);
+    if (co_in_coroutine()) {
+        return run_inside(blk, &(InsideCall){ func, opaque });
+    }
+    return aio_in_callback() ? ask_at_once(blk, func, opaque) : blk_ask(blk, func, opaque);
 }
 
 static int coroutine_fn has_zero_init(BlockBackend *blk, void *opaque)
@@ -59,21 +75,12 @@ int blk_get_info_sized(BlockBackend *blk, BdrvInfo *info, size_t info_size)
     return ret < 0 ? ret : 0;
 }
 
-static int get_limits(BlockBackend *blk, void *opaque)
-{
-    *(BdrvLimits *)opaque = blk_bs(blk)->limits;
-    return 0;
-}
-
 int blk_get_limits_sized(BlockBackend *blk, BdrvLimits *limits, size_t limits_size)
 {
-    BdrvLimits found = { 0 };
-    int ret = blk_ask_anywhere(blk, get_limits, &found);
+    BdrvLimits found = bdrv_node_limits(blk_bs(blk));
 
-    if (ret >= 0) {
-        bdrv_sized_out(limits, limits_size, &found, sizeof(found));
-    }
-    return ret;
+    bdrv_sized_out(limits, limits_size, &found, sizeof(found));
+    return 0;
 }
 
 static int coroutine_fn allocated_size(BlockBackend *blk, void *opaque)
@@ -122,37 +129,28 @@ typedef struct LayerCall {
     BdrvOptions *specific;
 } LayerCall;
 
-/* Kept by the node, so that the text stays valid as long as the other names do. */
-static const char *full_backing_filename(BlockDriverState *bs)
-{
-    BdrvNode *node = bdrv_node(bs);
-
-    if (!node->full_backing_filename && bs->backing_filename) {
-        node->full_backing_filename = bdrv_node_full_backing_filename(bs, NULL);
-    }
-    return node->full_backing_filename;
-}
-
 static int coroutine_fn describe_layer(BlockBackend *blk, void *opaque)
 {
     LayerCall *call = opaque;
     BdrvChild *child = find_layer(blk, call->depth);
     BlockDriverState *bs = child ? child->bs : NULL;
+    g_autofree char *full = NULL;
     BdrvInfo info = { 0 };
 
     if (!child) {
         return -ENOENT;
     }
+    full = bs->backing_filename ? bdrv_node_full_backing_filename(bs, NULL) : NULL;
     if (bdrv_get_info(bs, &info) < 0) {
         info = (BdrvInfo){ 0 };
     }
     call->layer = (BdrvLayer){
-        .filename = bs->filename,
+        .filename = blk_keep_text(blk, bs->filename),
         .driver = bs->drv->format_name,
-        .node_name = bs->node_name,
-        .backing_filename = bs->backing_filename,
-        .backing_format = bs->backing_format,
-        .full_backing_filename = full_backing_filename(bs),
+        .node_name = blk_keep_text(blk, bs->node_name),
+        .backing_filename = blk_keep_text(blk, bs->backing_filename),
+        .backing_format = blk_keep_text(blk, bs->backing_format),
+        .full_backing_filename = blk_keep_text(blk, full),
         .length = atomic_load_explicit(&bs->length, memory_order_relaxed),
         .allocated_size = bdrv_co_get_allocated_file_size(child),
         .encrypted = bs->encrypted,

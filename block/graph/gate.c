@@ -261,6 +261,11 @@ void coroutine_fn bdrv_gate_adopt(void *entered)
     co_set_request(entered);
 }
 
+void bdrv_gate_leave_entered(void *entered)
+{
+    slot_leave(entered);
+}
+
 void *coroutine_fn bdrv_gate_enter_both(BdrvGate *a, BdrvGate *b)
 {
     /* Waiting for one gate inside the other could wait for a drain that waits for us. */

@@ -53,14 +53,13 @@ struct BdrvNode {
     _Atomic(BdrvStats *) stats; /* block/io/stats.c: where requests are counted; NULL: they are not */
     BdrvStats *stats_kept;      /* what was counted, also when they are not any more; a blk_keep_stats() at a time */
     unsigned serial;        /* number in a generated name */
-    unsigned quiesced;      /* drains that stopped this driver's own work; edit lock */
+    _Atomic unsigned quiesced; /* drains that stopped this driver's own work; changed with edit lock */
     unsigned held_used;     /* what bdrv_set_rights was last told; edit lock */
     unsigned held_unshared;
     GPtrArray *parents;     /* BdrvEdge *; changed with edit lock and short lock */
     GPtrArray *children;    /* BdrvEdge *, owned; changed with edit lock and short lock */
     BdrvOptions *options;   /* as opened, this node's own keys only: reopen and filenames start from them */
     BdrvOptions *explicit_options; /* what the user gave, children included: json: filenames */
-    char *full_backing_filename;   /* cache of blk_layer() */
     _Atomic(BdrvLengthWatch *) length_watches; /* length.c: who is told when the length changes */
     bool event_listener_below; /* some driver below has bdrv_debug_event: bdrv_debug_event() walks only then */
     BdrvIoState io;         /* block/io */
@@ -79,8 +78,13 @@ static inline BdrvEdge *bdrv_edge(const BdrvChild *child)
 /* ---- nodes (node.c, child.c) ---- */
 
 /** bdrv_node_new() - a private node with one reference; opaque allocated; not yet opened
- * node_name is "#blockN" until block/open replaces it (g_free, g_strdup) by what the user gave. */
+ * node_name is "#blockN" until block/open replaces it by what the user gave. */
 BlockDriverState *bdrv_node_new(BdrvGraph *graph, const BlockDriver *drv);
+
+/** bdrv_node_set_names() / _set_mode() - as dumps by other threads may look at the node
+ * @node_name, @filename: taken; NULL: stays as it is */
+void bdrv_node_set_names(BlockDriverState *bs, char *node_name, char *filename);
+void bdrv_node_set_mode(BlockDriverState *bs, BdrvOpenFlags flags, bool read_only);
 
 /**
  * bdrv_node_attach() - give @parent (not yet published) the child @bs; takes the caller's reference
@@ -172,6 +176,7 @@ bool bdrv_gate_cancel(BdrvGate *gate, BdrvGateWait *wait);
  */
 void *bdrv_gate_try_enter(BdrvGate *gate);
 void coroutine_fn bdrv_gate_adopt(void *entered); /* in the same thread; then bdrv_gate_leave(gate, NULL) */
+void bdrv_gate_leave_entered(void *entered); /* or this, in the same thread, if there was nothing to wait for */
 
 /** bdrv_gate_enter_both() - for a request on two BlockBackends; never waits for one inside the other */
 void *coroutine_fn bdrv_gate_enter_both(BdrvGate *a, BdrvGate *b);
@@ -267,6 +272,8 @@ int coroutine_fn bdrv_co_refresh_length(BlockDriverState *bs);
 
 /** bdrv_refresh_node_limits() - merge the children's limits, then ask the driver; must not yield */
 void bdrv_refresh_node_limits(BlockDriverState *bs);
+/** bdrv_node_limits() - what they are now, for who is not inside a request. Any thread. */
+BdrvLimits bdrv_node_limits(const BlockDriverState *bs);
 
 /** bdrv_refresh_node_filename() - recompute bs->filename (driver, child's name or json:{…}); open/filename.c */
 void bdrv_refresh_node_filename(BlockDriverState *bs);

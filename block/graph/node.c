@@ -44,7 +44,6 @@ static void node_free(BdrvNode *node)
     g_ptr_array_unref(node->children);
     bdrv_options_free(node->options);
     bdrv_options_free(node->explicit_options);
-    g_free(node->full_backing_filename);
     g_free(node->bs.opaque);
     g_free(node->bs.filename);
     g_free(node->bs.node_name);
@@ -52,6 +51,30 @@ static void node_free(BdrvNode *node)
     g_free(node->bs.backing_format);
     g_free(node->bs.data_filename);
     g_free(node);
+}
+
+static void replace_text(char **place, char *text)
+{
+    if (text) {
+        g_free(*place);
+        *place = text;
+    }
+}
+
+void bdrv_node_set_names(BlockDriverState *bs, char *node_name, char *filename)
+{
+    pthread_mutex_lock(&bs->graph->lock);
+    replace_text(&bs->node_name, node_name);
+    replace_text(&bs->filename, filename);
+    pthread_mutex_unlock(&bs->graph->lock);
+}
+
+void bdrv_node_set_mode(BlockDriverState *bs, BdrvOpenFlags flags, bool read_only)
+{
+    pthread_mutex_lock(&bs->graph->lock);
+    bs->open_flags = flags;
+    bs->read_only = read_only;
+    pthread_mutex_unlock(&bs->graph->lock);
 }
 
 bool bdrv_node_writes(const BdrvNode *node)

@@ -25,7 +25,7 @@ static void merge_limits(BdrvLimits *into, const BdrvLimits *from, bool shown)
     into->max_pdiscard = min_limit(into->max_pdiscard, from->max_pdiscard);
 }
 
-void bdrv_refresh_node_limits(BlockDriverState *bs)
+static void refresh_limits_locked(BlockDriverState *bs)
 {
     const BdrvNode *node = bdrv_node(bs);
     BdrvLimits limits = { .request_alignment = 1, .mem_alignment = 1 };
@@ -44,4 +44,21 @@ void bdrv_refresh_node_limits(BlockDriverState *bs)
     if (bs->limits.max_iov == 0 || bs->limits.max_iov > IOV_MAX) {
         bs->limits.max_iov = IOV_MAX;
     }
+}
+
+void bdrv_refresh_node_limits(BlockDriverState *bs)
+{
+    pthread_mutex_lock(&bs->graph->lock);
+    refresh_limits_locked(bs);
+    pthread_mutex_unlock(&bs->graph->lock);
+}
+
+BdrvLimits bdrv_node_limits(const BlockDriverState *bs)
+{
+    BdrvLimits limits;
+
+    pthread_mutex_lock(&bs->graph->lock);
+    limits = bs->limits;
+    pthread_mutex_unlock(&bs->graph->lock);
+    return limits;
 }

@@ -55,8 +55,7 @@ static void commit_item(BdrvReopenItem *item)
     BlockDriverState *bs = item->bs;
     BdrvNode *node = bdrv_node(bs);
 
-    bs->open_flags = item->flags;
-    bs->read_only = !item_writes(item);
+    bdrv_node_set_mode(bs, item->flags, !item_writes(item));
     node->force_share = item->force_share;
     node->detect_zeroes = item->detect_zeroes;
     bdrv_options_free(node->options);
@@ -73,8 +72,7 @@ static void coroutine_fn back_to_reading(BdrvEdge *edge, BlockDriverState *bs)
 {
     BdrvEdit edit;
 
-    bs->open_flags &= ~(BDRV_O_RDWR | BDRV_O_RESIZE);
-    bs->read_only = true;
+    bdrv_node_set_mode(bs, bs->open_flags & ~(BDRV_O_RDWR | BDRV_O_RESIZE), true);
     bdrv_edit_begin(&edit, bs->graph);
     bdrv_edit_set_node_mode(&edit, bdrv_node(bs), false, bdrv_node(bs)->force_share);
     if (bs == edge->child.bs) {

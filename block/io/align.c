@@ -16,12 +16,17 @@
 
 #include "block/io/request.h"
 
-void *bdrv_try_blockalign(BlockDriverState *bs, size_t bytes)
+void *bdrv_aligned_buffer(size_t alignment, size_t bytes)
 {
-    size_t align = MAX((size_t)sysconf(_SC_PAGESIZE), bs ? bs->limits.mem_alignment : 0);
+    size_t align = MAX((size_t)sysconf(_SC_PAGESIZE), alignment);
     void *buf = NULL;
 
     return posix_memalign(&buf, align, MAX(bytes, align)) == 0 ? buf : NULL;
+}
+
+void *bdrv_try_blockalign(BlockDriverState *bs, size_t bytes)
+{
+    return bdrv_aligned_buffer(bs ? bs->limits.mem_alignment : 0, bytes);
 }
 
 void bdrv_vfree(void *buf)

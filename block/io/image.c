@@ -17,7 +17,6 @@ bool coroutine_fn bdrv_co_change_backing_file(BlockDriverState *bs, const char *
     bool ok = bs->drv->bdrv_change_backing_file(bs, filename && *filename ? filename : NULL,
                                                 format && *format ? format : NULL, errp);
     bdrv_note_write(bs);
-    g_clear_pointer(&bdrv_node(bs)->full_backing_filename, g_free);
     return ok;
 }
 

@@ -15,6 +15,7 @@ bool bdrv_supports(const BlockDriverState *bs, bool callback, const char *what, 
 int bdrv_get_info(BlockDriverState *bs, BdrvInfo *info);
 BdrvOptions *bdrv_get_specific_info(BlockDriverState *bs);
 bool bdrv_has_zero_init(BlockDriverState *bs);
+void *bdrv_aligned_buffer(size_t alignment, size_t bytes); /* bdrv_try_blockalign() for an alignment, 0: none */
 int coroutine_fn bdrv_co_check(BlockDriverState *bs, BdrvCheckResult *result, BdrvCheckFix fix,
                                GError **errp);
 

@@ -154,8 +154,7 @@ static bool coroutine_fn create_in_child(const Creation *creation, BlockDriverSt
     g_autoptr(BdrvOptions) options = format_options(creation);
     int ret;
 
-    parent->open_flags = BDRV_O_RDWR | BDRV_O_RESIZE;
-    parent->read_only = false;
+    bdrv_node_set_mode(parent, BDRV_O_RDWR | BDRV_O_RESIZE, false);
     if (!bdrv_node_attach(parent, "file", BDRV_CHILD_PROTOCOL, file, errp)) {
         bdrv_co_node_unref(file);
         return false;

@@ -268,8 +268,5 @@ static char *compose_filename(BlockDriverState *bs)
 
 void bdrv_refresh_node_filename(BlockDriverState *bs)
 {
-    char *filename = compose_filename(bs);
-
-    g_free(bs->filename);
-    bs->filename = filename;
+    bdrv_node_set_names(bs, NULL, compose_filename(bs));
 }

@@ -299,14 +299,8 @@ static BlockDriverState *make_node(Layer *layer, bool probed)
     BlockDriverState *bs = bdrv_node_new(layer->opening->graph, layer->drv);
     BdrvNode *node = bdrv_node(bs);
 
-    if (layer->node.node_name) {
-        g_free(bs->node_name);
-        bs->node_name = g_strdup(layer->node.node_name);
-    }
-    g_free(bs->filename);
-    bs->filename = g_strdup(layer->name);
-    bs->open_flags = layer->node.flags;
-    bs->read_only = !(layer->node.flags & BDRV_O_RDWR);
+    bdrv_node_set_names(bs, g_strdup(layer->node.node_name), g_strdup(layer->name));
+    bdrv_node_set_mode(bs, layer->node.flags, !(layer->node.flags & BDRV_O_RDWR));
     node->force_share = layer->node.flags & BDRV_O_FORCE_SHARE;
     node->detect_zeroes = layer->node.detect_zeroes;
     node->probed = probed;

@@ -18,7 +18,7 @@
  * owns what it touches: the buffers and the BdrvIov, with its array. Not before: cancelling only asks, and the callback
  * of each request comes exactly once, never inside the submission. blk_close() waits for all requests of the handle;
  * callbacks that are due then still come, in the next runs of their threads' contexts. Options that a function takes
- * are its own in any case; texts that it gives are the caller's, const ones the handle's.
+ * are its own in any case; texts that it gives are the caller's, const ones stay until the handle is closed.
  *
  * Versions. Nodes, handles, graphs and queues are opaque. The structures of some calls will grow: such a call is inline
  * and passes the size to the function of its name with _sized, which is what other languages call. Later libraries
@@ -340,6 +340,8 @@ BDRV_API int blk_queue_eventfd(BlkQueue *queue);
 
 /* ---- handles ---- */
 
+/* What is told here may be asked in any thread and context, while others reopen, resize or change the image, and never
+ * waits: it was so at some moment of the call. */
 BDRV_API int64_t blk_length(BlockBackend *blk); /* bytes */
 /* The disk is @length bytes long now. Must neither block nor call the library, but for
  * blk_length() and aio_call(). */
@@ -363,15 +365,20 @@ typedef void BlkResizeNotice(void *opaque, int64_t length);
  */
 BDRV_API void blk_set_resize_notice(BlockBackend *blk, BlkResizeNotice *notice, void *opaque);
 BDRV_API bool blk_is_read_only(BlockBackend *blk); /* opened so, or reopened */
-BDRV_API const char *blk_filename(BlockBackend *blk); /* of the root node; json:{…} if no name says it all */
+/* Of the root node, as it was opened; json:{…} if no name says it all. A reopen does not change it. */
+BDRV_API const char *blk_filename(BlockBackend *blk);
 BDRV_API const char *blk_driver(BlockBackend *blk); /* format_name of the root node */
-BDRV_API void blk_set_name(BlockBackend *blk, const char *device_name); /* for messages and dumps; copied */
-BDRV_API const char *blk_name(BlockBackend *blk); /* what blk_set_name() gave, or "" */
+/* For the embedder's own use, as the name of a device; copied, NULL: "". Each name that was ever given takes memory until
+ * the handle is closed. */
+BDRV_API void blk_set_name(BlockBackend *blk, const char *device_name);
+BDRV_API const char *blk_name(BlockBackend *blk); /* what blk_set_name() gave last, or "" */
 BDRV_API BdrvGraph *blk_graph(BlockBackend *blk); /* that it was opened in */
 BDRV_API uint32_t blk_request_alignment(BlockBackend *blk); /* bytes; what is not aligned is padded */
 BDRV_API int64_t blk_max_transfer(BlockBackend *blk); /* 0: no limit */
 BDRV_API void *blk_blockalign(BlockBackend *blk, size_t bytes); /* aligned for direct I/O; bdrv_vfree */
-BDRV_API bool blk_has_zero_init(BlockBackend *blk); /* a new image reads as zeroes */
+/** blk_has_zero_init() - a new image reads as zeroes
+ * Waits while the handle is drained, as a request does; in a callback, which cannot wait, it is false then. */
+BDRV_API bool blk_has_zero_init(BlockBackend *blk);
 BDRV_API void blk_set_writethrough(BlockBackend *blk, bool on); /* every write is FUA: BDRV_O_WRITETHROUGH */
 /** blk_allow_write_beyond_eof() - let writes past the end grow the image (protocol or raw nodes; off)
  * The handle must have been opened with BDRV_O_RESIZE. */
@@ -436,7 +443,7 @@ static inline bool blocking_fn blk_check(BlockBackend *blk, BdrvCheckResult *res
  * @format: its driver, NULL: not recorded
  *
  * Only the image changes: the nodes that are open stay (close and open it to see the new chain), and what the image
- * reads as is up to the caller. What blk_layer() told before is no longer valid.
+ * reads as is up to the caller. blk_layer() tells the new names.
  * Fails with ENOTSUP, EACCES (read-only), EINVAL (too long, or the image can have none), or an I/O error: then it
  * names the old file.
  */
@@ -535,15 +542,17 @@ static inline int blocking_fn blk_get_info(BlockBackend *blk, BdrvInfo *info)
  *
  * None has to be kept: requests are padded and split. What keeps them comes to the driver as it is. A discard gives
  * back whole units of pdiscard_alignment, zeroes are cheap in those of pwrite_zeroes_alignment. They may change when
- * the handle is reopened or its cache invalidated. Any context.
- * Returns: 0; -ENOMEM and its like where nothing can be asked: @limits is untouched then.
+ * the handle is reopened or its cache invalidated. Any thread and context, never waits. Returns: 0.
  */
 BDRV_API int blk_get_limits_sized(BlockBackend *blk, BdrvLimits *limits, size_t limits_size);
 static inline int blk_get_limits(BlockBackend *blk, BdrvLimits *limits)
 {
     return blk_get_limits_sized(blk, limits, sizeof(*limits));
 }
-/** blk_get_specific_info() - the root driver's "format-specific" tree, NULL if none; caller frees */
+/** blk_get_specific_info() - the root driver's "format-specific" tree, NULL if none; caller frees
+ * blk_layer_specific_info() - that of a layer, see blk_layer()
+ *
+ * Waits while the handle is drained, as a request does; in a callback, which cannot wait, it is NULL then. */
 BDRV_API BdrvOptions *blk_get_specific_info(BlockBackend *blk);
 /** blk_explain() - why requests have failed, where a driver below knows more than the error code says (what
  * blkverify found); NULL: none does. Caller frees. */
@@ -634,13 +643,14 @@ typedef struct BdrvLayer {
 } BdrvLayer;
 /** blk_count_layers() - how many there are, at least 1, or -errno */
 BDRV_API int blocking_fn blk_count_layers(BlockBackend *blk);
-/** blk_layer() - describe one; false past the last. The texts stay until the image is closed or changed. */
+/** blk_layer() - describe one; false past the last. The texts stay until @blk is closed, whatever becomes of the image. */
 BDRV_API bool blocking_fn blk_layer_sized(BlockBackend *blk, unsigned depth, BdrvLayer *layer, size_t layer_size);
 static inline bool blocking_fn blk_layer(BlockBackend *blk, unsigned depth, BdrvLayer *layer)
 {
     return blk_layer_sized(blk, depth, layer, sizeof(*layer));
 }
 BDRV_API BdrvOptions *blk_layer_specific_info(BlockBackend *blk, unsigned depth);
+/** bdrv_node_filename() - of what blk_block_status() found, which stays as long as the handle that was asked */
 BDRV_API const char *bdrv_node_filename(const BlockDriverState *bs);
 
 G_END_DECLS

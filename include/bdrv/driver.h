@@ -132,7 +132,7 @@ struct BlockDriver {
      * failure the core makes it read-only again; what is in memory must fit that.
      */
     bool (*bdrv_reopen_finish)(BlockDriverState *bs, GError **errp);
-    /* Must not yield. Fill bs->limits; it holds the merged limits of the children. */
+    /* Must not yield, nor call the core. Fill bs->limits; it holds the merged limits of the children. */
     void (*bdrv_refresh_limits)(BlockDriverState *bs);
     /*
      * Hold exactly the file locks for these rights: @used and @unshared are masks of BdrvRight.
@@ -259,7 +259,8 @@ struct BlockDriver {
     char *(*bdrv_explain)(BlockDriverState *bs);
 
     /*
-     * Breakpoints, for who listens to events; these must not yield. NULL: bs->file is asked.
+     * Breakpoints, for who listens to events; these must not yield. NULL: bs->file is asked. Any thread, beside
+     * requests, drains and reopens: a lock of the driver's own keeps them apart.
      * A breakpoint stops one request at @event and is gone then; the request waits for a resume.
      */
     int (*bdrv_debug_breakpoint)(BlockDriverState *bs, BdrvDebugEvent event, const char *tag);
