@@ -50,6 +50,11 @@ typedef struct Kit {
     bool crash_safe;
 } Kit;
 
+/** kit_find_children() - set kit->children; @names: of those that the driver could do without. Exits if it
+ * has none such
+ */
+void kit_find_children(Kit *kit, char **names);
+
 /* A test. */
 typedef struct KitTest {
     const char *name; /* GROUP/NAME */
