@@ -2,7 +2,8 @@
 /*
  * The callback flavour. Each request is a coroutine started by the submission. Request objects come
  * from a list that the thread keeps for this handle; finished ones are collected and their callbacks
- * made by one deferred call of the embedder's next run.
+ * made by one deferred call of the embedder's next run. A request for which there is no stack waits, inside the gate,
+ * until one of the handle's in this thread has ended.
  */
 #include "block/backend/backend_int.h"
 
@@ -29,12 +30,18 @@ struct BlkLocal {
     _Atomic unsigned refs; /* the handle's, and one while requests are outstanding */
     unsigned outstanding;  /* until the callback has run */
     unsigned inline_run;   /* completed inside their submission since the loop's last turn */
+    unsigned running;      /* have a stack */
     AioContext *ctx;
     BlkRequest *unused;
     BlkRequest *done, **done_last;
     bool call_queued;
     AioCall call;
+    BlkRequest *starved, **starved_last; /* wait for a stack, in order */
+    bool start_queued;
+    AioCall start;
 };
+
+static void start_starved(void *opaque);
 
 static void local_unref(BlkLocal *local)
 {
@@ -96,6 +103,8 @@ static BlkLocal *local_get(BlockBackend *blk)
         atomic_init(&local->refs, 1);
         local->done_last = &local->done;
         local->call = (AioCall){ .func = call_back, .opaque = local };
+        local->starved_last = &local->starved;
+        local->start = (AioCall){ .func = start_starved, .opaque = local };
         atomic_store_explicit(place, local, memory_order_release);
     }
     local->ctx = ctx;
@@ -116,6 +125,17 @@ static void finish(BlkRequest *request, int ret)
         local->call_queued = true;
         aio_call_user(local->ctx, &local->call);
     }
+    if (G_UNLIKELY(local->starved && !local->start_queued)) {
+        local->start_queued = true;
+        aio_call(local->ctx, &local->start);
+    }
+}
+
+/* From its coroutine, whose stack is free soon. */
+static void coroutine_fn run_ends(BlkRequest *request, int ret)
+{
+    request->local->running--;
+    finish(request, ret);
 }
 
 static void coroutine_fn request_entry(void *opaque)
@@ -130,7 +150,7 @@ static void coroutine_fn request_entry(void *opaque)
     } else {
         ret = bdrv_gate_enter_or_cancel(blk->gate, &request->wait, &outer);
         if (ret < 0) {
-            finish(request, ret);
+            run_ends(request, ret);
             return;
         }
     }
@@ -140,8 +160,73 @@ static void coroutine_fn request_entry(void *opaque)
         request->started = true;
         ret = blk_co_perform(blk, request->op, request->offset, request->bytes, request->iov, request->flags);
     }
-    finish(request, ret);
+    run_ends(request, ret);
     bdrv_gate_leave(blk->gate, outer);
+}
+
+static void run(BlkRequest *request, Coroutine *co)
+{
+    BlkLocal *local = request->local;
+
+    local->running++;
+    if (request->slot && (co_in_coroutine() || local->inline_run >= BLK_INLINE_MAX)) {
+        co_wake(co);
+    } else {
+        request->submitting = true;
+        co_enter(co);
+        request->submitting = false;
+    }
+}
+
+static void refuse(BlkRequest *request)
+{
+    if (request->slot) {
+        bdrv_gate_leave_entered(request->slot);
+    }
+    finish(request, -ENOMEM);
+}
+
+/* Not in front of a closed gate: who closes the handle would not know of it. */
+static void wait_for_stack(BlkRequest *request)
+{
+    BlkLocal *local = request->local;
+
+    if (request->slot && (local->running > 0 || local->starved)) {
+        *local->starved_last = request;
+        local->starved_last = &request->next;
+    } else {
+        refuse(request);
+    }
+}
+
+static BlkRequest *take_starved(BlkLocal *local)
+{
+    BlkRequest *request = local->starved;
+
+    local->starved = request->next;
+    if (!local->starved) {
+        local->starved_last = &local->starved;
+    }
+    return request;
+}
+
+/* Those that end meanwhile queue no other call: their stacks are taken here. */
+static void start_starved(void *opaque)
+{
+    BlkLocal *local = opaque;
+
+    while (local->starved) {
+        Coroutine *co = co_try_new(request_entry, local->starved);
+
+        if (co) {
+            run(take_starved(local), co);
+        } else if (local->running > 0) {
+            break;
+        } else {
+            refuse(take_starved(local));
+        }
+    }
+    local->start_queued = false;
 }
 
 static BlkRequest *submit(BlockBackend *blk, BlkOp op, int64_t offset, int64_t bytes, const BdrvIov *iov,
@@ -167,22 +252,16 @@ static BlkRequest *submit(BlockBackend *blk, BlkOp op, int64_t offset, int64_t b
     if (local->outstanding++ == 0) {
         atomic_fetch_add_explicit(&local->refs, 1, memory_order_relaxed);
     }
-    co = co_try_new(request_entry, request);
-    if (!co) {
-        finish(request, -ENOMEM);
-        return request;
-    }
+    co = G_UNLIKELY(local->starved) ? NULL : co_try_new(request_entry, request);
     /*
      * Inside the gate from now on, so that closing the handle waits for it even if it starts later.
      * A closed gate: enter the coroutine at once, it only parks.
      */
     request->slot = bdrv_gate_try_enter(blk->gate);
-    if (request->slot && (co_in_coroutine() || local->inline_run >= BLK_INLINE_MAX)) {
-        co_wake(co);
+    if (G_LIKELY(co)) {
+        run(request, co);
     } else {
-        request->submitting = true;
-        co_enter(co);
-        request->submitting = false;
+        wait_for_stack(request);
     }
     return request;
 }

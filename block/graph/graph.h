@@ -176,7 +176,7 @@ bool bdrv_gate_cancel(BdrvGate *gate, BdrvGateWait *wait);
  */
 void *bdrv_gate_try_enter(BdrvGate *gate);
 void coroutine_fn bdrv_gate_adopt(void *entered); /* in the same thread; then bdrv_gate_leave(gate, NULL) */
-void bdrv_gate_leave_entered(void *entered); /* or this, in the same thread, if there was nothing to wait for */
+void bdrv_gate_leave_entered(void *entered); /* or this, in the same thread, without a coroutine */
 
 /** bdrv_gate_enter_both() - for a request on two BlockBackends; never waits for one inside the other */
 void *coroutine_fn bdrv_gate_enter_both(BdrvGate *a, BdrvGate *b);

@@ -276,7 +276,9 @@ typedef void BlkCompletion(void *opaque, int ret);
 
 /*
  * The request handle is valid until the callback has run. @iov must stay valid as long. Returns NULL,
- * and no callback comes, only if the thread has no context and none can be made.
+ * and no callback comes, only if the thread has no context and none can be made. A process has about 32000
+ * stacks for requests at a time (vm.max_map_count): without one a request waits until another one of this handle and
+ * thread has ended, and ends with -ENOMEM if there is none or the handle is drained.
  */
 BDRV_API BlkRequest *blk_aio_preadv(BlockBackend *blk, int64_t offset, const BdrvIov *iov, BdrvRequestFlags flags,
                                     BlkCompletion *cb, void *opaque);
