@@ -3,6 +3,7 @@
 #include "block/backend/backend_int.h"
 
 #include <errno.h>
+#include <limits.h>
 
 /* Guests get EIO for anything out of range. */
 static int check_range(BlockBackend *blk, int64_t offset, int64_t bytes, bool may_grow)
@@ -32,7 +33,10 @@ int coroutine_fn blk_co_perform(BlockBackend *blk, BlkOp op, int64_t offset, int
         return -EINVAL;
     }
     if (op <= BLK_OP_WRITE) {
-        bytes = iov->bytes > INT64_MAX ? -1 : (int64_t)iov->bytes;
+        if (G_UNLIKELY(iov->bytes > SSIZE_MAX)) {
+            return -EINVAL;
+        }
+        bytes = (int64_t)iov->bytes;
     }
     if (op != BLK_OP_FLUSH) {
         ret = check_range(blk, offset, bytes, op == BLK_OP_WRITE || op == BLK_OP_WRITE_ZEROES);

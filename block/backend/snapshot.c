@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 
 static int coroutine_fn list_snapshots(BlockBackend *blk, void *opaque)
 {
@@ -149,7 +150,10 @@ static int vmstate(BlockBackend *blk, int64_t offset, const BdrvIov *iov, bool s
 {
     VmstateCall call = { offset, iov, save };
 
-    if (offset < 0 || iov->bytes > INT64_MAX || offset > INT64_MAX - (int64_t)iov->bytes) {
+    if (iov->bytes > SSIZE_MAX) {
+        return -EINVAL;
+    }
+    if (offset < 0 || offset > INT64_MAX - (int64_t)iov->bytes) {
         return -EIO;
     }
     return blk_run_blocking(blk, run_vmstate, &call);

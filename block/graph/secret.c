@@ -26,6 +26,10 @@ bool bdrv_graph_add_secret(BdrvGraph *graph, const char *id, const void *data, s
                     BDRV_SECRET_MAX_BYTES);
         return false;
     }
+    if (!*id) {
+        g_set_error(errp, BDRV_ERROR, EINVAL, "a secret has no id; give one");
+        return false;
+    }
     SecretCopy *copy = g_malloc(sizeof(*copy) + bytes);
     copy->bytes = bytes;
     memcpy(copy->data, data, bytes);

@@ -96,11 +96,8 @@ int coroutine_fn bdrv_co_copy_range_from(BlockDriverState *src, int64_t src_offs
     int ret = bdrv_check_range(src_offset, bytes, NULL, 0);
 
     ret = ret < 0 ? ret : bdrv_check_range(dst_offset, bytes, NULL, 0);
+    ret = ret < 0 ? ret : bdrv_check_write(dst, dst_offset, bytes, flags);
     if (ret < 0 || bytes == 0) {
-        return ret;
-    }
-    ret = bdrv_check_write(dst, dst_offset, bytes, flags);
-    if (ret < 0) {
         return ret;
     }
     if (src == to && src_offset < dst_offset + bytes && dst_offset < src_offset + bytes) {

@@ -44,15 +44,12 @@ static int coroutine_fn discard_child(BdrvChild *child, int64_t offset, int64_t 
     BlockDriverState *bs = child->bs;
     int ret = bdrv_check_range(offset, bytes, NULL, 0);
 
+    ret = ret < 0 ? ret : bdrv_check_write(child, offset, bytes, 0);
     if (ret < 0 || bytes == 0) {
         return ret;
     }
     if (offset + bytes > atomic_load(&bs->length)) {
         return -EIO;
-    }
-    ret = bdrv_check_write(child, offset, bytes, 0);
-    if (ret < 0) {
-        return ret;
     }
     if (!(bs->open_flags & BDRV_O_UNMAP)) {
         return 0;

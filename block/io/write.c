@@ -137,11 +137,8 @@ static int coroutine_fn write_child(BdrvChild *child, int64_t offset, int64_t by
     BlockDriverState *bs = child->bs;
     int ret = bdrv_check_range(offset, bytes, iov, iov_offset);
 
+    ret = ret < 0 ? ret : bdrv_check_write(child, offset, bytes, flags);
     if (ret < 0 || bytes == 0) {
-        return ret;
-    }
-    ret = bdrv_check_write(child, offset, bytes, flags);
-    if (ret < 0) {
         return ret;
     }
     if (G_UNLIKELY(bdrv_node(bs)->detect_zeroes) && bdrv_zeroes_detected(bs, bytes, iov, iov_offset, flags)) {

@@ -165,11 +165,8 @@ static int coroutine_fn zero_child(BdrvChild *child, int64_t offset, int64_t byt
     BlockDriverState *bs = child->bs;
     int ret = bdrv_check_range(offset, bytes, NULL, 0);
 
+    ret = ret < 0 ? ret : bdrv_check_write(child, offset, bytes, flags);
     if (ret < 0 || bytes == 0) {
-        return ret;
-    }
-    ret = bdrv_check_write(child, offset, bytes, flags);
-    if (ret < 0) {
         return ret;
     }
     if (!bdrv_guard_applies(bs, offset)) {

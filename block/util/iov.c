@@ -7,7 +7,10 @@ BdrvIov bdrv_iov_init(const struct iovec *vec, unsigned count)
     BdrvIov iov = { .vec = vec, .count = count, .bytes = 0 };
 
     for (unsigned i = 0; i < count; i++) {
-        iov.bytes += vec[i].iov_len;
+        if (__builtin_add_overflow(iov.bytes, vec[i].iov_len, &iov.bytes)) {
+            iov.bytes = SIZE_MAX;
+            break;
+        }
     }
     return iov;
 }

@@ -84,7 +84,7 @@ BDRV_API void bdrv_graph_set_debug_notify(BdrvGraph *graph, BdrvDebugNotify *not
  * ("key-secret"), so that they stand in no command line, file name or message. The library wipes its copies.
  */
 #define BDRV_SECRET_MAX_BYTES 65536u /* a secret has at most */
-/** bdrv_graph_add_secret() - keep a copy of @data under @id; EEXIST, EINVAL. Any thread. */
+/** bdrv_graph_add_secret() - keep a copy of @data under @id; EEXIST, EINVAL (too long; @id is empty). Any thread. */
 BDRV_API bool bdrv_graph_add_secret(BdrvGraph *graph, const char *id, const void *data, size_t bytes, GError **errp);
 /** bdrv_graph_remove_secret() - forget it; images that are open stay so. ENOENT. Any thread. */
 BDRV_API bool bdrv_graph_remove_secret(BdrvGraph *graph, const char *id, GError **errp);
@@ -209,8 +209,8 @@ static inline bool blocking_fn bdrv_measure_image(const char *format, BdrvOption
 /*
  * ---- blocking I/O: 0 or -errno; -EDEADLK from a coroutine or a callback ----
  *
- * Any offset and length inside the disk; -EIO outside. Changes of a read-only image: -EPERM. Flags that this library
- * does not know, here and in the other flavours: -EINVAL.
+ * Any offset and length inside the disk; -EIO outside. Changes of a read-only image: -EPERM, also of no bytes. Flags that
+ * this library does not know, and a BdrvIov of more than SSIZE_MAX bytes, here and in the other flavours: -EINVAL.
  */
 
 /** blk_pread() / blk_pwrite() - from and to one buffer of @bytes
@@ -569,7 +569,7 @@ BDRV_API int bdrv_snapshot_find(const BdrvSnapshotInfo *list, int count, const c
  * @info: name, date, vm_clock_ns, icount and vm_state_size (0: none was saved) are taken; id (the caller frees it) and
  * disk_size are set
  *
- * Names need not be unique. Requests of other threads wait meanwhile. Fails with ENOTSUP (the format has no
+ * Names need not be unique, and may be empty. Requests of other threads wait meanwhile. Fails with ENOTSUP (the format has no
  * snapshots), EACCES, EINVAL (damaged metadata; a refcount has no room for one more), EFBIG (too many), ENOSPC, EIO:
  * then there is no new snapshot, unless the message says that there is.
  */

@@ -29,7 +29,8 @@ typedef struct BdrvIov {
     ((vec_) = (struct iovec){ .iov_base = (void *)(buf_), .iov_len = (bytes_) },                   \
      (BdrvIov){ .vec = &(vec_), .count = 1, .bytes = (bytes_) })
 
-/** bdrv_iov_init() - view over @count elements of @vec; sums their lengths */
+/** bdrv_iov_init() - view over @count elements of @vec; sums their lengths
+ * A sum that is too large for size_t counts as SIZE_MAX; requests with more than SSIZE_MAX end with -EINVAL, as readv(2). */
 BDRV_API BdrvIov bdrv_iov_init(const struct iovec *vec, unsigned count);
 
 /**

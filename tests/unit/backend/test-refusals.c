@@ -158,6 +158,50 @@ static void test_silent_gate(void)
     assert_refused(bdrv_test_stack_try_open(stack, 0, &error), error, EACCES, "'null-co://', which the opener gate refuses");
 }
 
+static void test_too_many_bytes(void)
+{
+    g_autoptr(BdrvTestStack) stack = new_image();
+    BlockBackend *blk = stack->blk;
+    char buf[512] = "x";
+    struct iovec vec[] = { { buf, SIZE_MAX - 100 }, { buf, 612 }, { buf, 1 } };
+    BdrvIov wraps = bdrv_iov_init(vec, 3), large = BDRV_IOV_BUF(vec[0], buf, (size_t)SSIZE_MAX + 1);
+    int ret = 1;
+
+    g_assert_true(wraps.bytes == SIZE_MAX);
+    g_assert_cmpint(blk_pwritev(blk, 0, &wraps, 0), ==, -EINVAL);
+    g_assert_cmpint(blk_preadv(blk, 0, &large, 0), ==, -EINVAL);
+    g_assert_cmpint(wait_for(blk_aio_pwritev(blk, 0, &wraps, 0, has_ended, &ret), &ret), ==, -EINVAL);
+    g_assert_cmpint(through_queue(blk, (BlkSubmission){ .op = BLK_OP_WRITE, .iov = &wraps }), ==, -EINVAL);
+    g_assert_cmpint(blk_save_vmstate(blk, 0, &wraps), ==, -EINVAL);
+    large.bytes = SSIZE_MAX;
+    g_assert_cmpint(blk_preadv(blk, 0, &large, 0), ==, -EIO); /* longer than the disk */
+}
+
+/* Of a handle that may not write, as qemu-io says of "write 0 0". */
+static void test_no_bytes(void)
+{
+    g_autoptr(BdrvTestStack) stack = new_image();
+    BlockBackend *blk = stack->blk;
+    char byte = 0;
+
+    g_assert_cmpint(blk_pwrite(blk, 0, 0, &byte, 0), ==, 0);
+    g_assert_cmpint(blk_pwrite(blk, 1 << 20, 0, &byte, 0), ==, 0);
+    g_assert_true(blk_reopen(blk, NULL, 0, NULL));
+    g_assert_cmpint(blk_pread(blk, 0, 0, &byte, 0), ==, 0);
+    g_assert_cmpint(blk_pwrite(blk, 0, 0, &byte, 0), ==, -EPERM);
+    g_assert_cmpint(blk_pwrite_zeroes(blk, 0, 0, 0), ==, -EPERM);
+    g_assert_cmpint(blk_pdiscard(blk, 0, 0), ==, -EPERM);
+    g_assert_cmpint(blk_copy_range(blk, 0, blk, 0, 0, 0), ==, -EPERM);
+}
+
+static void test_no_id(void)
+{
+    g_autoptr(BdrvGraph) graph = bdrv_graph_new();
+    GError *error = NULL;
+
+    assert_refused(bdrv_graph_add_secret(graph, "", "x", 1, &error), error, EINVAL, "has no id");
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -168,5 +212,8 @@ int main(int argc, char **argv)
     g_test_add_func("/refusals/a repair of a read-only image says what to do", test_read_only);
     g_test_add_func("/refusals/an empty filename is no prefix of a message", test_no_name);
     g_test_add_func("/refusals/a gate need not say why", test_silent_gate);
+    g_test_add_func("/refusals/a request of more bytes than can be counted", test_too_many_bytes);
+    g_test_add_func("/refusals/a write of no bytes to a read-only image", test_no_bytes);
+    g_test_add_func("/refusals/a secret has an id", test_no_id);
     return g_test_run();
 }
