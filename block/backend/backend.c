@@ -255,6 +255,10 @@ int64_t blk_length(BlockBackend *blk)
 
 void blk_set_resize_notice(BlockBackend *blk, BlkResizeNotice *notice, void *opaque)
 {
+    if (bdrv_length_is_telling(blk->graph)) {
+        g_critical("blk_set_resize_notice() was called from a resize notice, for whose end it waits; nothing was set");
+        return;
+    }
     bdrv_length_unwatch(blk_bs(blk), &blk->resize_watch);
     if (notice) {
         bdrv_length_watch(blk_bs(blk), &blk->resize_watch, notice, opaque);

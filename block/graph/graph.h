@@ -221,6 +221,8 @@ void bdrv_length_watch(BlockDriverState *bs, BdrvLengthWatch *watch, void (*noti
                        void *opaque);
 /** bdrv_length_unwatch() - it is not told any more, nor is being told, when this returns; may not have been in use */
 void bdrv_length_unwatch(BlockDriverState *bs, BdrvLengthWatch *watch);
+/** bdrv_length_is_telling() - whether the calling thread is in a notice of this graph, where the two would wait for ever */
+bool bdrv_length_is_telling(const BdrvGraph *graph);
 /** bdrv_length_tell() - tell the length to those who were told another one, in order of its changes */
 void bdrv_length_tell(BlockDriverState *bs);
 

@@ -8,6 +8,13 @@
  */
 #include "block/graph/graph_int.h"
 
+static _Thread_local const BdrvGraph *telling; /* whose lock is held by this thread while it tells */
+
+bool bdrv_length_is_telling(const BdrvGraph *graph)
+{
+    return telling == graph;
+}
+
 static void watch_remove_locked(BdrvNode *node, BdrvLengthWatch *watch)
 {
     BdrvLengthWatch *first = atomic_load(&node->length_watches), **link;
@@ -46,6 +53,7 @@ void bdrv_length_unwatch(BlockDriverState *bs, BdrvLengthWatch *watch)
 void bdrv_length_tell(BlockDriverState *bs)
 {
     pthread_mutex_lock(&bs->graph->watch_lock);
+    telling = bs->graph;
     int64_t length = atomic_load(&bs->length);
     for (BdrvLengthWatch *watch = atomic_load(&bdrv_node(bs)->length_watches); watch; watch = watch->next) {
         if (watch->told != length) {
@@ -53,6 +61,7 @@ void bdrv_length_tell(BlockDriverState *bs)
             watch->notice(watch->opaque, length);
         }
     }
+    telling = NULL;
     pthread_mutex_unlock(&bs->graph->watch_lock);
 }
 

@@ -359,7 +359,8 @@ typedef void BlkResizeNotice(void *opaque, int64_t length);
  * come one after another, those of a handle each with a length other than the one before, the last with the one that
  * holds; a change that fails half-way may give one and take it back.
  *
- * Any thread, but one at a time for a handle, and not the notice. It replaces the one before, which is neither running
+ * Any thread, but one at a time for a handle, and not a notice of the graph, which it would wait for: there it says so
+ * (g_critical()) and sets nothing. It replaces the one before, which is neither running
  * nor called any more when this returns, nor is any when blk_close() does: hold no lock that the notice takes. Ask for
  * the length after it is set: later changes are told. Requests cost what they did. What others do to the file, or is
  * done in another graph, is told when blk_invalidate_cache() finds it; so is, to a handle on a filter, what writes past

@@ -295,6 +295,31 @@ static void test_ends(void)
     must_close(blk);
 }
 
+static void set_another(void *opaque, int64_t length)
+{
+    Told *told = opaque;
+
+    g_test_expect_message(NULL, G_LOG_LEVEL_CRITICAL, "*called from a resize notice*");
+    blk_set_resize_notice(told->blk, note, told);
+    g_test_assert_expected_messages();
+    atomic_fetch_add(&told->count, 1);
+}
+
+/* Which would wait for itself. */
+static void test_from_inside(void)
+{
+    g_autoptr(BdrvGraph) graph = bdrv_graph_new();
+
+    make(graph, "raw", "inside");
+    BlockBackend *blk = open_disk(graph, "driver=raw,file.filename=%s/inside", BDRV_O_RDWR);
+    Told told = { .blk = blk };
+    blk_set_resize_notice(blk, set_another, &told);
+    resize(blk, 2 * MIB);
+    resize(blk, 3 * MIB);
+    assert_told(&told, 2, 0);
+    must_close(blk);
+}
+
 /* ---- many threads ---- */
 
 typedef struct Storm {
@@ -417,6 +442,7 @@ int main(int argc, char **argv)
     g_test_add_func("/resize-notice/a write past the end through another filter is told when it is looked for",
                     test_write_through_another);
     g_test_add_func("/resize-notice/nobody is told who ended it, was replaced or closed", test_ends);
+    g_test_add_func("/resize-notice/setting one from inside is refused", test_from_inside);
     g_test_add_func("/resize-notice/what was told can be read, whatever other threads do", test_threads);
     g_test_add_func("/resize-notice/the last notice has the length that holds", test_writers);
     ret = g_test_run();
