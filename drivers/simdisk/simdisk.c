@@ -243,13 +243,37 @@ static int coroutine_fn sim_co_flush_to_disk(BlockDriverState *bs)
     return ret;
 }
 
+/* Write zeroes to what is new. If that fails the length is what it was. */
+static int coroutine_fn reserve(BlockDriverState *bs, int64_t from, int64_t to, BdrvRequestFlags flags)
+{
+    static uint8_t zeroes[65536];
+    int ret = 0;
+
+    for (int64_t at = from, bytes; at < to && ret >= 0; at += bytes) {
+        struct iovec vec;
+        BdrvIov iov;
+
+        bytes = MIN(to - at, (int64_t)sizeof(zeroes));
+        iov = BDRV_IOV_BUF(vec, zeroes, (size_t)bytes);
+        ret = sim_change(bs, BDRV_SIM_WRITE, BDRV_SIM_WRITE, at, bytes, &iov, 0, flags);
+    }
+    if (ret < 0) {
+        sim_change(bs, BDRV_SIM_TRUNCATE, BDRV_SIM_TRUNCATE, from, 0, NULL, 0, flags);
+    }
+    return ret;
+}
+
 static bool coroutine_fn sim_truncate(BlockDriverState *bs, int64_t length, bool exact, BdrvPrealloc prealloc,
                          BdrvRequestFlags flags, GError **errp)
 {
+    int64_t before = bdrv_simdisk_length(disk_of(bs));
     int ret = -ENOTSUP;
 
-    if (prealloc == BDRV_PREALLOC_OFF) {
+    if (prealloc != BDRV_PREALLOC_METADATA) {
         ret = sim_change(bs, BDRV_SIM_TRUNCATE, BDRV_SIM_TRUNCATE, length, 0, NULL, 0, flags);
+    }
+    if (ret >= 0 && prealloc != BDRV_PREALLOC_OFF) {
+        ret = reserve(bs, before, length, flags);
     }
     if (ret < 0) {
         g_set_error(errp, BDRV_ERROR, -ret, "Could not resize the disk to %" G_GINT64_FORMAT "%s: %s", length,

@@ -16,6 +16,8 @@
  * the bytes are there only as far as another size change that survived reaches. So a resize may be lost
  * and the write behind it kept (which then extends the disk itself), or the other way round.
  *
+ * Preallocation (falloc, full) of a resize is a resize and then writes of zeroes.
+ *
  * A test owns the disk object; nodes find it by name in a table of the process. (This is the one
  * place outside the driver registry with such a table: it is a test device.) All functions may be
  * called from any thread, in or outside of coroutines; none does I/O or waits.

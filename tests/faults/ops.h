@@ -50,7 +50,7 @@ typedef struct Step {
 typedef enum OpWhere {
     OP_ON_SIMDISK,
     OP_EVERYWHERE,
-    OP_ON_FILES, /* a simdisk cannot preallocate */
+    OP_ON_FILES, /* preallocation, which a file system does in its own ways */
 } OpWhere;
 
 typedef struct Op {

@@ -72,6 +72,11 @@ def test_qcow2_passes_with_a_data_file(tmp_path):
     assert expect_all_well(kit(tmp_path, "--driver", "qcow2", "--crash-safe", *options, *QUICK)) == 31
 
 
+@pytest.mark.parametrize("driver", ["qcow2", "vdi"])
+def test_a_driver_passes_with_preallocated_images(tmp_path, driver):
+    assert expect_all_well(kit(tmp_path, "--driver", driver, "--crash-safe", "--create", "preallocation=full", *QUICK)) > 30
+
+
 def test_the_command_to_do_it_again_names_the_children(tmp_path):
     options = ["--child", "backing", "--create", "backing_file={backing},cluster_size=3", "--test", "table/info"]
     result = kit(tmp_path, "--driver", "qcow2", *options)

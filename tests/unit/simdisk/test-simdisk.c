@@ -161,6 +161,34 @@ static void coroutine_fn truncates_are_logged(void)
     close_disk(child);
 }
 
+static void coroutine_fn preallocated_space_is_allocated(void)
+{
+    GError *error = NULL;
+    BdrvChild *child = new_disk();
+    int64_t before = bdrv_simdisk_allocated(disk);
+
+    g_assert_true(bdrv_co_truncate(child, DISK_BYTES + 65536, true, BDRV_PREALLOC_FULL, 0, &error));
+    g_assert_no_error(error);
+    g_assert_cmpint(bdrv_simdisk_allocated(disk), >=, before + 65536);
+    g_assert_false(bdrv_co_truncate(child, 2 * DISK_BYTES + 65536, true, BDRV_PREALLOC_METADATA, 0, &error));
+    g_assert_error(error, BDRV_ERROR, ENOTSUP);
+    g_clear_error(&error);
+    close_disk(child);
+}
+
+static void coroutine_fn preallocation_without_space_leaves_the_length(void)
+{
+    GError *error = NULL;
+    BdrvChild *child = new_disk();
+
+    bdrv_simdisk_set_capacity(disk, bdrv_simdisk_allocated(disk) + 65536);
+    g_assert_false(bdrv_co_truncate(child, DISK_BYTES + (1 << 20), true, BDRV_PREALLOC_FALLOC, 0, &error));
+    g_assert_error(error, BDRV_ERROR, ENOSPC);
+    g_assert_cmpint(bdrv_simdisk_length(disk), ==, DISK_BYTES);
+    g_clear_error(&error);
+    close_disk(child);
+}
+
 typedef struct Job {
     BdrvChild *child;
     int sector, byte;
@@ -591,6 +619,8 @@ static const struct {
     { "/simdisk/what was flushed or written with fua is durable, nothing else", flushed_is_durable },
     { "/simdisk/a cut leaves any subset and torn requests", any_subset_and_tearing },
     { "/simdisk/resizes can be lost too", truncates_are_logged },
+    { "/simdisk/preallocated space is allocated", preallocated_space_is_allocated },
+    { "/simdisk/preallocation without space leaves the length", preallocation_without_space_leaves_the_length },
     { "/simdisk/a flush covers what was complete when it began", flush_covers_the_complete },
     { "/simdisk/a failed flush makes nothing durable", failed_flush_keeps_nothing },
     { "/simdisk/the n-th call fails", nth_call_fails },
