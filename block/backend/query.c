@@ -43,8 +43,10 @@ static int ask_at_once(BlockBackend *blk, BlkBlockingFunc *func, void *opaque)
 
 int blk_ask_anywhere(BlockBackend *blk, BlkBlockingFunc *func, void *opaque)
 {
+    BlkBlockingFunc *inside = run_inside; /* a coroutine_fn, which may be called in a coroutine alone */
+
     if (co_in_coroutine()) {
-        return run_inside(blk, &(InsideCall){ func, opaque });
+        return inside(blk, &(InsideCall){ func, opaque });
     }
     return aio_in_callback() ? ask_at_once(blk, func, opaque) : blk_ask(blk, func, opaque);
 }
