@@ -342,8 +342,8 @@ BDRV_API int blk_queue_eventfd(BlkQueue *queue);
 
 /* ---- handles ---- */
 
-/* What is told here may be asked in any thread and context, while others reopen, resize or change the image, and never
- * waits: it was so at some moment of the call. */
+/* What is told here may be asked in any thread and context, while others reopen, resize or change the image, and does not
+ * wait unless that is said: it was so at some moment of the call. */
 BDRV_API int64_t blk_length(BlockBackend *blk); /* bytes */
 /* The disk is @length bytes long now. Must neither block nor call the library, but for
  * blk_length() and aio_call(). */
