@@ -64,6 +64,7 @@ find_bug create-ignores-errors faults/create
 find_bug length-not-checked hostile/changed-bytes
 find_bug reopen-forgets-table reopen/turns
 find_bug table-first crash/power-loss
+find_bug creates-in-steps crash/create
 find_bug unlocks-too-early crash/among-many --seed 2
 find_bug compacts-in-place crash/power-loss
 find_bug length-stored-at-close crash/power-loss

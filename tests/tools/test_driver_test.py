@@ -63,7 +63,7 @@ def test_a_child_that_the_driver_does_not_have_is_refused(tmp_path):
 
 def test_qcow2_passes_over_a_backing_file(tmp_path):
     options = ["--child", "backing", "--create", "backing_file={backing},backing_fmt=raw"]
-    assert expect_all_well(kit(tmp_path, "--driver", "qcow2", "--crash-safe", *options, *QUICK)) == 35
+    assert expect_all_well(kit(tmp_path, "--driver", "qcow2", "--crash-safe", *options, *QUICK)) == 36
 
 
 def test_qcow2_passes_with_a_data_file(tmp_path):

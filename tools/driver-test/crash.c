@@ -282,6 +282,55 @@ static void power_losses(const Kit *kit)
     end(&search);
 }
 
+/* ---- making an image ---- */
+
+/* Nothing can be lost of an image that is being made: what is left is no image, or a whole one. */
+static void judge_half_made(const Search *search, const Cut *cut, KitFate fate, uint64_t seed)
+{
+    KitDisk *left = kit_disk_after(search->disk, cut->cut, fate, seed);
+    g_autoptr(GError) error = NULL;
+
+    if (!kit_try_open(left, KIT_RDWR, &error)) {
+        kit_note("... %s", error->message);
+        if (bdrv_error_code(error) == EDEADLK) {
+            kit_hangs("opening what is left");
+        }
+    } else {
+        kit_first_model(left);
+        kit_expect_all(left);
+        kit_expect_sound(left, true);
+        go_on(left);
+    }
+    kit_disk_free(left);
+}
+
+static void power_losses_in_creation(const Kit *kit)
+{
+    Search search = { .disk = NULL };
+    GError *error = NULL;
+
+    need_crash_safety(kit);
+    kit_need_creation(kit);
+    search.disk = kit_disk_blank(kit);
+    search.cuts = g_array_new(FALSE, FALSE, sizeof(Cut));
+    set_hook(&search, take_cut);
+    if (!kit_create(search.disk, &error)) {
+        kit_fail("an image cannot be made: %s", error->message);
+    }
+    set_hook(&search, NULL);
+    for (unsigned i = 0; i < search.cuts->len; i++) {
+        const Cut *cut = &g_array_index(search.cuts, Cut, i);
+
+        kit_note("---- power loss after call %u of creation", i + 1);
+        judge_half_made(&search, cut, KIT_LOST, 0);
+        judge_half_made(&search, cut, KIT_KEPT, 0);
+        for (unsigned n = 0; n < 4; n++) {
+            judge_half_made(&search, cut, KIT_MIXED, kit->seed + i * 4 + n);
+        }
+    }
+    end(&search);
+}
+
 static void power_losses_among_many(const Kit *kit)
 {
     need_crash_safety(kit);
@@ -291,6 +340,8 @@ static void power_losses_among_many(const Kit *kit)
 const KitTest crash_tests[] = {
     { "crash/power-loss", "at each call the power may go: what was flushed is there, nothing is corrupt",
       power_losses },
+    { "crash/create", "the power goes while an image is made: what can be opened is whole",
+      power_losses_in_creation },
     { "crash/among-many", "the same among requests that are under way at once", power_losses_among_many },
     { NULL },
 };

@@ -38,6 +38,18 @@ bool kit_is_filter(const Kit *kit)
     return kit->n_children > 0 && kit->children[0].role == BDRV_CHILD_FILTERED;
 }
 
+void kit_need_creation(const Kit *kit)
+{
+    kit_need_file(kit);
+    if (kit->image) {
+        kit_skip("the image is given, not made");
+    }
+    if (!bdrv_driver_can_create(kit->driver)) {
+        kit_skip("the driver makes no images");
+    }
+    kit_disk_free(kit_disk_new(kit));
+}
+
 /* A filter's image is what is in its file; if it shows several, they are the same. */
 static void fill_filtered(KitDisk *disk)
 {

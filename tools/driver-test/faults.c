@@ -363,25 +363,13 @@ static void try_creation(KitDisk *disk)
     kit_disk_free(disk);
 }
 
-static void need_creation(const Kit *kit)
-{
-    kit_need_file(kit);
-    if (kit->image) {
-        kit_skip("the image is given, not made");
-    }
-    if (!bdrv_driver_can_create(kit->driver)) {
-        kit_skip("the driver makes no images");
-    }
-    kit_disk_free(kit_disk_new(kit));
-}
-
 /* The fault is a capacity that ends at each page in turn. */
 static void creation_without_space(const Kit *kit)
 {
     KitDisk *disk;
     int64_t needed;
 
-    need_creation(kit);
+    kit_need_creation(kit);
     disk = kit_disk_make(kit, NULL);
     needed = bdrv_simdisk_allocated(disk->files[0].sim);
     kit_disk_free(disk);
@@ -412,7 +400,7 @@ static void creation_with_fault(const Kit *kit, unsigned file, const Fault *faul
 
 static void creation_with_faults(const Kit *kit)
 {
-    need_creation(kit);
+    kit_need_creation(kit);
     for (unsigned file = 0; file < kit->n_children; file++) {
         for (unsigned i = 0; i < G_N_ELEMENTS(faults); i++) {
             creation_with_fault(kit, file, &faults[i]);

@@ -125,6 +125,8 @@ KitDisk *kit_disk_blank(const Kit *kit);
 KitDisk *kit_disk_like(const KitDisk *like);
 /** kit_create() - make an image in the files of @disk */
 bool kit_create(KitDisk *disk, GError **errp);
+/** kit_need_creation() - skip the test if images are not made over files; fail it if none can be */
+void kit_need_creation(const Kit *kit);
 /** kit_disk_free() - close it; nothing of it may be left open */
 void kit_disk_free(KitDisk *disk);
 /** kit_options() - how to open the driver over the file */
