@@ -33,13 +33,6 @@ static void take_cut(void *opaque, BdrvSimDisk *sim, const BdrvSimRequest *reque
     g_array_append_val(search->cuts, cut);
 }
 
-static void set_hook(Search *search, BdrvSimHook *hook)
-{
-    for (unsigned i = 0; i < search->disk->kit->n_children; i++) {
-        bdrv_simdisk_set_hook(search->disk->files[i].sim, hook, search);
-    }
-}
-
 static void note_moment(Search *search)
 {
     Moment *moment = &search->after[search->done];
@@ -94,17 +87,9 @@ static void step(Search *search)
     note_moment(search);
 }
 
-static void need_crash_safety(const Kit *kit)
-{
-    if (!kit->crash_safe) {
-        kit_skip("nobody claims that the driver is crash safe: --crash-safe");
-    }
-    kit_need_file(kit);
-}
-
 static void begin(Search *search, const Kit *kit)
 {
-    need_crash_safety(kit);
+    kit_need_crash_safety(kit);
     search->disk = kit_disk_new(kit);
     search->cuts = g_array_new(FALSE, FALSE, sizeof(Cut));
     kit_write(search->disk, 0, search->disk->length / 4, 0);
@@ -269,12 +254,12 @@ static void power_losses(const Kit *kit)
     unsigned stride;
 
     begin(&search, kit);
-    set_hook(&search, take_cut);
+    kit_set_hook(search.disk, take_cut, &search);
     while (search.done < STEPS) {
         step(&search);
     }
     kit_close(search.disk);
-    set_hook(&search, NULL);
+    kit_set_hook(search.disk, NULL, NULL);
     stride = search.cuts->len / MAX(1, kit->cuts) + 1;
     for (unsigned i = 0; i < search.cuts->len; i += stride) {
         judge_cut(&search, i);
@@ -309,15 +294,15 @@ static void power_losses_in_creation(const Kit *kit)
     Search search = { .disk = NULL };
     GError *error = NULL;
 
-    need_crash_safety(kit);
+    kit_need_crash_safety(kit);
     kit_need_creation(kit);
     search.disk = kit_disk_blank(kit);
     search.cuts = g_array_new(FALSE, FALSE, sizeof(Cut));
-    set_hook(&search, take_cut);
+    kit_set_hook(search.disk, take_cut, &search);
     if (!kit_create(search.disk, &error)) {
         kit_fail("an image cannot be made: %s", error->message);
     }
-    set_hook(&search, NULL);
+    kit_set_hook(search.disk, NULL, NULL);
     for (unsigned i = 0; i < search.cuts->len; i++) {
         const Cut *cut = &g_array_index(search.cuts, Cut, i);
 
@@ -333,7 +318,7 @@ static void power_losses_in_creation(const Kit *kit)
 
 static void power_losses_among_many(const Kit *kit)
 {
-    need_crash_safety(kit);
+    kit_need_crash_safety(kit);
     kit_power_losses_among_many(kit);
 }
 

@@ -43,8 +43,8 @@ static void take_cut(void *opaque, BdrvSimDisk *sim, const BdrvSimRequest *reque
 
 static void set_hook(Many *many, BdrvSimHook *hook)
 {
+    kit_set_hook(many->disk, hook, many);
     for (unsigned i = 0; i < many->disk->kit->n_children; i++) {
-        bdrv_simdisk_set_hook(many->disk->files[i].sim, hook, many);
         bdrv_simdisk_set_delay(many->disk->files[i].sim, hook ? 1000 : 0, hook ? 200000 : 0);
     }
 }

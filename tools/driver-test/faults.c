@@ -172,9 +172,7 @@ static void judge(Trial *trial)
     g_autofree uint8_t *found = NULL;
     int64_t length;
 
-    for (unsigned i = 0; i < disk->kit->n_children; i++) {
-        bdrv_simdisk_fail_none(disk->files[i].sim);
-    }
+    kit_fail_none(disk);
     kit_note("no call fails any more");
     kit_open(disk, KIT_RDWR);
     length = blk_length(disk->blk);
@@ -318,9 +316,7 @@ static void flushes(const Kit *kit)
 /* As fsync(2) of Linux: what it could not write it takes for clean. */
 static void flushes_and_power(const Kit *kit)
 {
-    if (!kit->crash_safe) {
-        kit_skip("nobody claims that the driver is crash safe: --crash-safe");
-    }
+    kit_need_crash_safety(kit);
     each_call(kit, &(Plan){ BDRV_SIM_FLUSH, faults, 1, true });
 }
 
@@ -345,10 +341,7 @@ static void try_creation(KitDisk *disk)
     g_autoptr(GError) error = NULL;
     bool made = kit_create(disk, &error);
 
-    for (unsigned i = 0; i < disk->kit->n_children; i++) {
-        bdrv_simdisk_set_capacity(disk->files[i].sim, -1);
-        bdrv_simdisk_fail_none(disk->files[i].sim);
-    }
+    kit_fail_none(disk);
     if (!made) {
         kit_note("... %s", error->message);
         if (bdrv_error_code(error) == EDEADLK) {

@@ -124,6 +124,21 @@ uint64_t kit_calls(const KitDisk *disk, unsigned kinds)
     return calls;
 }
 
+void kit_fail_none(KitDisk *disk)
+{
+    for (unsigned i = 0; i < disk->kit->n_children; i++) {
+        bdrv_simdisk_set_capacity(disk->files[i].sim, -1);
+        bdrv_simdisk_fail_none(disk->files[i].sim);
+    }
+}
+
+void kit_set_hook(KitDisk *disk, BdrvSimHook *hook, void *opaque)
+{
+    for (unsigned i = 0; i < disk->kit->n_children; i++) {
+        bdrv_simdisk_set_hook(disk->files[i].sim, hook, opaque);
+    }
+}
+
 /* ---- saved states ---- */
 
 KitSaved *kit_save(const KitDisk *disk)

@@ -76,6 +76,8 @@ G_NORETURN void kit_skip(const char *format, ...) G_GNUC_PRINTF(1, 2);
 
 /** kit_need_file() - skip the test if the driver has no file below it: a protocol */
 void kit_need_file(const Kit *kit);
+/** kit_need_crash_safety() - skip it if nobody claims that the driver is crash safe, or it has no file */
+void kit_need_crash_safety(const Kit *kit);
 
 /** kit_watch() - tell what this thread does if the test crashes, or is not at an end after @timeout seconds
  */
@@ -171,6 +173,10 @@ uint8_t kit_backing_byte(int64_t at);
 int64_t kit_backing_bytes(const Kit *kit);
 /** kit_calls() - how many calls of these kinds the files have seen */
 uint64_t kit_calls(const KitDisk *disk, unsigned kinds);
+/** kit_fail_none() - no call fails any more, nor is there too little space */
+void kit_fail_none(KitDisk *disk);
+/** kit_set_hook() - call @hook after each call on a file; NULL: none */
+void kit_set_hook(KitDisk *disk, BdrvSimHook *hook, void *opaque);
 
 /* What all files have in them at a moment. */
 typedef struct KitSaved {

@@ -62,6 +62,14 @@ void kit_need_file(const Kit *kit)
     }
 }
 
+void kit_need_crash_safety(const Kit *kit)
+{
+    if (!kit->crash_safe) {
+        kit_skip("nobody claims that the driver is crash safe: --crash-safe");
+    }
+    kit_need_file(kit);
+}
+
 void kit_skip(const char *format, ...)
 {
     va_list arguments;
