@@ -25,7 +25,7 @@ static const char *const role_names[] = { "nothing",  "header",   "refcount tabl
                                           "L2 table", "data",     "compressed data", "snapshot table",
                                           "bitmap directory", "bitmap table", "bitmap data", "encryption header" };
 
-static void G_GNUC_PRINTF(2, 3) fault(Oracle *o, const char *format, ...)
+void fault(Oracle *o, const char *format, ...)
 {
     va_list args;
     if (!o->fault[0]) {

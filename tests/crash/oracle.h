@@ -68,6 +68,9 @@ typedef struct Oracle {
 
 void oracle_clear(Oracle *oracle);
 
+/** fault() - for walkers: note what is unsafe; the first counts */
+void fault(Oracle *o, const char *format, ...) G_GNUC_PRINTF(2, 3);
+
 /** oracle_prepare() - forget what was found out, these bytes are judged now */
 void oracle_prepare(Oracle *oracle, const uint8_t *bytes, int64_t length);
 

@@ -1,21 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #include "tests/crash/vdi.h"
 
-#include <stdarg.h>
 #include <string.h>
 
 #define NO_PLACE 0xfffffffeu /* from here on */
 #define FIXED 2
-
-static void G_GNUC_PRINTF(2, 3) fault(Oracle *o, const char *format, ...)
-{
-    va_list args;
-    if (!o->fault[0]) {
-        va_start(args, format);
-        g_vsnprintf(o->fault, sizeof(o->fault), format, args);
-        va_end(args);
-    }
-}
 
 /* Little-endian; past the end of the file there are zeroes. */
 static uint64_t number(const Oracle *o, uint64_t offset, unsigned width)
